@@ -1,0 +1,211 @@
+//! The one line that opens a byte stream on [`crate::STREAM_PORT`], and the one line that answers it.
+//!
+//! ```text
+//! header = "stdio " container " " (exec | "-") " " ("stdin" | "stdout" | "stderr") LF
+//!        | "forward " port LF          connect to 127.0.0.1 (then ::1) : port inside the pod
+//!        | "share " volume LF          serve 9P2000.L for that volume on this stream
+//! reply  = "ok" LF | "error " message LF
+//! ```
+
+use std::fmt;
+
+/// The longest header or reply in bytes, its line feed included.
+pub const MAX_LINE: usize = 512;
+
+/// Which descriptor of a process a stream carries. With a terminal only `Stdin` and `Stdout` exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum StreamKind {
+    /// Host to guest.
+    Stdin,
+    /// Guest to host.
+    Stdout,
+    /// Guest to host.
+    Stderr,
+}
+
+/// What a stream is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StreamHeader {
+    /// One descriptor of a process; `exec` is `None` for a container's init process.
+    Stdio {
+        /// Container id.
+        container: String,
+        /// Exec id.
+        exec: Option<String>,
+        /// Which descriptor.
+        kind: StreamKind,
+    },
+    /// A connection to a port of the pod's loopback.
+    Forward {
+        /// TCP port.
+        port: u16,
+    },
+    /// A 9P2000.L session for a share volume.
+    Share {
+        /// Volume id.
+        volume: String,
+    },
+}
+
+/// Why a header or reply line was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StreamHeaderError {
+    /// The line is longer than [`MAX_LINE`].
+    #[error("a stream line of {length} bytes is over the limit of {MAX_LINE}")]
+    TooLong {
+        /// Its length in bytes.
+        length: usize,
+    },
+    /// The line is none of the forms above.
+    #[error("stream line {line:?} is not understood")]
+    Malformed {
+        /// The line, without its line feed.
+        line: String,
+    },
+    /// The other side refused the stream.
+    #[error("the stream was refused: {message}")]
+    Refused {
+        /// Its reason.
+        message: String,
+    },
+}
+
+impl StreamHeader {
+    /// Parses a header line, given without its line feed.
+    pub fn parse(line: &str) -> Result<Self, StreamHeaderError> {
+        if line.len() >= MAX_LINE {
+            return Err(StreamHeaderError::TooLong { length: line.len() + 1 });
+        }
+        let words: Vec<&str> = line.split(' ').collect();
+        let header = match words.as_slice() {
+            ["stdio", container, exec, kind] if is_id(container) && is_id(exec) => StreamHeader::Stdio {
+                container: (*container).to_owned(),
+                exec: (*exec != "-").then(|| (*exec).to_owned()),
+                kind: parse_kind(kind).ok_or_else(|| malformed(line))?,
+            },
+            ["forward", port] => StreamHeader::Forward { port: parse_port(port).ok_or_else(|| malformed(line))? },
+            ["share", volume] if is_id(volume) => StreamHeader::Share { volume: (*volume).to_owned() },
+            _ => return Err(malformed(line)),
+        };
+        Ok(header)
+    }
+}
+
+impl fmt::Display for StreamHeader {
+    /// The header line without its line feed.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StreamHeader::Stdio { container, exec, kind } => {
+                let kind = match kind {
+                    StreamKind::Stdin => "stdin",
+                    StreamKind::Stdout => "stdout",
+                    StreamKind::Stderr => "stderr",
+                };
+                write!(f, "stdio {container} {} {kind}", exec.as_deref().unwrap_or("-"))
+            }
+            StreamHeader::Forward { port } => write!(f, "forward {port}"),
+            StreamHeader::Share { volume } => write!(f, "share {volume}"),
+        }
+    }
+}
+
+/// The reply that accepts a stream, with its line feed.
+pub fn reply_ok() -> String {
+    "ok\n".to_owned()
+}
+
+/// The reply that refuses a stream, with its line feed; the message is cut and flattened to fit one line.
+pub fn reply_error(message: &str) -> String {
+    let flat: String = message.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect();
+    let mut end = flat.len().min(MAX_LINE - 7);
+    while !flat.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("error {}\n", flat.get(..end).unwrap_or_default())
+}
+
+/// Reads a reply line, given without its line feed.
+pub fn parse_reply(line: &str) -> Result<(), StreamHeaderError> {
+    if line == "ok" {
+        return Ok(());
+    }
+    match line.strip_prefix("error ") {
+        Some(message) => Err(StreamHeaderError::Refused { message: message.to_owned() }),
+        None => Err(malformed(line)),
+    }
+}
+
+fn is_id(word: &str) -> bool {
+    !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+}
+
+fn parse_kind(word: &str) -> Option<StreamKind> {
+    match word {
+        "stdin" => Some(StreamKind::Stdin),
+        "stdout" => Some(StreamKind::Stdout),
+        "stderr" => Some(StreamKind::Stderr),
+        _ => None,
+    }
+}
+
+fn parse_port(word: &str) -> Option<u16> {
+    word.parse().ok().filter(|port| *port != 0)
+}
+
+fn malformed(line: &str) -> StreamHeaderError {
+    StreamHeaderError::Malformed { line: line.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_reads_back_as_it_was_written() {
+        let header = StreamHeader::Stdio {
+            container: "c1".to_owned(),
+            exec: Some("e.2".to_owned()),
+            kind: StreamKind::Stderr,
+        };
+        assert_eq!(StreamHeader::parse(&header.to_string()), Ok(header));
+    }
+
+    #[test]
+    fn a_dash_stands_for_the_init_process() {
+        let header = StreamHeader::parse("stdio c1 - stdin");
+        assert_eq!(
+            header,
+            Ok(StreamHeader::Stdio { container: "c1".to_owned(), exec: None, kind: StreamKind::Stdin })
+        );
+    }
+
+    #[test]
+    fn a_header_with_an_extra_word_is_refused() {
+        assert!(matches!(StreamHeader::parse("share a b"), Err(StreamHeaderError::Malformed { .. })));
+    }
+
+    #[test]
+    fn port_zero_is_refused() {
+        assert!(matches!(StreamHeader::parse("forward 0"), Err(StreamHeaderError::Malformed { .. })));
+    }
+
+    #[test]
+    fn a_line_over_the_limit_is_refused() {
+        let line = format!("share {}", "a".repeat(MAX_LINE));
+        assert!(matches!(StreamHeader::parse(&line), Err(StreamHeaderError::TooLong { .. })));
+    }
+
+    #[test]
+    fn a_refusal_with_line_feeds_stays_one_line() {
+        let reply = reply_error("no\nsuch\nthing");
+        assert_eq!(
+            parse_reply(reply.trim_end_matches('\n')),
+            Err(StreamHeaderError::Refused { message: "no such thing".to_owned() })
+        );
+    }
+
+    #[test]
+    fn an_endless_refusal_fits_the_line_limit() {
+        assert!(reply_error(&"ä".repeat(4000)).len() <= MAX_LINE);
+    }
+}

@@ -1,0 +1,5 @@
+//! The virtual machine: its specification, its devices and, later, our own monitor on `/dev/kvm`.
+//!
+//! The guest is hostile here: see `docs/threat-model.md`.
+
+pub mod spec;
