@@ -1,2 +1,5 @@
 //! Placeholder front page.
+mod ninep;
+mod volume;
+
 fn main() {}

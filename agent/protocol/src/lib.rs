@@ -36,3 +36,21 @@ pub const GUEST_CID: u64 = 3;
 
 /// Prefix of an OCI mount's `source` that names a pod-level volume: `coffer-volume:<id>[/<path inside it>]`.
 pub const VOLUME_SOURCE: &str = "coffer-volume:";
+
+/// Id of the volume that every sandbox has from its start: the pod's shared `/dev/shm`.
+pub const SHM_VOLUME: &str = "shm";
+
+/// The most bytes of `data` in one `SyncVolume` message; ttrpc refuses messages over 4 MiB.
+pub const MAX_SYNC_PART: usize = 3 << 20;
+
+/// The most bytes of file contents in one snapshot of a `files` volume.
+pub const MAX_SNAPSHOT_BYTES: u64 = 32 << 20;
+
+/// The most entries in one snapshot of a `files` volume.
+pub const MAX_SNAPSHOT_ENTRIES: usize = 8192;
+
+/// The deepest path in a snapshot of a `files` volume, in components.
+pub const MAX_SNAPSHOT_DEPTH: usize = 16;
+
+/// The most bytes that one `ReadVolumeFile` returns.
+pub const MAX_READ_BACK: u64 = 1 << 20;
