@@ -1,0 +1,1 @@
+//! Makes one EROFS file of one directory.
