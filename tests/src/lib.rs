@@ -1,1 +1,25 @@
-//! Placeholder front page.
+//! What the tests, the demo and the benchmark stand on: real packages, real containerd, real images, and an inventory of
+//! the node that finds what was left behind.
+//!
+//! ```text
+//! packages    installs and unpacks what Debian has
+//! artefacts   builds what this workspace has
+//! images      makes small OCI images without a network
+//! containerd  one private daemon with its own directories
+//! cri         the kubelet's side of the CRI
+//! leftovers   what is on the node before and after
+//! node        all of it together: what a test starts with
+//! ```
+//!
+//! It never touches a containerd, a network or a directory of the machine that it did not make itself.
+
+pub mod artefacts;
+pub mod containerd;
+pub mod cri;
+pub mod images;
+pub mod leftovers;
+pub mod node;
+pub mod packages;
+pub mod progress;
+pub mod run;
+pub mod wait;

@@ -1,0 +1,68 @@
+//! Which processes belong to a test's containerd.
+
+use std::fs;
+use std::path::Path;
+
+/// A process as `/proc` shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Its id.
+    pub pid: u32,
+    /// File name of the program that it runs.
+    pub program: String,
+    /// Its command line.
+    pub line: String,
+}
+
+/// All processes that carry `tag` in their command line, environment or working directory, or have an ancestor that does.
+pub fn of_node(tag: &str) -> Vec<Process> {
+    let all: Vec<(u32, u32, bool)> = pids().map(|pid| (pid, parent(pid), carries(pid, tag))).collect();
+    let own = std::process::id();
+    let belongs = |pid: u32| {
+        let mut at = pid;
+        // Deeper than any chain of processes here; a bound, since parents change while this looks.
+        for _ in 0..64 {
+            match all.iter().find(|(found, _, _)| *found == at) {
+                Some((found, _, _)) if *found == own => return false,
+                Some((_, _, true)) => return true,
+                Some((_, parent, false)) => at = *parent,
+                None => return false,
+            }
+        }
+        false
+    };
+    all.iter().filter(|(pid, _, _)| belongs(*pid)).filter_map(|(pid, _, _)| describe(*pid)).collect()
+}
+
+fn pids() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+fn parent(pid: u32) -> u32 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let after_name = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+    after_name.split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap_or(0)
+}
+
+fn carries(pid: u32, tag: &str) -> bool {
+    let process = Path::new("/proc").join(pid.to_string());
+    let text = |name: &str| fs::read(process.join(name)).unwrap_or_default();
+    let in_bytes = |bytes: &[u8]| bytes.windows(tag.len()).any(|window| window == tag.as_bytes());
+    let directory = fs::read_link(process.join("cwd")).unwrap_or_default();
+    in_bytes(&text("environ")) || in_bytes(&text("cmdline")) || directory.to_string_lossy().contains(tag)
+}
+
+fn describe(pid: u32) -> Option<Process> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    // Its parent has still to collect it; it holds nothing.
+    if status.lines().any(|line| line.starts_with("State:") && line.contains('Z')) {
+        return None;
+    }
+    let program = fs::read_link(format!("/proc/{pid}/exe")).ok();
+    let program =
+        program.and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned())).unwrap_or_default();
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let line = String::from_utf8_lossy(&line).replace('\0', " ").trim().to_owned();
+    Some(Process { pid, program, line })
+}

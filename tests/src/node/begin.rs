@@ -1,0 +1,228 @@
+//! Starts a node, hands it to a test, ends it, and fails the test for whatever is left.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::alone::{Turn, lacking, take_turn};
+use crate::artefacts::{Coffer, coffer, target};
+use crate::containerd::{Daemon, Layout, Programs, Runtime, Version, write_config};
+use crate::cri::Cri;
+use crate::images::{self, BUSYBOX, PAUSE};
+use crate::leftovers::{self, Inventory, Kind};
+use crate::progress::say;
+use crate::run::{Ended, Run, tail};
+use crate::wait;
+
+/// What the issue promises: everything of a pod is gone this long after its cleanup.
+const CLEAN_WITHIN: Duration = Duration::from_secs(5);
+/// A container's start in an emulated guest on a busy machine.
+const CTR_LIMIT: Duration = Duration::from_secs(120);
+
+/// A node with a containerd of its own.
+pub struct Node {
+    /// Where its containerd keeps things.
+    pub layout: Layout,
+    /// Which containerd it is.
+    pub version: Version,
+    /// What runs its containers.
+    pub runtime: Runtime,
+    programs: Programs,
+    coffer: Option<Coffer>,
+    daemon: Option<Daemon>,
+    before: Inventory,
+    _turn: Turn,
+}
+
+/// Runs `test` on a fresh node. On a machine that lacks something for it, says so and does not run it.
+///
+/// Fails when `test` fails, and when anything is left of its pods five seconds after it has ended.
+pub fn with_node(
+    version: Version,
+    runtime: Runtime,
+    test: impl FnOnce(&mut Node) -> Result<()>,
+) -> Result<()> {
+    let name = std::thread::current().name().unwrap_or("a test").to_owned();
+    if let Some(reason) = lacking() {
+        say(&format!("skipped: {name}: {reason}"));
+        return Ok(());
+    }
+    let mut node = Node::begin(version, runtime)?;
+    let tested = test(&mut node);
+    let log = node.layout.log();
+    let passed = tested.and_then(|()| node.nothing_left());
+    if passed.is_err() {
+        say(&format!("{name} failed; the end of its containerd's log:\n{}", tail(&log)));
+        node.keep_log(&name);
+    }
+    let ended = node.end();
+    passed?;
+    ended
+}
+
+impl Node {
+    fn begin(version: Version, runtime: Runtime) -> Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let turn = take_turn()?;
+        let programs = version.programs()?;
+        let coffer = if runtime == Runtime::Coffer { Some(coffer()?) } else { None };
+        let tag = format!("t{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let layout = Layout::new(&tag);
+        write_config(&layout, &programs)?;
+        let before = Inventory::default();
+        let mut node = Self { layout, version, runtime, programs, coffer, daemon: None, before, _turn: turn };
+        node.write_coffer_config("")?;
+        node.start_containerd()?;
+        node.import_images()?;
+        node.before = Inventory::take(&node.layout);
+        Ok(node)
+    }
+
+    /// Starts containerd, also after [`Node::stop_containerd`].
+    pub fn start_containerd(&mut self) -> Result<()> {
+        let first: Vec<PathBuf> = self.coffer.iter().map(|coffer| coffer.binaries.clone()).collect();
+        self.daemon = Some(Daemon::start(&self.layout, &self.programs, &first)?);
+        wait::until("containerd's CRI to be ready", Duration::from_secs(60), || {
+            Ok(self.cri().ready().and_then(|()| self.cri().version()).ok())
+        })?;
+        Ok(())
+    }
+
+    /// Stops containerd and leaves its pods alone.
+    pub fn stop_containerd(&mut self) -> Result<()> {
+        self.daemon.take().context("containerd is not running")?.stop()
+    }
+
+    /// Kills containerd and leaves its pods alone.
+    pub fn kill_containerd(&mut self) -> Result<()> {
+        self.daemon.take().context("containerd is not running")?.kill()
+    }
+
+    /// Its CRI.
+    pub fn cri(&self) -> Cri {
+        Cri::new(self.layout.socket())
+    }
+
+    /// `ctr` with `arguments`, in the namespace that the images are in.
+    pub fn ctr<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Run {
+        let run = Run::new(self.programs.containerd.join("ctr")).limit(CTR_LIMIT);
+        let address = self.layout.socket().into_os_string();
+        run.args([OsStr::new("--address"), &address, OsStr::new("--namespace"), OsStr::new(&self.layout.tag)])
+            .args(arguments)
+    }
+
+    /// `ctr run` with this node's runtime and the busybox image; `flags` come before image and id.
+    pub fn ctr_run(&self, flags: &[&str], id: &str, command: &[&str]) -> Run {
+        let fixed = ["run", "--runtime", self.runtime.name()];
+        self.ctr(fixed.iter().chain(flags).chain(&[BUSYBOX, id]).chain(command))
+    }
+
+    /// Starts a container in the background and returns when its process runs.
+    pub fn ctr_run_detached(&self, flags: &[&str], id: &str, command: &[&str]) -> Result<()> {
+        let flags: Vec<&str> = ["--detach"].iter().chain(flags).copied().collect();
+        self.ctr_run(&flags, id, command).text().map(drop)
+    }
+
+    /// Runs `command` in the running container `id`.
+    pub fn ctr_exec(&self, id: &str, exec: &str, command: &[&str]) -> Result<Ended> {
+        let fixed = ["task", "exec", "--exec-id", exec, id];
+        self.ctr(fixed.iter().chain(command)).end()
+    }
+
+    /// Kills the container's process, waits until containerd sees it stopped, and deletes task and container.
+    pub fn ctr_remove(&self, id: &str) -> Result<()> {
+        if self.task_state(id)?.as_deref() != Some("STOPPED") {
+            self.ctr(["task", "kill", "--signal", "SIGKILL", id]).text()?;
+        }
+        self.wait_for_state(id, "STOPPED")?;
+        self.ctr(["task", "delete", id]).end()?;
+        self.ctr(["container", "delete", id]).text().map(drop)
+    }
+
+    /// The state of the container's task as `ctr task list` names it; nothing when there is no task.
+    pub fn task_state(&self, id: &str) -> Result<Option<String>> {
+        let list = self.ctr(["task", "list"]).text()?;
+        let line = list.lines().find(|line| line.split_whitespace().next() == Some(id));
+        Ok(line.and_then(|line| line.split_whitespace().nth(2)).map(str::to_owned))
+    }
+
+    /// Waits until the container's task is in `state`.
+    pub fn wait_for_state(&self, id: &str, state: &str) -> Result<()> {
+        wait::until(&format!("{id} to be {state}"), Duration::from_secs(30), || {
+            Ok((self.task_state(id)?.as_deref() == Some(state)).then_some(()))
+        })
+    }
+
+    /// Writes Coffer's configuration with `more` at its end.
+    pub fn write_coffer_config(&self, more: &str) -> Result<()> {
+        let Some(coffer) = &self.coffer else { return Ok(()) };
+        let text = format!(
+            "log_level = \"debug\"\n[paths]\nvmm = {:?}\nguest_dir = {:?}\nlayers_dir = {:?}\nrun_dir = {:?}\n{more}\n",
+            coffer.binaries.join("coffer-vmm"),
+            coffer.guest,
+            self.layout.layers(),
+            self.layout.pods(),
+        );
+        fs::write(self.layout.coffer_config(), text).context("cannot write coffer's configuration")
+    }
+
+    /// What is on the node now and was not there before the test.
+    pub fn added(&self) -> Inventory {
+        Inventory::take(&self.layout).added_since(&self.before)
+    }
+
+    /// Fails unless, within five seconds, nothing of any pod is on the node.
+    pub fn nothing_left(&self) -> Result<()> {
+        // The bridge stays for the next pod; a link joined to it does not.
+        let clean = wait::until_true("the node to be clean", CLEAN_WITHIN, || self.added().is_empty());
+        if clean.is_err() {
+            let added = self.added();
+            bail!("{} s after the last cleanup there is still:\n{added}", CLEAN_WITHIN.as_secs());
+        }
+        Ok(())
+    }
+
+    fn import_images(&self) -> Result<()> {
+        let directory = target().join("coffer-images");
+        fs::create_dir_all(&directory)?;
+        for (file, name, image) in
+            [("busybox.tar", BUSYBOX, images::busybox as fn() -> _), ("pause.tar", PAUSE, images::pause)]
+        {
+            let archive = directory.join(file);
+            image()?.write(&archive)?;
+            for namespace in [self.layout.tag.as_str(), "k8s.io"] {
+                let fixed = ["--namespace", namespace, "images", "import"];
+                self.ctr(fixed).args([&archive]).text().with_context(|| format!("cannot import {name}"))?;
+            }
+            wait::until_true("the CRI to know the image", Duration::from_secs(20), || {
+                self.cri().has_image(name).unwrap_or(false)
+            })?;
+        }
+        Ok(())
+    }
+
+    fn keep_log(&self, test: &str) {
+        let place = target().join("coffer-test-logs");
+        let kept = place.join(format!("{}.log", test.replace("::", "-")));
+        let copied = fs::create_dir_all(&place).and_then(|()| fs::copy(self.layout.log(), &kept));
+        match copied {
+            Ok(_) => say(&format!("the whole log: {}", kept.display())),
+            Err(error) => say(&format!("the log could not be kept: {error}")),
+        }
+    }
+
+    fn end(mut self) -> Result<()> {
+        let stopped = self.daemon.take().map_or(Ok(()), Daemon::stop);
+        let left = Inventory::take(&self.layout).only(&[Kind::Process, Kind::Cgroup, Kind::LoopDevice]);
+        leftovers::remove(&self.layout)?;
+        stopped?;
+        if left.is_empty() {
+            return Ok(());
+        }
+        bail!("after containerd had stopped there was still:\n{left}")
+    }
+}

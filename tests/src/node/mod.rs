@@ -1,0 +1,14 @@
+//! What a test starts with: a node of its own, with a containerd, images, a network, and a look at what is left at the end.
+//!
+//! ```text
+//! alone    one node at a time on a machine, and what a machine must have for it
+//! begin    starts a node, hands it to a test, ends it, and fails the test for whatever is left
+//! pod      a pod and its containers through the CRI
+//! ```
+
+mod alone;
+mod begin;
+mod pod;
+
+pub use begin::{Node, with_node};
+pub use pod::{Pod, container, sandbox};

@@ -1,0 +1,78 @@
+//! Every package by name: the only place that knows them.
+
+/// Installed on the machine when one of its programs is missing.
+pub(super) const INSTALLED: &[Installed] = &[
+    Installed { package: "qemu-system-x86", program: "qemu-system-x86_64" },
+    Installed { package: "erofs-utils", program: "mkfs.erofs" },
+    Installed { package: "e2fsprogs", program: "mkfs.ext4" },
+    Installed { package: "iproute2", program: "ip" },
+    Installed { package: "nftables", program: "nft" },
+    Installed { package: "util-linux", program: "nsenter" },
+];
+
+/// A package that must be at its own place.
+pub(super) struct Installed {
+    /// Its name.
+    pub package: &'static str,
+    /// A program by which it is found on a machine that has it.
+    pub program: &'static str,
+}
+
+/// A Debian release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suite {
+    /// Debian 12.
+    Bookworm,
+    /// What was added to Debian 12 later.
+    BookwormBackports,
+    /// Debian 13.
+    Trixie,
+    /// The rolling release: what is there changes.
+    Sid,
+}
+
+impl Suite {
+    /// Its name in a source list.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bookworm => "bookworm",
+            Self::BookwormBackports => "bookworm-backports",
+            Self::Trixie => "trixie",
+            Self::Sid => "sid",
+        }
+    }
+}
+
+/// A package that is unpacked into the cache and never installed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unpacked {
+    /// containerd 1.6 with `ctr` and runc's shim.
+    Containerd16,
+    /// containerd 1.7.
+    Containerd17,
+    /// containerd 2.
+    Containerd2,
+    /// runc 1.1: the runtime that the tests compare with. Newer ones need a newer C library.
+    Runc,
+    /// The CNI plugins.
+    CniPlugins,
+    /// A static busybox for the images.
+    Busybox,
+    /// gVisor, for the benchmark.
+    Runsc,
+}
+
+impl Unpacked {
+    /// The package's name and the release that it is taken from.
+    pub(super) fn source(self) -> (&'static str, Suite) {
+        match self {
+            Self::Containerd16 => ("containerd", Suite::Bookworm),
+            Self::Containerd17 => ("containerd", Suite::Trixie),
+            Self::Containerd2 => ("containerd", Suite::Sid),
+            Self::Runc => ("runc", Suite::Bookworm),
+            Self::CniPlugins => ("containernetworking-plugins", Suite::Bookworm),
+            Self::Busybox => ("busybox-static", Suite::Bookworm),
+            Self::Runsc => ("runsc", Suite::BookwormBackports),
+        }
+    }
+}
