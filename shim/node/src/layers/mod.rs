@@ -10,12 +10,16 @@
 //! Never here: mounting anything, writing into containerd's directories, trusting a blob that was not hashed since
 //! boot or that changed since it was.
 
+mod blob;
 mod convert;
 mod digest;
+mod index;
 mod key;
+mod locks;
 mod scratch;
 mod sources;
 mod store;
+mod upkeep;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -172,6 +176,9 @@ pub enum LayerError {
         /// Where it is now.
         quarantine: PathBuf,
     },
+    /// The pod's record could not be written.
+    #[error("cannot write down which layers the pod uses")]
+    Record(#[source] crate::record::RecordError),
     /// The cache itself cannot be used.
     #[error("cannot {action} {path} in the layer cache")]
     Cache {
