@@ -1,2 +1,112 @@
-//! Placeholder front page.
-fn main() {}
+//! `coffer`: what an operator does with Coffer on a node.
+//!
+//! ```text
+//! check    what this node can run, and what to do about what it cannot
+//! install  uninstall    artefacts in a versioned directory, containerd drop-in, RuntimeClass
+//! ps  trace  report     the pods of this node, one pod's start, one pod's file for a bug report
+//! layers   gc           the layer cache; what crashed pods left
+//! ```
+//! Exit code 0: done and well; 1: could not be done; 2: wrong usage; 3: done, and something is amiss.
+#![forbid(unsafe_code)]
+
+mod check;
+mod gc;
+mod install;
+mod layers;
+mod output;
+mod ps;
+mod report;
+mod trace;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use coffer_node::config::{Config, PATH_VARIABLE};
+
+/// Whether everything that was looked at is well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Health {
+    Well,
+    Amiss,
+}
+
+#[derive(Parser)]
+#[command(name = "coffer", version, about = "Operate Coffer, the micro-VM container runtime, on a node")]
+struct Arguments {
+    /// Configuration file [default: /etc/coffer/config.toml, if it exists]
+    #[arg(long, global = true, env = PATH_VARIABLE)]
+    config: Option<PathBuf>,
+    /// Print JSON instead of text
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Say what this node can run, and what to do about what it cannot
+    Check,
+    /// Install artefacts, containerd's drop-in and the RuntimeClass manifest
+    Install(install::InstallArguments),
+    /// Undo `install`; versions that running pods use are kept
+    Uninstall(install::PlaceArguments),
+    /// List the pods of this node
+    Ps,
+    /// Show how long each phase of a pod's start took
+    Trace {
+        /// Pod (sandbox) id, or a unique beginning of it
+        pod: String,
+    },
+    /// Write everything known about a pod into one file, for a bug report
+    Report {
+        /// Pod (sandbox) id, or a unique beginning of it
+        pod: String,
+        /// File to write [default: coffer-report-POD.json]
+        #[arg(long)]
+        output: Option<PathBuf>,
+    },
+    /// The cache of image layers
+    Layers {
+        #[command(subcommand)]
+        command: layers::LayersCommand,
+    },
+    /// Find, and remove, what crashed pods left
+    Gc {
+        /// Only say what would be removed
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments) {
+        Ok(Health::Well) => ExitCode::SUCCESS,
+        Ok(Health::Amiss) => ExitCode::from(3),
+        Err(err) => {
+            eprintln!("coffer: {err:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<Health> {
+    let json = arguments.json;
+    if let Command::Uninstall(place) = &arguments.command {
+        return install::uninstall(place, json);
+    }
+    let config = Config::find(arguments.config.as_deref(), None).context("reading the configuration")?;
+    match arguments.command {
+        Command::Check => check::run(&config, json),
+        Command::Install(install) => install::install(&config, &install, json),
+        Command::Uninstall(place) => install::uninstall(&place, json),
+        Command::Ps => ps::run(&config, json),
+        Command::Trace { pod } => trace::run(&config, &pod, json),
+        Command::Report { pod, output } => report::run(&config, &pod, output),
+        Command::Layers { command } => layers::run(&config, command, json),
+        Command::Gc { dry_run } => gc::run(&config, dry_run, json),
+    }
+}

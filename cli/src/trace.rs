@@ -1,0 +1,50 @@
+//! `coffer trace POD`: how long each phase of a start took.
+
+use coffer_node::config::Config;
+use coffer_node::trace::{Span, Trace, find};
+
+use crate::{Health, output};
+
+/// Prints the newest trace of a pod.
+pub(crate) fn run(config: &Config, pod: &str, json: bool) -> anyhow::Result<Health> {
+    let trace = find(&config.run_dir, pod)?;
+    if json {
+        output::json(&trace)?;
+        return Ok(health(&trace));
+    }
+    println!("pod {}  trace {}  on {}", trace.key, trace.trace_id, trace.hypervisor.as_deref().unwrap_or("?"));
+    let rows: Vec<Vec<String>> = trace.spans.iter().map(row).collect();
+    output::table(&["PHASE", "CONTAINER", "START MS", "LENGTH MS"], &rows)?;
+    if trace.dropped > 0 {
+        println!("{} later phases were not kept", trace.dropped);
+    }
+    if let Some(failure) = &trace.failure {
+        println!("\nthe start failed: {failure}");
+    }
+    Ok(health(&trace))
+}
+
+fn health(trace: &Trace) -> Health {
+    if trace.failure.is_some() { Health::Amiss } else { Health::Well }
+}
+
+fn row(span: &Span) -> Vec<String> {
+    let phase = serde_json::to_value(span.phase).ok();
+    let phase = phase.as_ref().and_then(|value| value.as_str()).unwrap_or("?").to_owned();
+    let container = span.container.as_deref().unwrap_or("-").chars().take(13).collect();
+    vec![phase, container, millis(span.start_us), millis(span.length_us)]
+}
+
+fn millis(micros: u64) -> String {
+    format!("{}.{:03}", micros / 1000, micros % 1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn microseconds_are_shown_as_milliseconds_with_three_places() {
+        assert_eq!(millis(1_234_005), "1234.005");
+    }
+}
