@@ -7,7 +7,24 @@
 //!
 //! One thread, one tokio runtime. Nothing here opens a shell, and nothing listens but the two vsock ports.
 
+mod boot;
+mod chain;
 mod container;
+mod descriptor;
+mod image;
+mod network;
+mod stream;
 mod volume;
 
-fn main() {}
+fn main() {
+    let started = boot::clock::since_boot_nanos();
+    if nix::unistd::getpid().as_raw() != 1 {
+        eprintln!("coffer-agent is PID 1 of a guest and nothing else");
+        std::process::exit(2);
+    }
+    boot::reset::on_panic();
+    if let Err(error) = boot::start() {
+        boot::reset::give_up(&chain::Chain(&error).to_string());
+    }
+    let _ = started;
+}
