@@ -2,4 +2,7 @@
 //!
 //! The guest is hostile here: see `docs/threat-model.md`.
 
+pub mod inherited;
+pub mod jail;
 pub mod spec;
+pub mod vsock;

@@ -1,0 +1,175 @@
+//! The door to guest memory: one descriptor chain as a list of bounded slices.
+//!
+//! The guest wrote the chain and can rewrite the memory it names at any time. So descriptors are read once, every
+//! range is checked against the guest's memory, and whoever needs to trust bytes copies them out first.
+
+use virtio_queue::DescriptorChain;
+use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, VolatileSlice};
+
+/// The guest's memory as this device maps it.
+pub type Memory = GuestMemoryMmap<()>;
+
+/// A chain that names memory the guest does not have, or that mixes reading and writing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BadChain;
+
+/// Which way a chain's memory is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// The device reads what the driver wrote.
+    Read,
+    /// The device writes what the driver will read.
+    Write,
+}
+
+/// A chain's memory.
+#[derive(Debug)]
+pub struct Buffer<'m> {
+    slices: Vec<VolatileSlice<'m>>,
+    len: usize,
+}
+
+impl<'m> Buffer<'m> {
+    /// Collects the memory of `chain`, all of which must be for `access`.
+    pub fn collect(
+        memory: &'m Memory,
+        chain: DescriptorChain<&Memory>,
+        access: Access,
+    ) -> Result<Buffer<'m>, BadChain> {
+        let mut buffer = Buffer { slices: Vec::with_capacity(2), len: 0 };
+        for descriptor in chain {
+            if descriptor.is_write_only() != (access == Access::Write) {
+                return Err(BadChain);
+            }
+            let len = usize::try_from(descriptor.len()).map_err(|_| BadChain)?;
+            for slice in GuestMemoryBackend::get_slices(memory, descriptor.addr(), len) {
+                buffer.push(slice.map_err(|_| BadChain)?)?;
+            }
+        }
+        Ok(buffer)
+    }
+
+    fn push(&mut self, slice: VolatileSlice<'m>) -> Result<(), BadChain> {
+        self.len = self.len.checked_add(slice.len()).ok_or(BadChain)?;
+        self.slices.push(slice);
+        Ok(())
+    }
+
+    /// Its length in bytes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Its slices, in order.
+    pub fn slices(&self) -> &[VolatileSlice<'m>] {
+        &self.slices
+    }
+
+    /// The first `len` bytes, and what follows them; `None` if there are fewer.
+    pub fn split(self, len: usize) -> Option<(Buffer<'m>, Buffer<'m>)> {
+        if len > self.len {
+            return None;
+        }
+        let rest = self.len - len;
+        let mut front = Buffer { slices: Vec::with_capacity(1), len: 0 };
+        let mut back = Buffer { slices: Vec::with_capacity(self.slices.len()), len: 0 };
+        for slice in self.slices {
+            let take = slice.len().min(len - front.len);
+            let (head, tail) = slice.split_at(take).ok()?;
+            if head.len() > 0 {
+                front.push(head).ok()?;
+            }
+            if tail.len() > 0 {
+                back.push(tail).ok()?;
+            }
+        }
+        (front.len == len && back.len == rest).then_some((front, back))
+    }
+
+    /// Copies the whole buffer out into `bytes`, which must be as long.
+    pub fn copy_to(&self, bytes: &mut [u8]) -> bool {
+        let mut rest = bytes;
+        for slice in &self.slices {
+            let Some((now, later)) = rest.split_at_mut_checked(slice.len()) else { return false };
+            slice.copy_to(now);
+            rest = later;
+        }
+        rest.is_empty()
+    }
+
+    /// Copies `bytes` over the whole buffer, which must be as long.
+    pub fn copy_from(&self, bytes: &[u8]) -> bool {
+        let mut rest = bytes;
+        for slice in &self.slices {
+            let Some((now, later)) = rest.split_at_checked(slice.len()) else { return false };
+            slice.copy_from(now);
+            rest = later;
+        }
+        rest.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use virtio_queue::desc::{RawDescriptor, split::Descriptor};
+    use virtio_queue::mock::MockSplitQueue;
+    use virtio_queue::{Queue, QueueT};
+    use vm_memory::{Bytes, GuestAddress};
+
+    const NEXT: u16 = 1;
+    const WRITE: u16 = 2;
+
+    fn memory() -> Memory {
+        Memory::from_ranges(&[(GuestAddress(0), 0x10000)]).unwrap()
+    }
+
+    fn collect(memory: &Memory, descriptors: &[Descriptor], access: Access) -> Result<Vec<usize>, BadChain> {
+        let mock = MockSplitQueue::new(memory, 16);
+        let raw: Vec<_> = descriptors.iter().map(|descriptor| RawDescriptor::from(*descriptor)).collect();
+        mock.build_desc_chain(&raw).unwrap();
+        let mut queue: Queue = mock.create_queue().unwrap();
+        let chain = queue.pop_descriptor_chain(memory).unwrap();
+        Buffer::collect(memory, chain, access)
+            .map(|buffer| buffer.slices().iter().map(VolatileSlice::len).collect())
+    }
+
+    #[test]
+    fn a_chain_of_two_is_collected_in_order() {
+        let descriptors = [Descriptor::new(0x4000, 44, NEXT, 1), Descriptor::new(0x5000, 100, 0, 0)];
+        assert_eq!(collect(&memory(), &descriptors, Access::Read), Ok(vec![44, 100]));
+    }
+
+    #[test]
+    fn a_chain_that_mixes_directions_is_bad() {
+        let descriptors = [Descriptor::new(0x4000, 44, NEXT, 1), Descriptor::new(0x5000, 100, WRITE, 0)];
+        assert_eq!(collect(&memory(), &descriptors, Access::Read), Err(BadChain));
+    }
+
+    #[test]
+    fn memory_beyond_the_guests_end_is_bad() {
+        assert_eq!(collect(&memory(), &[Descriptor::new(0xff00, 0x200, 0, 0)], Access::Read), Err(BadChain));
+    }
+
+    #[test]
+    fn an_address_that_overflows_is_bad() {
+        let descriptor = Descriptor::new(u64::MAX - 10, 100, WRITE, 0);
+        assert_eq!(collect(&memory(), &[descriptor], Access::Write), Err(BadChain));
+    }
+
+    #[test]
+    fn a_split_within_a_slice_keeps_every_byte() {
+        let memory = memory();
+        memory.write_slice(b"headpayload", GuestAddress(0x100)).unwrap();
+        let slice = GuestMemoryBackend::get_slice(&memory, GuestAddress(0x100), 11).unwrap();
+        let (head, payload) = Buffer { slices: vec![slice], len: 11 }.split(4).unwrap();
+        let (mut first, mut second) = ([0; 4], [0; 7]);
+        assert!(head.copy_to(&mut first) && payload.copy_to(&mut second));
+        assert_eq!((&first, &second), (b"head", b"payload"));
+    }
+
+    #[test]
+    fn a_split_beyond_the_end_is_refused() {
+        assert!(Buffer { slices: Vec::new(), len: 0 }.split(1).is_none());
+    }
+}

@@ -1,0 +1,411 @@
+//! The device itself: carries out what the table decides, between two queues of the guest's and the host's sockets.
+//!
+//! A monitor that drives it watches [`Device::as_fd`] and the queues' notifications, calls [`Device::poll_host`] for
+//! the one and [`Device::serve`] for both. A fault in a ring stops the device for good: it closes every connection and
+//! takes no more, so that whoever uses them learns of it, and the process lives on.
+
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use virtio_queue::{Queue, QueueOwnedT, QueueT};
+
+use super::buffer::{Access, Buffer, Memory};
+use super::link::{Greeting, Link, Read, Role};
+use super::links::{Happening, Links};
+use super::packet::{Ends, HEADER_LEN, Key, Malformed, Packet};
+use super::table::{Table, Task, Turn};
+
+/// The most connections and clients that may be there at once.
+pub const MAX_CONNECTIONS: usize = 4096;
+
+/// Descriptor chains taken from one queue before the others have their turn.
+const BUDGET: usize = 256;
+
+/// Number of the queue that the device fills for the guest.
+pub const RX: usize = 0;
+
+/// Number of the queue that the guest fills for the device.
+pub const TX: usize = 1;
+
+const RECV: Ends = Ends { recv: true, send: false };
+const SEND: Ends = Ends { recv: false, send: true };
+const BOTH: Ends = Ends { recv: true, send: true };
+
+/// A ring that contradicts itself.
+#[derive(Debug, thiserror::Error)]
+#[error("the guest's ring {ring} is corrupt, the device stops: {reason}")]
+pub struct RingFault {
+    ring: usize,
+    reason: virtio_queue::Error,
+}
+
+impl RingFault {
+    /// A fault of this ring.
+    pub fn new(ring: usize, reason: virtio_queue::Error) -> RingFault {
+        RingFault { ring, reason }
+    }
+}
+
+/// What a call of [`Device::serve`] did.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Served {
+    /// Per queue, whether chains were given back, so that the guest may have to be interrupted.
+    pub used: [bool; 2],
+    /// Whether there is more to do at once.
+    pub again: bool,
+}
+
+/// How often the guest or a client did what it must not.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Chains and packets that could not be understood.
+    pub malformed: u64,
+    /// Connections ended because the guest broke their rules.
+    pub violations: u64,
+    /// Connections refused because there were too many, or nobody listened.
+    pub refused: u64,
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} malformed, {} violations, {} refused", self.malformed, self.violations, self.refused)
+    }
+}
+
+/// The device.
+#[derive(Debug)]
+pub struct Device {
+    guest_cid: u64,
+    listener: UnixListener,
+    dial: PathBuf,
+    table: Table,
+    links: Links,
+    counts: Counts,
+    stopped: bool,
+}
+
+impl AsFd for Device {
+    /// Readable when [`Device::poll_host`] has something to do.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.links.as_fd()
+    }
+}
+
+impl Device {
+    /// A device for the guest `guest_cid`: its clients connect to `listener`, and what the guest connects to is
+    /// `<dial>_<port>`.
+    pub fn new(guest_cid: u64, listener: UnixListener, dial: &Path, limit: usize) -> io::Result<Device> {
+        listener.set_nonblocking(true)?;
+        let links = Links::new(limit.min(MAX_CONNECTIONS), listener.as_fd())?;
+        let (table, counts) = (Table::default(), Counts::default());
+        Ok(Device { guest_cid, listener, dial: dial.to_owned(), table, links, counts, stopped: false })
+    }
+
+    /// The guest's context id.
+    pub fn guest_cid(&self) -> u64 {
+        self.guest_cid
+    }
+
+    /// How often somebody did what it must not.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Number of connections.
+    pub fn connections(&self) -> usize {
+        self.table.connections()
+    }
+
+    /// Ends every connection: the guest's driver started anew and knows none of them.
+    pub fn reset(&mut self) {
+        self.table = Table::default();
+        self.links.clear();
+        self.stopped = false;
+    }
+
+    fn stop(&mut self) {
+        self.reset();
+        self.stopped = true;
+    }
+
+    /// Moves packets both ways until nothing is left to do, or each queue had its budget.
+    pub fn serve(&mut self, memory: &Memory, rx: &mut Queue, tx: &mut Queue) -> Result<Served, RingFault> {
+        let mut served = Served::default();
+        if self.stopped {
+            return Ok(served);
+        }
+        let outcome =
+            self.pump_tx(memory, tx, &mut served).map_err(|reason| RingFault::new(TX, reason)).and_then(
+                |()| self.pump_rx(memory, rx, &mut served).map_err(|reason| RingFault::new(RX, reason)),
+            );
+        if outcome.is_err() {
+            self.stop();
+        }
+        outcome.map(|()| served)
+    }
+
+    fn pump_tx(
+        &mut self,
+        memory: &Memory,
+        queue: &mut Queue,
+        served: &mut Served,
+    ) -> Result<(), virtio_queue::Error> {
+        for _ in 0..BUDGET {
+            if self.table.is_clogged() {
+                // Whoever takes a reset off the table serves this queue again.
+                return Ok(());
+            }
+            let Some(chain) = pop(queue, memory)? else { return Ok(()) };
+            let head = chain.head_index();
+            self.take(Buffer::collect(memory, chain, Access::Read).ok());
+            queue.add_used(memory, head, 0)?;
+            served.used[TX] = true;
+        }
+        served.again = true;
+        Ok(())
+    }
+
+    /// Takes one packet of the guest's.
+    fn take(&mut self, buffer: Option<Buffer<'_>>) {
+        let Some((header, payload)) = buffer.and_then(|buffer| buffer.split(HEADER_LEN)) else {
+            self.counts.malformed += 1;
+            return;
+        };
+        let mut bytes = [0; HEADER_LEN];
+        header.copy_to(&mut bytes);
+        let parsed = Packet::parse(&bytes, self.guest_cid).and_then(|packet| trim(packet, payload));
+        match parsed {
+            Ok((packet, payload)) => self.obey(packet, &payload),
+            Err(malformed) => {
+                self.counts.malformed += 1;
+                if let Malformed::Answerable(key) = malformed {
+                    self.table.reset(key);
+                }
+            }
+        }
+    }
+
+    fn obey(&mut self, packet: Packet, payload: &Buffer<'_>) {
+        match self.table.on_packet(packet) {
+            Task::None => {}
+            Task::Dial(request) => self.dial(request),
+            Task::Greet(number, host_port) => {
+                if let Some(link) = self.links.get(number)
+                    && !link.greet(host_port)
+                {
+                    self.table.host_closed(packet.key, RECV);
+                }
+            }
+            Task::Deliver(number, key) => self.deliver(number, key, payload),
+            Task::Shut(number, ends) => {
+                if let Some(link) = self.links.get(number) {
+                    link.shut(ends);
+                }
+            }
+            Task::Finish(number) => self.finish(number),
+            Task::Abort(number) => {
+                self.counts.violations += 1;
+                self.links.remove(number);
+            }
+        }
+    }
+
+    fn dial(&mut self, request: Packet) {
+        let key = request.key;
+        let link = dial(&self.dial, key.host_port).map(|stream| Link::new(stream, Role::Attached(key)));
+        match link.ok().and_then(|link| self.links.insert(link)) {
+            Some(number) => self.table.dialled(key, request.credit, number),
+            None => {
+                self.counts.refused += 1;
+                self.table.reset(key);
+            }
+        }
+    }
+
+    fn deliver(&mut self, number: u32, key: Key, payload: &Buffer<'_>) {
+        let Some(link) = self.links.get(number) else { return };
+        let written = link.deliver(payload);
+        self.table.forwarded(key, written.bytes);
+        if written.gone {
+            link.discard();
+            self.table.host_closed(key, RECV);
+        }
+    }
+
+    fn finish(&mut self, number: u32) {
+        if let Some(link) = self.links.get(number) {
+            link.role = Role::Finishing;
+            if !link.is_waiting() {
+                self.links.remove(number);
+            }
+        }
+    }
+
+    fn pump_rx(
+        &mut self,
+        memory: &Memory,
+        queue: &mut Queue,
+        served: &mut Served,
+    ) -> Result<(), virtio_queue::Error> {
+        let clogged = self.table.is_clogged();
+        for _ in 0..BUDGET {
+            if !self.table.has_turn() {
+                served.again |= clogged;
+                return Ok(());
+            }
+            let Some(chain) = pop(queue, memory)? else {
+                served.again |= clogged && !self.table.is_clogged();
+                return Ok(());
+            };
+            let head = chain.head_index();
+            let buffer =
+                Buffer::collect(memory, chain, Access::Write).ok().filter(|buffer| buffer.len() > HEADER_LEN);
+            let length = match buffer.and_then(|buffer| buffer.split(HEADER_LEN)) {
+                Some((header, payload)) => self.fill(&header, &payload),
+                None => {
+                    self.counts.malformed += 1;
+                    Some(0)
+                }
+            };
+            let Some(length) = length else {
+                queue.go_to_previous_position();
+                continue;
+            };
+            queue.add_used(memory, head, length)?;
+            served.used[RX] = true;
+        }
+        served.again = true;
+        Ok(())
+    }
+
+    /// Puts one packet into a buffer of the guest's: gives its length, or `None` if nobody had one.
+    fn fill(&mut self, header: &Buffer<'_>, payload: &Buffer<'_>) -> Option<u32> {
+        loop {
+            let (packet, length) = match self.table.turn()? {
+                Turn::Packet(packet) => (packet, 0),
+                Turn::Read { key, link, room } => match self.read(key, link, payload, room) {
+                    Some(read) => read,
+                    None => continue,
+                },
+            };
+            header.copy_from(&packet.build(self.guest_cid));
+            return u32::try_from(HEADER_LEN).ok()?.checked_add(length);
+        }
+    }
+
+    fn read(&mut self, key: Key, number: u32, payload: &Buffer<'_>, room: u32) -> Option<(Packet, u32)> {
+        match self.links.get(number).map_or(Read::Gone, |link| link.read(payload, room)) {
+            Read::Bytes(length) => return self.table.sent(key, length).map(|packet| (packet, length)),
+            Read::Dry => self.table.dry(key),
+            Read::End => self.table.host_closed(key, SEND),
+            Read::Gone => self.table.host_closed(key, BOTH),
+        }
+        None
+    }
+
+    /// Looks at the host's sockets. What came of it is moved by the next [`Device::serve`].
+    pub fn poll_host(&mut self) -> io::Result<()> {
+        loop {
+            let (happenings, more) = self.links.events()?;
+            for happening in happenings {
+                match happening {
+                    Happening::Clients => self.accept(),
+                    Happening::Link { number, writable, hung_up } => self.attend(number, writable, hung_up),
+                }
+            }
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    fn accept(&mut self) {
+        // Ends with WouldBlock; any other failure leaves the client in the backlog until the next one comes.
+        while let Ok((stream, _)) = self.listener.accept() {
+            if self.stopped || stream.set_nonblocking(true).is_err() {
+                continue;
+            }
+            if self.links.insert(Link::new(stream, Role::Greeting)).is_none() {
+                self.counts.refused += 1;
+            }
+        }
+    }
+
+    fn attend(&mut self, number: u32, writable: bool, hung_up: bool) {
+        let Some(link) = self.links.get(number) else { return };
+        match link.role {
+            Role::Greeting => match link.read_greeting() {
+                Greeting::Incomplete if !hung_up => {}
+                Greeting::Connect(port) => {
+                    let key = self.table.call(port, number);
+                    link.role = Role::Attached(key);
+                }
+                Greeting::Incomplete | Greeting::Wrong => self.links.remove(number),
+            },
+            Role::Attached(key) => self.attend_attached(key, number, writable, hung_up),
+            Role::Finishing => {
+                if link.flush().gone || !link.is_waiting() {
+                    self.links.remove(number);
+                }
+            }
+        }
+    }
+
+    fn attend_attached(&mut self, key: Key, number: u32, writable: bool, hung_up: bool) {
+        if hung_up && self.table.is_calling(key) {
+            self.table.hang_up(key);
+            self.links.remove(number);
+            return;
+        }
+        let Some(link) = self.links.get(number) else { return };
+        if writable {
+            let written = link.flush();
+            self.table.forwarded(key, written.bytes);
+            if written.gone {
+                self.table.host_closed(key, RECV);
+            }
+        }
+        if hung_up {
+            link.discard();
+            self.table.host_closed(key, RECV);
+        }
+        self.table.readable(key);
+    }
+}
+
+type Chain<'m> = virtio_queue::DescriptorChain<&'m Memory>;
+
+/// Takes the next chain. If there is none, asks the guest to say when there is one, and looks once more.
+fn pop<'m>(queue: &mut Queue, memory: &'m Memory) -> Result<Option<Chain<'m>>, virtio_queue::Error> {
+    if let Some(chain) = queue.iter(memory)?.next() {
+        return Ok(Some(chain));
+    }
+    queue.enable_notification(memory)?;
+    Ok(queue.iter(memory)?.next())
+}
+
+/// Cuts the payload to what the header says; a header that promises more than the chain holds is malformed.
+fn trim(packet: Packet, payload: Buffer<'_>) -> Result<(Packet, Buffer<'_>), Malformed> {
+    let length = match packet.op {
+        super::packet::Op::Data { len } => len,
+        _ => 0,
+    };
+    let length = usize::try_from(length).map_err(|_| Malformed::Answerable(packet.key))?;
+    let (payload, _) = payload.split(length).ok_or(Malformed::Answerable(packet.key))?;
+    Ok((packet, payload))
+}
+
+/// Connects to `<dial>_<port>` without waiting: a listener whose backlog is full refuses like one that is not there.
+fn dial(dial: &Path, port: u32) -> io::Result<UnixStream> {
+    let mut path = dial.as_os_str().to_owned();
+    path.push(format!("_{port}"));
+    let address = SocketAddrUnix::new(PathBuf::from(path)).map_err(|_| ErrorKind::InvalidInput)?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    connect(&socket, &address)?;
+    Ok(UnixStream::from(socket))
+}

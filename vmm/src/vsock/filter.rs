@@ -1,0 +1,82 @@
+//! The system calls that the vsock device may make once it serves a guest.
+//!
+//! Not among them, on purpose: everything that opens, creates or renames a file, starts a process or a thread, looks
+//! at another process, changes credentials or namespaces, or makes memory executable. What a guest that took the
+//! device over could still do: use the sockets that it has, and connect to Unix sockets below its root directory,
+//! which is the pod's run directory.
+
+use std::collections::BTreeMap;
+
+use seccompiler::{SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
+
+/// Calls that are allowed whatever their arguments.
+const PLAIN: &[i64] = &[
+    // The loop, and the sockets it watches.
+    libc::SYS_poll,
+    libc::SYS_ppoll,
+    libc::SYS_epoll_create1,
+    libc::SYS_epoll_ctl,
+    libc::SYS_epoll_wait,
+    libc::SYS_epoll_pwait,
+    // Bytes between the guest, the host's sockets and QEMU.
+    libc::SYS_read,
+    libc::SYS_write,
+    libc::SYS_readv,
+    libc::SYS_writev,
+    libc::SYS_recvfrom,
+    libc::SYS_recvmsg,
+    libc::SYS_sendto,
+    libc::SYS_sendmsg,
+    // Connections of the host's and of the guest's.
+    libc::SYS_accept4,
+    libc::SYS_connect,
+    libc::SYS_shutdown,
+    libc::SYS_close,
+    // The regions of the guest's memory that QEMU hands over: their size is checked before they are mapped.
+    libc::SYS_fstat,
+    libc::SYS_statx,
+    libc::SYS_lseek,
+    libc::SYS_munmap,
+    // The allocator.
+    libc::SYS_brk,
+    libc::SYS_mremap,
+    libc::SYS_madvise,
+    libc::SYS_futex,
+    libc::SYS_getrandom,
+    // The end.
+    libc::SYS_sigaltstack,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_restart_syscall,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+];
+
+/// `MADV_*` and such need no bound; these three calls do.
+fn bounded() -> Result<BTreeMap<i64, Vec<SeccompRule>>, seccompiler::BackendError> {
+    let exec = u64::try_from(libc::PROT_EXEC).unwrap_or(u64::MAX);
+    let unix = u64::try_from(libc::AF_UNIX).unwrap_or(u64::MAX);
+    let dup = u64::try_from(libc::F_DUPFD_CLOEXEC).unwrap_or(u64::MAX);
+    let getfd = u64::try_from(libc::F_GETFD).unwrap_or(u64::MAX);
+    Ok(BTreeMap::from([
+        // Never executable memory.
+        (libc::SYS_mmap, vec![argument(2, SeccompCmpOp::MaskedEq(exec), 0)?]),
+        (libc::SYS_mprotect, vec![argument(2, SeccompCmpOp::MaskedEq(exec), 0)?]),
+        // Only Unix sockets.
+        (libc::SYS_socket, vec![argument(0, SeccompCmpOp::Eq, unix)?]),
+        // Only what makes a socket non-blocking, and what copies a descriptor.
+        (libc::SYS_ioctl, vec![argument(1, SeccompCmpOp::Eq, libc::FIONBIO)?]),
+        (libc::SYS_fcntl, vec![argument(1, SeccompCmpOp::Eq, dup)?, argument(1, SeccompCmpOp::Eq, getfd)?]),
+    ]))
+}
+
+fn argument(index: u8, operator: SeccompCmpOp, value: u64) -> Result<SeccompRule, seccompiler::BackendError> {
+    SeccompRule::new(vec![SeccompCondition::new(index, SeccompCmpArgLen::Dword, operator, value)?])
+}
+
+/// The rules, for [`crate::jail::allow_only`].
+pub fn allowed() -> Result<BTreeMap<i64, Vec<SeccompRule>>, seccompiler::BackendError> {
+    let mut rules = bounded()?;
+    rules.extend(PLAIN.iter().map(|call| (*call, Vec::new())));
+    Ok(rules)
+}
