@@ -1,0 +1,209 @@
+//! Puts volumes in place and takes them away.
+
+use std::future::Future;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use coffer_protocol::agent::{DiskVolume, ShareVolume, Volume, volume};
+use rustix::fs::{CWD, Mode};
+
+use super::files::Files;
+use super::inside::path_text;
+use super::remove::{open_dir, remove_tree};
+use super::share::{PATIENCE, Streams};
+use super::{VolumeError, mounts};
+
+/// Finds the block device of a disk by its serial, waiting for it within its own deadline.
+pub(crate) trait FindDisk: Send + Sync {
+    /// The device's node, for instance `/dev/sdb`.
+    fn find_disk(&self, serial: &str) -> impl Future<Output = io::Result<PathBuf>> + Send;
+}
+
+/// A volume that is in place.
+pub(super) struct Live {
+    /// What containers see as the volume's root.
+    pub(super) root: PathBuf,
+    pub(super) content: Content,
+}
+
+/// What a volume is made of, as far as later calls care.
+pub(super) enum Content {
+    Files(Files),
+    /// A tmpfs or a scratch directory: starts empty, so a path in it that is missing is made.
+    Space {
+        mounted: bool,
+    },
+    Share {
+        stream: OwnedFd,
+    },
+    Disk,
+    Device,
+    Shm,
+}
+
+/// Where volumes are put.
+pub(super) struct Places {
+    /// Directory of the mounts, one subdirectory per volume.
+    base: PathBuf,
+    /// Directory of the scratch volumes, on the pod's scratch, out of containers' sight.
+    scratch: PathBuf,
+    pub(super) streams: Streams,
+}
+
+impl Places {
+    pub(super) fn new(base: PathBuf, scratch: PathBuf) -> Places {
+        Places { base, scratch, streams: Streams::default() }
+    }
+
+    /// Puts a volume in place, or leaves nothing of it.
+    pub(super) async fn make(&self, volume: &Volume, disks: &impl FindDisk) -> Result<Live, VolumeError> {
+        let made = self.make_kind(volume, disks).await;
+        if made.is_err() {
+            let target = self.base.join(&volume.id);
+            // Whatever of it is there; none of this is an error, and the first failure is the one to report.
+            let _ = mounts::unmount(&target);
+            let _ = std::fs::remove_dir(&target);
+            let _ = std::fs::remove_dir(self.scratch.join(&volume.id));
+        }
+        made
+    }
+
+    async fn make_kind(&self, volume: &Volume, disks: &impl FindDisk) -> Result<Live, VolumeError> {
+        let (id, target) = (volume.id.as_str(), self.base.join(&volume.id));
+        let live = |root: PathBuf, content| Ok(Live { root, content });
+        match &volume.kind {
+            Some(volume::Kind::Files(_)) => make_files(id, &target),
+            Some(volume::Kind::Tmpfs(space)) => {
+                make_mount_point(id, &target)?;
+                mounts::tmpfs(&target, space).map_err(mount_error(id, "a tmpfs", &target))?;
+                live(target, Content::Space { mounted: true })
+            }
+            Some(volume::Kind::Scratch(space)) => {
+                let target = self.scratch.join(id);
+                std::fs::create_dir_all(&self.scratch).map_err(VolumeError::io(id, "make a place for"))?;
+                mounts::scratch(&target, space).map_err(mount_error(id, "a scratch directory", &target))?;
+                live(target, Content::Space { mounted: false })
+            }
+            Some(volume::Kind::Share(share)) => self.make_share(id, target, share).await,
+            Some(volume::Kind::Disk(disk)) => make_disk(id, target, disk, disks).await,
+            _ => Err(VolumeError::Unfit { id: id.to_owned(), reason: "this agent does not know its kind" }),
+        }
+    }
+
+    async fn make_share(&self, id: &str, target: PathBuf, share: &ShareVolume) -> Result<Live, VolumeError> {
+        make_mount_point(id, &target)?;
+        let stream = self.streams.take(id).await?;
+        let handle = stream.try_clone().map_err(VolumeError::io(id, "keep the stream of"))?;
+        let (place, read_only) = (target.clone(), share.read_only);
+        let mut mounting = tokio::task::spawn_blocking(move || mounts::share(&stream, &place, read_only));
+        let mounted = match tokio::time::timeout(PATIENCE, &mut mounting).await {
+            Ok(done) => done,
+            Err(_) => {
+                // The kernel waits for an answer; an end of the stream is one.
+                let _ = rustix::net::shutdown(&handle, rustix::net::Shutdown::Both);
+                let _ = mounting.await;
+                return Err(VolumeError::Late {
+                    id: id.to_owned(),
+                    what: "answer of the file server",
+                    waited: PATIENCE,
+                });
+            }
+        };
+        mounted.unwrap_or_else(|gone| Err(gone.into())).map_err(mount_error(id, "a share", &target))?;
+        Ok(Live { root: target, content: Content::Share { stream: handle } })
+    }
+
+    /// Takes a volume away.
+    pub(super) async fn unmake(&self, id: &str, live: Live) -> Result<(), VolumeError> {
+        let (base, scratch) = (self.base.join(id), self.scratch.clone());
+        let name = id.to_owned();
+        if let Content::Space { mounted: false } = live.content {
+            return blocking(id, "remove", move || {
+                remove_scratch(&scratch, &name).map_err(VolumeError::io(&name, "remove"))
+            })
+            .await;
+        }
+        // Descriptors into the file system go first: they would keep it busy.
+        let stream = match live.content {
+            Content::Share { stream } => Some(stream),
+            _ => None,
+        };
+        let mut unmounting = tokio::task::spawn_blocking(move || {
+            mounts::unmount(&base)?;
+            std::fs::remove_dir(&base)
+        });
+        let done = match (tokio::time::timeout(PATIENCE, &mut unmounting).await, stream) {
+            (Ok(done), _) => done,
+            (Err(_), Some(stream)) => {
+                let _ = rustix::net::shutdown(&stream, rustix::net::Shutdown::Both);
+                unmounting.await
+            }
+            (Err(_), None) => unmounting.await,
+        };
+        done.unwrap_or_else(|gone| Err(gone.into())).map_err(VolumeError::io(id, "unmount"))
+    }
+}
+
+fn make_files(id: &str, target: &Path) -> Result<Live, VolumeError> {
+    make_mount_point(id, target)?;
+    mounts::files(target).map_err(mount_error(id, "a tmpfs", target))?;
+    let make = |name: &str, mode| -> io::Result<OwnedFd> {
+        let path = target.join(name);
+        rustix::fs::mkdir(&path, mode)?;
+        Ok(open_dir(CWD, path_text(&path)?)?)
+    };
+    let root = make("root", Mode::from_raw_mode(0o755)).map_err(VolumeError::io(id, "make"))?;
+    let stage_dir = make("stage", Mode::RWXU).map_err(VolumeError::io(id, "make"))?;
+    let files = Files::new(id, root, stage_dir);
+    Ok(Live { root: target.join("root"), content: Content::Files(files) })
+}
+
+async fn make_disk(
+    id: &str,
+    target: PathBuf,
+    disk: &DiskVolume,
+    disks: &impl FindDisk,
+) -> Result<Live, VolumeError> {
+    let device = disks.find_disk(&disk.serial).await.map_err(VolumeError::io(id, "find the disk of"))?;
+    make_mount_point(id, &target)?;
+    let (disk, place, name) = (disk.clone(), target.clone(), id.to_owned());
+    blocking(id, "mount", move || {
+        if disk.fs_type.is_empty() {
+            mounts::node(&device, &place, &disk).map_err(mount_error(&name, "a device node", &place))?;
+            Ok(Live { root: place, content: Content::Device })
+        } else {
+            mounts::disk(&device, &place, &disk).map_err(mount_error(&name, &disk.fs_type, &place))?;
+            Ok(Live { root: place, content: Content::Disk })
+        }
+    })
+    .await
+}
+
+fn make_mount_point(id: &str, target: &Path) -> Result<(), VolumeError> {
+    std::fs::create_dir_all(target).map_err(VolumeError::io(id, "make a mount point for"))
+}
+
+fn mount_error(id: &str, what: &str, target: &Path) -> impl FnOnce(io::Error) -> VolumeError {
+    let (id, what, target) = (id.to_owned(), what.to_owned(), target.to_owned());
+    move |source| VolumeError::Mount { id, what, target, source }
+}
+
+/// Removes a scratch volume with all that containers left in it, by way of a directory that none of them sees.
+fn remove_scratch(scratch: &Path, id: &str) -> io::Result<()> {
+    // A volume's id cannot begin with a dot.
+    let trash_path = scratch.join(".trash");
+    std::fs::create_dir_all(&trash_path)?;
+    let (scratch, trash) = (open_dir(CWD, path_text(scratch)?)?, open_dir(CWD, path_text(&trash_path)?)?);
+    remove_tree(&scratch, id, &trash)
+}
+
+/// Runs what may take long on a thread of its own.
+pub(super) async fn blocking<T: Send + 'static>(
+    id: &str,
+    action: &'static str,
+    work: impl FnOnce() -> Result<T, VolumeError> + Send + 'static,
+) -> Result<T, VolumeError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|gone| Err(VolumeError::Io { id: id.to_owned(), action, source: gone.into() }))
+}
