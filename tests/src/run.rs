@@ -75,6 +75,18 @@ impl Run {
         self
     }
 
+    /// The command itself, for a caller that starts it in another way.
+    pub fn into_command(self) -> Command {
+        self.command
+    }
+
+    /// Starts it and leaves it to the caller, with nothing on standard input and its output kept for reading.
+    pub fn spawn(mut self) -> Result<Child> {
+        let line = format!("{:?}", self.command);
+        self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        self.command.spawn().with_context(|| format!("cannot start {line}"))
+    }
+
     /// Runs it to its end, whatever its exit status; fails when it cannot be started or reaches its limit.
     pub fn end(mut self) -> Result<Ended> {
         let line = format!("{:?}", self.command);

@@ -104,7 +104,7 @@ address = "{socket}"
 [ttrpc]
 address = "{socket}.ttrpc"
 [debug]
-level = "debug"
+level = "info"
 [{cri}]
 sandbox_image = "{PAUSE}"
 restrict_oom_score_adj = true

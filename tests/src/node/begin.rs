@@ -1,6 +1,7 @@
 //! Starts a node, hands it to a test, ends it, and fails the test for whatever is left.
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -38,10 +39,27 @@ pub struct Node {
     _turn: Turn,
 }
 
+/// Why a test failed: the whole chain of errors, without the test runner's own frames.
+pub struct Failure(String);
+
+impl fmt::Debug for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// Runs `test` on a fresh node. On a machine that lacks something for it, says so and does not run it.
 ///
 /// Fails when `test` fails, and when anything is left of its pods five seconds after it has ended.
 pub fn with_node(
+    version: Version,
+    runtime: Runtime,
+    test: impl FnOnce(&mut Node) -> Result<()>,
+) -> Result<(), Failure> {
+    run_on_node(version, runtime, test).map_err(|error| Failure(format!("{error:#}")))
+}
+
+fn run_on_node(
     version: Version,
     runtime: Runtime,
     test: impl FnOnce(&mut Node) -> Result<()>,

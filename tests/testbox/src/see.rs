@@ -36,6 +36,13 @@ pub(crate) fn facts() -> io::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Prints rows and columns of the terminal on standard input.
+pub(crate) fn size() -> io::Result<ExitCode> {
+    let size = rustix::termios::tcgetwinsize(io::stdin())?;
+    println!("{} by {}", size.ws_row, size.ws_col);
+    Ok(ExitCode::SUCCESS)
+}
+
 fn text(path: &str) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|error| format!("unreadable: {error}"))
 }
