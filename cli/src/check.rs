@@ -57,9 +57,17 @@ fn findings(config: &Config) -> Vec<Finding> {
         virtualization(&Virtualization::probe()),
         tool("qemu", &config.qemu, "install Debian's package qemu-system-x86, or set paths.qemu"),
         program("coffer-vmm", &config.vmm),
-        tool("mkfs.erofs", Path::new("mkfs.erofs"), "install Debian's package erofs-utils: layers are made with it"),
+        tool(
+            "mkfs.erofs",
+            Path::new("mkfs.erofs"),
+            "install Debian's package erofs-utils: layers are made with it",
+        ),
         guest_image(&config.guest_dir),
-        device("tun", "/dev/net/tun", "load the kernel module tun: pods get their network through tap devices"),
+        device(
+            "tun",
+            "/dev/net/tun",
+            "load the kernel module tun: pods get their network through tap devices",
+        ),
         tool("nft", Path::new("nft"), "install Debian's package nftables: port-forward into a pod needs it"),
     ];
     if matches!(config.scratch, Scratch::Disk { .. }) {
@@ -108,13 +116,19 @@ fn tool(check: &'static str, name: &Path, advice: &str) -> Finding {
 fn program(check: &'static str, path: &Path) -> Finding {
     match path.is_file() {
         true => ok(check, path.display().to_string()),
-        false => missing(check, format!("{} is not there", path.display()), "run `coffer install`, or set paths.vmm"),
+        false => missing(
+            check,
+            format!("{} is not there", path.display()),
+            "run `coffer install`, or set paths.vmm",
+        ),
     }
 }
 
 fn guest_image(dir: &Path) -> Finding {
     match Manifest::load(dir) {
-        Ok(image) => ok("guest image", format!("{} (kernel {})", dir.display(), image.manifest.kernel.release)),
+        Ok(image) => {
+            ok("guest image", format!("{} (kernel {})", dir.display(), image.manifest.kernel.release))
+        }
         Err(err) => missing(
             "guest image",
             err.to_string(),
@@ -139,7 +153,8 @@ fn containerd() -> Finding {
             check: "containerd",
             verdict: Verdict::Warning,
             found: "not in PATH".to_owned(),
-            advice: "Coffer is a runtime of containerd 1.6 or later; fine if yours lives elsewhere".to_owned(),
+            advice: "Coffer is a runtime of containerd 1.6 or later; fine if yours lives elsewhere"
+                .to_owned(),
         },
     }
 }

@@ -79,7 +79,10 @@ fn prune(store: &LayerStore, in_use: &[Digest], age: Duration, json: bool) -> an
         output::json(&pruned)?;
     } else {
         let (layers, bytes) = (pruned.layers.len(), output::size(pruned.bytes));
-        println!("removed {layers} layers ({bytes}); kept {} in use, {} recent", pruned.in_use, pruned.recent);
+        println!(
+            "removed {layers} layers ({bytes}); kept {} in use, {} recent",
+            pruned.in_use, pruned.recent
+        );
     }
     Ok(Health::Well)
 }

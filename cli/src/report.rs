@@ -36,7 +36,8 @@ pub(crate) fn run(config: &Config, pod: &str, output: Option<PathBuf>) -> anyhow
     });
     let short: String = pod.chars().take(13).collect();
     let path = output.unwrap_or_else(|| PathBuf::from(format!("coffer-report-{short}.json")));
-    fs::write(&path, serde_json::to_vec_pretty(&report)?).with_context(|| format!("writing {}", path.display()))?;
+    fs::write(&path, serde_json::to_vec_pretty(&report)?)
+        .with_context(|| format!("writing {}", path.display()))?;
     println!("{}", path.display());
     Ok(Health::Well)
 }

@@ -12,7 +12,12 @@ pub(crate) fn run(config: &Config, pod: &str, json: bool) -> anyhow::Result<Heal
         output::json(&trace)?;
         return Ok(health(&trace));
     }
-    println!("pod {}  trace {}  on {}", trace.key, trace.trace_id, trace.hypervisor.as_deref().unwrap_or("?"));
+    println!(
+        "pod {}  trace {}  on {}",
+        trace.key,
+        trace.trace_id,
+        trace.hypervisor.as_deref().unwrap_or("?")
+    );
     let rows: Vec<Vec<String>> = trace.spans.iter().map(row).collect();
     output::table(&["PHASE", "CONTAINER", "START MS", "LENGTH MS"], &rows)?;
     if trace.dropped > 0 {

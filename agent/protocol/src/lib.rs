@@ -11,7 +11,7 @@
 mod stream;
 
 pub use generated::agent;
-pub use stream::{StreamHeader, StreamHeaderError, StreamKind, parse_reply, reply_error, reply_ok};
+pub use stream::{MAX_LINE, StreamHeader, StreamHeaderError, StreamKind, parse_reply, reply_error, reply_ok};
 
 #[allow(missing_docs, unreachable_pub, clippy::all)]
 mod generated {
