@@ -72,7 +72,7 @@ fn build_binaries() -> Result<PathBuf> {
 }
 
 fn build_guest(binaries: &Path) -> Result<PathBuf> {
-    let guest = cache().join("guest");
+    let guest = cache().join("guest-image");
     let run = Run::new(binaries.join("coffer-guest-image")).args(["build", "--out"]).args([&guest]);
     run.directory(workspace()).limit(BUILD_LIMIT).text()?;
     Ok(guest)

@@ -59,11 +59,7 @@ pub fn with_node(
     run_on_node(version, runtime, test).map_err(|error| Failure(format!("{error:#}")))
 }
 
-fn run_on_node(
-    version: Version,
-    runtime: Runtime,
-    test: impl FnOnce(&mut Node) -> Result<()>,
-) -> Result<()> {
+fn run_on_node(version: Version, runtime: Runtime, test: impl FnOnce(&mut Node) -> Result<()>) -> Result<()> {
     let name = std::thread::current().name().unwrap_or("a test").to_owned();
     if let Some(reason) = lacking() {
         say(&format!("skipped: {name}: {reason}"));
@@ -93,6 +89,7 @@ impl Node {
         write_config(&layout, &programs)?;
         let before = Inventory::default();
         let mut node = Self { layout, version, runtime, programs, coffer, daemon: None, before, _turn: turn };
+        node.install_binaries()?;
         node.write_coffer_config("")?;
         node.start_containerd()?;
         node.import_images()?;
@@ -102,7 +99,7 @@ impl Node {
 
     /// Starts containerd, also after [`Node::stop_containerd`].
     pub fn start_containerd(&mut self) -> Result<()> {
-        let first: Vec<PathBuf> = self.coffer.iter().map(|coffer| coffer.binaries.clone()).collect();
+        let first: Vec<PathBuf> = self.coffer.iter().map(|_| self.binaries()).collect();
         self.daemon = Some(Daemon::start(&self.layout, &self.programs, &first)?);
         wait::until("containerd's CRI to be ready", Duration::from_secs(60), || {
             Ok(self.cri().ready().and_then(|()| self.cri().version()).ok())
@@ -175,12 +172,27 @@ impl Node {
         })
     }
 
+    /// Directory of this node's own copies of Coffer's programs: the workspace may lie where a pod's user cannot go.
+    pub fn binaries(&self) -> PathBuf {
+        self.layout.data.join("bin")
+    }
+
+    fn install_binaries(&self) -> Result<()> {
+        let Some(coffer) = &self.coffer else { return Ok(()) };
+        fs::create_dir_all(self.binaries())?;
+        for name in ["containerd-shim-coffer-v2", "coffer-vmm", "coffer"] {
+            let from = coffer.binaries.join(name);
+            fs::copy(&from, self.binaries().join(name)).with_context(|| format!("no {}", from.display()))?;
+        }
+        Ok(())
+    }
+
     /// Writes Coffer's configuration with `more` at its end.
     pub fn write_coffer_config(&self, more: &str) -> Result<()> {
         let Some(coffer) = &self.coffer else { return Ok(()) };
         let text = format!(
             "log_level = \"debug\"\n[paths]\nvmm = {:?}\nguest_dir = {:?}\nlayers_dir = {:?}\nrun_dir = {:?}\n{more}\n",
-            coffer.binaries.join("coffer-vmm"),
+            self.binaries().join("coffer-vmm"),
             coffer.guest,
             self.layout.layers(),
             self.layout.pods(),
