@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::image::DiskError;
 use coffer_protocol::{MAX_SNAPSHOT_BYTES, MAX_SNAPSHOT_ENTRIES};
 
 /// Why a call about a volume was refused.
@@ -33,6 +34,8 @@ pub(crate) enum VolumeError {
     NotInside { id: String, path: String, source: io::Error },
     #[error("mounting {what} at {target} for volume {id} failed")]
     Mount { id: String, what: String, target: PathBuf, source: io::Error },
+    #[error("volume {id} has no disk")]
+    Disk { id: String, source: DiskError },
     #[error("cannot {action} volume {id}")]
     Io { id: String, action: &'static str, source: io::Error },
 }
@@ -59,7 +62,7 @@ impl VolumeError {
             VolumeError::Unknown { .. } | VolumeError::NotInside { .. } => ErrorKind::NotFound,
             VolumeError::Exists { .. } => ErrorKind::AlreadyExists,
             VolumeError::Unfit { .. } => ErrorKind::FailedPrecondition,
-            VolumeError::Late { .. } => ErrorKind::DeadlineExceeded,
+            VolumeError::Late { .. } | VolumeError::Disk { .. } => ErrorKind::DeadlineExceeded,
             VolumeError::Mount { .. } | VolumeError::Io { .. } => ErrorKind::Internal,
         }
     }

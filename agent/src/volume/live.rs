@@ -1,6 +1,5 @@
 //! Puts volumes in place and takes them away.
 
-use std::future::Future;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -8,17 +7,13 @@ use std::path::{Path, PathBuf};
 use coffer_protocol::agent::{DiskVolume, ShareVolume, Volume, volume};
 use rustix::fs::{CWD, Mode};
 
+use crate::image::find_disk;
+
 use super::files::Files;
 use super::inside::path_text;
 use super::remove::{open_dir, remove_tree};
 use super::share::{PATIENCE, Streams};
 use super::{VolumeError, mounts};
-
-/// Finds the block device of a disk by its serial, waiting for it within its own deadline.
-pub(crate) trait FindDisk: Send + Sync {
-    /// The device's node, for instance `/dev/sdb`.
-    fn find_disk(&self, serial: &str) -> impl Future<Output = io::Result<PathBuf>> + Send;
-}
 
 /// A volume that is in place.
 pub(super) struct Live {
@@ -57,8 +52,8 @@ impl Places {
     }
 
     /// Puts a volume in place, or leaves nothing of it.
-    pub(super) async fn make(&self, volume: &Volume, disks: &impl FindDisk) -> Result<Live, VolumeError> {
-        let made = self.make_kind(volume, disks).await;
+    pub(super) async fn make(&self, volume: &Volume) -> Result<Live, VolumeError> {
+        let made = self.make_kind(volume).await;
         if made.is_err() {
             let target = self.base.join(&volume.id);
             // Whatever of it is there; none of this is an error, and the first failure is the one to report.
@@ -69,7 +64,7 @@ impl Places {
         made
     }
 
-    async fn make_kind(&self, volume: &Volume, disks: &impl FindDisk) -> Result<Live, VolumeError> {
+    async fn make_kind(&self, volume: &Volume) -> Result<Live, VolumeError> {
         let (id, target) = (volume.id.as_str(), self.base.join(&volume.id));
         let live = |root: PathBuf, content| Ok(Live { root, content });
         match &volume.kind {
@@ -86,7 +81,7 @@ impl Places {
                 live(target, Content::Space { mounted: false })
             }
             Some(volume::Kind::Share(share)) => self.make_share(id, target, share).await,
-            Some(volume::Kind::Disk(disk)) => make_disk(id, target, disk, disks).await,
+            Some(volume::Kind::Disk(disk)) => make_disk(id, target, disk).await,
             _ => Err(VolumeError::Unfit { id: id.to_owned(), reason: "this agent does not know its kind" }),
         }
     }
@@ -159,13 +154,9 @@ fn make_files(id: &str, target: &Path) -> Result<Live, VolumeError> {
     Ok(Live { root: target.join("root"), content: Content::Files(files) })
 }
 
-async fn make_disk(
-    id: &str,
-    target: PathBuf,
-    disk: &DiskVolume,
-    disks: &impl FindDisk,
-) -> Result<Live, VolumeError> {
-    let device = disks.find_disk(&disk.serial).await.map_err(VolumeError::io(id, "find the disk of"))?;
+async fn make_disk(id: &str, target: PathBuf, disk: &DiskVolume) -> Result<Live, VolumeError> {
+    let device = find_disk(&disk.serial).await;
+    let device = device.map_err(|source| VolumeError::Disk { id: id.to_owned(), source })?;
     make_mount_point(id, &target)?;
     let (disk, place, name) = (disk.clone(), target.clone(), id.to_owned());
     blocking(id, "mount", move || {

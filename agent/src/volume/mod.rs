@@ -28,5 +28,4 @@ mod stage;
 mod table;
 
 pub(crate) use error::{ErrorKind, VolumeError};
-pub(crate) use live::FindDisk;
 pub(crate) use table::{Location, Volumes};

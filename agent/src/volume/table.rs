@@ -12,7 +12,7 @@ use rustix::fs::{CWD, OFlags};
 use tokio::sync::Mutex as AsyncMutex;
 
 use super::inside::{make_missing, open_inside, path_text, read_end};
-use super::live::{Content, FindDisk, Live, Places, blocking};
+use super::live::{Content, Live, Places, blocking};
 use super::path::{RelPath, check_id, parse_source};
 use super::remove::open_dir;
 use super::stage::{Stage, clear};
@@ -54,11 +54,7 @@ impl Volumes {
     }
 
     /// Adds a volume. A share waits for its stream, a disk for its device; both within a deadline.
-    pub(crate) async fn add<D: FindDisk + 'static>(
-        &self,
-        volume: Volume,
-        disks: Arc<D>,
-    ) -> Result<(), VolumeError> {
+    pub(crate) async fn add(&self, volume: Volume) -> Result<(), VolumeError> {
         let id = check_id(&volume.id)?.to_owned();
         let slot = Slot::default();
         let held = Arc::clone(&slot).lock_owned().await;
@@ -67,7 +63,7 @@ impl Volumes {
         // A task of its own, so that a caller who goes away cannot leave a mount that nobody knows of.
         let task = tokio::spawn(async move {
             let mut held = held;
-            match this.shared.places.make(&volume, disks.as_ref()).await {
+            match this.shared.places.make(&volume).await {
                 Ok(live) => {
                     *held = Some(live);
                     Ok(())
@@ -208,14 +204,6 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
-    struct NoDisks;
-
-    impl FindDisk for NoDisks {
-        async fn find_disk(&self, _serial: &str) -> io::Result<PathBuf> {
-            Err(io::ErrorKind::NotFound.into())
-        }
-    }
-
     struct Pod {
         base: tempfile::TempDir,
         volumes: Volumes,
@@ -230,7 +218,7 @@ mod tests {
 
         async fn add(&self, id: &str, kind: Kind) -> Result<(), VolumeError> {
             let volume = Volume { id: id.to_owned(), kind: Some(kind), ..Default::default() };
-            self.volumes.add(volume, Arc::new(NoDisks)).await
+            self.volumes.add(volume).await
         }
 
         async fn find(&self, source: &str) -> Result<PathBuf, VolumeError> {
@@ -382,8 +370,8 @@ mod tests {
     fn a_volume_that_could_not_be_added_leaves_nothing() {
         with_mounts(|| async {
             let pod = Pod::new();
-            let disk = coffer_protocol::agent::DiskVolume { serial: "none".to_owned(), ..Default::default() };
-            assert!(pod.add("d", Kind::Disk(disk)).await.is_err());
+            let kind = Kind::Tmpfs(TmpfsVolume { uid: u32::MAX, ..Default::default() });
+            assert!(pod.add("d", kind).await.is_err());
             assert!(!pod.base.path().join("volumes/d").exists());
             // Its id is free again.
             pod.add("d", Kind::Files(FilesVolume::new())).await.unwrap();
