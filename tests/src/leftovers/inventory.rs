@@ -142,11 +142,12 @@ fn loop_devices(tag: &str) -> Vec<String> {
         .collect()
 }
 
-/// Pods' run directories and containerd's bundles; what containerd keeps for itself is not looked at.
+/// Pods' run directories, leases of user ids, and containerd's bundles. The traces of past starts are kept on purpose.
 fn files(layout: &Layout) -> Vec<String> {
     let bundles = entries(&layout.run.join("state/io.containerd.runtime.v2.task"));
     let inside = bundles.iter().flat_map(|namespace| entries(namespace));
-    let pods = entries(&layout.pods()).into_iter().flat_map(|namespace| entries(&namespace));
+    let pods = entries(&layout.pods()).into_iter().filter(|path| !path.ends_with(".traces"));
+    let pods = pods.flat_map(|namespace| entries(&namespace));
     inside.chain(pods).map(|path| path.display().to_string()).collect()
 }
 

@@ -56,20 +56,25 @@ pub fn with_node(
     runtime: Runtime,
     test: impl FnOnce(&mut Node) -> Result<()>,
 ) -> Result<(), Failure> {
-    run_on_node(version, runtime, test).map_err(|error| Failure(format!("{error:#}")))
-}
-
-fn run_on_node(version: Version, runtime: Runtime, test: impl FnOnce(&mut Node) -> Result<()>) -> Result<()> {
-    let name = std::thread::current().name().unwrap_or("a test").to_owned();
     if let Some(reason) = lacking() {
+        let name = std::thread::current().name().unwrap_or("a test").to_owned();
         say(&format!("skipped: {name}: {reason}"));
         return Ok(());
     }
+    on_node(version, runtime, test).map_err(|error| Failure(format!("{error:#}")))
+}
+
+/// Like [`with_node`], but a machine that lacks something is an error.
+pub fn on_node(version: Version, runtime: Runtime, work: impl FnOnce(&mut Node) -> Result<()>) -> Result<()> {
+    if let Some(reason) = lacking() {
+        bail!("this machine cannot have a node: {reason}");
+    }
     let mut node = Node::begin(version, runtime)?;
-    let tested = test(&mut node);
+    let worked = work(&mut node);
     let log = node.layout.log();
-    let passed = tested.and_then(|()| node.nothing_left());
+    let passed = worked.and_then(|()| node.nothing_left());
     if passed.is_err() {
+        let name = std::thread::current().name().unwrap_or("node").to_owned();
         say(&format!("{name} failed; the end of its containerd's log:\n{}", tail(&log)));
         node.keep_log(&name);
     }

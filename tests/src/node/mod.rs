@@ -10,5 +10,5 @@ mod alone;
 mod begin;
 mod pod;
 
-pub use begin::{Failure, Node, with_node};
+pub use begin::{Failure, Node, on_node, with_node};
 pub use pod::{Pod, container, sandbox};

@@ -1,0 +1,171 @@
+//! `cargo full-test`: installs what is missing, builds everything, and runs every test and every check of the workspace.
+//!
+//! The last line counts what was run: `N passed, M failed, K skipped`. A check (formatting, lints) counts as one.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::mpsc::{Sender, channel};
+use std::thread;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use coffer_tests::artefacts::{self, workspace};
+use coffer_tests::containerd::Version;
+use coffer_tests::packages;
+use coffer_tests::progress::{say, step};
+
+/// Runs every test and every check of the workspace.
+#[derive(Parser)]
+struct Arguments {
+    /// Only the tests whose name contains this, and no checks
+    only: Option<String>,
+}
+
+/// What was run so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Totals {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(totals) => {
+            println!("{} passed, {} failed, {} skipped", totals.passed, totals.failed, totals.skipped);
+            if totals.failed == 0 && totals.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("coffer-full-test: {error:#}");
+            println!("0 passed, 1 failed");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<Totals> {
+    let mut totals = Totals::default();
+    prepare()?;
+    let coffer = artefacts::coffer()?;
+    if arguments.only.is_none() {
+        check(&mut totals, "formatting", &["fmt", "--all", "--check"])?;
+        check(
+            &mut totals,
+            "lints",
+            &["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"],
+        )?;
+    }
+    let mut command = cargo(&["test", "--workspace", "--no-fail-fast"]);
+    command
+        .args(arguments.only.iter())
+        .env("COFFER_BIN_DIR", &coffer.binaries)
+        .env("COFFER_GUEST_DIR", &coffer.guest);
+    // A failing test names what it found; the runner's own stack says nothing more.
+    command.env("RUST_BACKTRACE", "0");
+    let before = totals;
+    let succeeded = watch(command, &mut totals)?;
+    if !succeeded && totals.failed == before.failed {
+        say("cargo test failed before it ran a test");
+        totals.failed += 1;
+    }
+    Ok(totals)
+}
+
+/// Everything that is fetched is fetched first, so that no test waits for a mirror.
+fn prepare() -> Result<()> {
+    packages::install()?;
+    for version in [Version::V1_6, Version::V1_7, Version::V2] {
+        version.programs()?;
+    }
+    artefacts::testbox().map(drop)
+}
+
+fn check(totals: &mut Totals, what: &str, arguments: &[&str]) -> Result<()> {
+    let status = step(&format!("checking {what}"), || cargo(arguments).stdin(Stdio::null()).status())?;
+    if status.success() {
+        totals.passed += 1;
+    } else {
+        say(&format!("the check of {what} failed"));
+        totals.failed += 1;
+    }
+    Ok(())
+}
+
+/// Runs `command`, shows everything that it prints, and adds up what it reports. Says whether it exited with 0.
+fn watch(mut command: Command, totals: &mut Totals) -> Result<bool> {
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let (send, lines) = channel();
+    let readers = [reader(child.stdout.take(), send.clone()), reader(child.stderr.take(), send)];
+    for line in lines {
+        println!("{line}");
+        totals.add(&line);
+    }
+    for reader in readers {
+        reader.join().ok().context("a thread that reads cargo's output failed")?;
+    }
+    ended(child)
+}
+
+fn reader<R: Read + Send + 'static>(source: Option<R>, lines: Sender<String>) -> thread::JoinHandle<()> {
+    thread::spawn(move || {
+        let Some(source) = source else { return };
+        let mut source = BufReader::new(source);
+        let mut line = Vec::new();
+        while let Ok(1..) = source.read_until(b'\n', &mut line) {
+            let sent = lines.send(String::from_utf8_lossy(&line).trim_end().to_owned());
+            line.clear();
+            if sent.is_err() {
+                return;
+            }
+        }
+    })
+}
+
+fn ended(mut child: Child) -> Result<bool> {
+    Ok(child.wait()?.success())
+}
+
+fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(arguments).current_dir(workspace());
+    command
+}
+
+impl Totals {
+    /// Counts `test result: ok. 5 passed; 0 failed; 1 ignored; …` and `skipped: NAME: reason`. A skipped test has
+    /// also passed as its runner sees it.
+    fn add(&mut self, line: &str) {
+        if line.starts_with("skipped: ") {
+            self.skipped += 1;
+            self.passed = self.passed.saturating_sub(1);
+        }
+        let Some(counts) = line.strip_prefix("test result: ") else { return };
+        let number = |what: &str| {
+            let part = counts.split(['.', ';']).map(str::trim).find_map(|part| part.strip_suffix(what));
+            part.and_then(|number| number.trim().parse::<u64>().ok()).unwrap_or(0)
+        };
+        self.passed += number("passed");
+        self.failed += number("failed");
+        self.skipped += number("ignored");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Totals;
+
+    #[test]
+    fn a_result_line_is_counted() {
+        let mut totals = Totals::default();
+        totals.add("test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 2 filtered out; finished in 1.2s");
+        assert_eq!(totals, Totals { passed: 12, failed: 3, skipped: 1 });
+    }
+
+    #[test]
+    fn a_skipped_test_has_not_passed() {
+        let mut totals = Totals { passed: 0, failed: 0, skipped: 0 };
+        totals.add("test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out");
+        totals.add("skipped: a_test: needs root");
+        assert_eq!(totals, Totals { passed: 1, failed: 0, skipped: 1 });
+    }
+}
