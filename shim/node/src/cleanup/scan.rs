@@ -1,5 +1,6 @@
 //! Finds the pods of this node by their run directories.
 
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -27,8 +28,35 @@ pub struct PodOnNode {
     pub standing: Standing,
 }
 
-/// All pods below a run root, ordered by key.
+/// All pods below a run root, ordered by key. A directory whose name cannot be a pod's is none.
 pub fn scan(run_root: &Path) -> io::Result<Vec<PodOnNode>> {
-    let _ = run_root;
-    Ok(Vec::new())
+    let mut pods = Vec::new();
+    for (namespace, dir) in directories(run_root)? {
+        for (pod, run_dir) in directories(&dir)? {
+            let Ok(key) = PodKey::new(&namespace, &pod) else { continue };
+            let standing = match Record::load(&run_dir) {
+                Ok(record) if record.shim_is_alive() => Standing::Alive(Box::new(record)),
+                Ok(record) => Standing::Dead(Box::new(record)),
+                Err(err) => Standing::Unreadable(err),
+            };
+            pods.push(PodOnNode { key, run_dir, standing });
+        }
+    }
+    pods.sort_by(|a, b| a.key.cmp(&b.key));
+    Ok(pods)
+}
+
+fn directories(parent: &Path) -> io::Result<Vec<(String, PathBuf)>> {
+    let entries = match fs::read_dir(parent) {
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        if let (Ok(name), true) = (entry.file_name().into_string(), entry.file_type()?.is_dir()) {
+            found.push((name, entry.path()));
+        }
+    }
+    Ok(found)
 }

@@ -23,6 +23,9 @@ use super::{LayerError, locks};
 /// The same for every image: an image is told from another by its digest.
 const IMAGE_UUID: &str = "c0ffe2c0-ffe2-4000-8000-000000000001";
 
+/// The build time of every image. Later file times would be cut to it, so it is the latest that fits 32 bits.
+const LATEST_TIME: &str = "4294967295";
+
 /// How much of the converter's complaints is kept.
 const MAX_COMPLAINT: u64 = 4096;
 
@@ -107,7 +110,7 @@ fn spawn(mkfs: &Path, dir: &Path, draft: &Draft) -> Result<Child, LayerError> {
         .arg(&draft.path)
         .arg(dir)
         .env_clear()
-        .envs([("SOURCE_DATE_EPOCH", "0"), ("LC_ALL", "C")])
+        .envs([("SOURCE_DATE_EPOCH", LATEST_TIME), ("LC_ALL", "C")])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped());

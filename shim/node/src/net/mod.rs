@@ -8,6 +8,7 @@
 //! machine), a change of an address or route that CNI set.
 
 mod attach;
+mod link;
 mod namespace;
 mod nft;
 mod redirect;
@@ -21,6 +22,7 @@ use coffer_protocol::agent::NetworkConfig;
 use coffer_vmm::spec::Nic;
 
 pub use attach::{attach, detach, rescan};
+pub(crate) use attach::{remove_table, remove_tap};
 pub use redirect::{Redirect, original_dst, redirect_loopback};
 
 /// A pod's interfaces, as the machine gets them and as the agent sets them up.
@@ -52,14 +54,6 @@ pub enum NetError {
         path: PathBuf,
         /// The kernel's answer.
         reason: String,
-    },
-    /// A tap cannot be made.
-    #[error("cannot make tap device {tap}; /dev/net/tun and the kernel's tun driver are needed")]
-    Tap {
-        /// Its name.
-        tap: String,
-        /// The operating system's answer.
-        source: io::Error,
     },
     /// The listener for port-forwarding cannot be made.
     #[error("cannot listen on the loopback of network namespace {path}")]
