@@ -1,0 +1,36 @@
+//! How a shim process comes to be and goes: the command line of containerd's runtime v2.
+//!
+//! ```text
+//! containerd ── start  ── parent: socket, daemon child, prints the address ── exits
+//!                           └── daemon: serves the Task API until the pod is gone
+//!            ── delete ── cleans up after a daemon that died, prints a DeleteResponse
+//!            ── -info  ── prints what this runtime can do
+//! ```
+//! Standard output and standard error of `start` carry the answer and nothing else, because containerd parses both.
+//! Never here: anything about a pod but its id and where its files are.
+
+mod daemon;
+mod delete;
+mod flags;
+mod info;
+mod socket;
+mod start;
+mod wire;
+
+pub(crate) use wire::config_path;
+
+use std::ffi::OsString;
+
+use flags::{Action, Flags};
+
+/// Does what the command line asks for.
+pub(crate) fn run(args: impl Iterator<Item = OsString>) -> anyhow::Result<()> {
+    let flags = Flags::parse(args)?;
+    match flags.action {
+        Action::Version => info::print_version(),
+        Action::Info => info::print_info(),
+        Action::Start => start::start(&flags),
+        Action::Delete => delete::delete(&flags),
+        Action::Serve => daemon::serve(&flags),
+    }
+}

@@ -1,0 +1,381 @@
+//! From containerd's first Create to a guest whose sandbox is set up.
+//!
+//! ```text
+//! configuration, annotations, size ── record ── user, network, cgroup, layers, scratch ── machine ── agent ── sandbox
+//! ```
+//! Everything is written into the record before it is made. What a failed or cancelled boot leaves is removed by
+//! [`clean_up`]; its machine dies with the last reference to it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use coffer_guest_image::manifest::{GuestImage, Manifest};
+use coffer_node::cgroup::{self, CgroupError};
+use coffer_node::config::{Config, Scratch};
+use coffer_node::layers::Layer;
+use coffer_node::net::{self, PodNetwork};
+use coffer_node::process::ProcessId;
+use coffer_node::record::{Netns, NewPod, PodKey, PodRecord, Record, Resource};
+use coffer_node::trace::{Phase, Recorder};
+use coffer_node::{layers, uid};
+use coffer_protocol::AGENT_PORT;
+use coffer_protocol::agent::{CreateSandboxRequest, HelloResponse, LayerDisk, Scratch as GuestScratch};
+use coffer_vmm::spec::{Disk, VmSpec};
+
+use super::agent::Agent;
+use super::annotations::Wishes;
+use super::container::resolve_layers;
+use super::driver::PodSetup;
+use super::error::{PodError, chain};
+use super::guest::{Disks, Guest, Parts, last_words, layer_disk};
+use super::sizing::{Limits, Size};
+use super::spec::HostSpec;
+use super::{CreateRequest, teardown};
+use crate::group::Group;
+use crate::hypervisor::{Machine, Ready, choose, connect, ready_listener};
+
+/// How long a guest may take until its agent answers. Software emulation with ten pods starting at once needs most
+/// of it; containerd's CRI gives up after two minutes.
+const BOOT_LIMIT: Duration = Duration::from_secs(100);
+
+/// How long the agent's first answer may take once it listens.
+const HELLO_LIMIT: Duration = Duration::from_secs(20);
+
+/// Serial of the scratch disk.
+const SCRATCH_SERIAL: &str = "scratch";
+
+/// Directory below the run root that remembers which guest images were hashed since boot.
+const IMAGES_SEEN: &str = ".guest-images";
+
+/// Boots the pod's machine; answers the guest and, for a container that is its own pod, its layers' disks.
+pub(super) async fn boot(
+    setup: &PodSetup,
+    request: &CreateRequest,
+    spec: &HostSpec,
+    group: &Group,
+) -> Result<(Guest, Vec<LayerDisk>), PodError> {
+    let config = config(setup, request)?;
+    let annotations = spec.annotations();
+    let wishes = Wishes::parse(&annotations, &config.allowed_annotations)?;
+    let limits = match group {
+        Group::Sandbox { .. } => Limits::of_sandbox(&annotations),
+        _ => spec.limits(),
+    };
+    let size = Size::of(limits, wishes, &config.machine)?;
+    let mut start = Start::open(setup, request, config)?;
+    let resources = start.gather(request, spec, group, limits).await?;
+    start.launch(spec, size, resources).await
+}
+
+/// Removes what a failed boot left.
+pub(super) async fn clean_up(setup: &PodSetup, request: &CreateRequest) {
+    let Ok(config) = config(setup, request) else { return };
+    let Ok(key) = PodKey::new(&setup.namespace, &setup.pod) else { return };
+    let Ok(record) = Record::load(&key.run_dir(&config.run_dir)) else { return };
+    teardown::clean(config.run_dir, record).await;
+}
+
+fn config(setup: &PodSetup, request: &CreateRequest) -> Result<Config, PodError> {
+    let named = request.config_path.as_deref().or(setup.config_path.as_deref());
+    Config::find(named, None).map_err(|err| PodError::host("use the configuration", err))
+}
+
+/// A boot under way.
+struct Start {
+    config: Config,
+    record: PodRecord,
+    recorder: Recorder,
+}
+
+/// What a machine is made of.
+struct Resources {
+    uid: u32,
+    network: PodNetwork,
+    cgroup_procs: Vec<PathBuf>,
+    layers: Vec<Layer>,
+    scratch: Option<Disk>,
+    image: GuestImage,
+}
+
+impl Start {
+    fn open(setup: &PodSetup, request: &CreateRequest, config: Config) -> Result<Self, PodError> {
+        let doing = "open the pod's record";
+        let key = PodKey::new(&setup.namespace, &setup.pod).map_err(|err| PodError::host(doing, err))?;
+        let trace_id = trace_id().map_err(|err| PodError::host("make a trace id", err))?;
+        let recorder = Recorder::begin(&config.run_dir, &key, &trace_id);
+        tracing::info!(pod = %key, trace_id, "the pod starts");
+        let pod = NewPod {
+            key,
+            bundle: request.bundle.clone(),
+            shim_address: Some(setup.address.clone()),
+            trace_id,
+        };
+        let record = PodRecord::create(&config.run_dir, pod).map_err(|err| PodError::host(doing, err))?;
+        Ok(Self { config, record, recorder })
+    }
+
+    async fn gather(
+        &mut self,
+        request: &CreateRequest,
+        spec: &HostSpec,
+        group: &Group,
+        limits: Limits,
+    ) -> Result<Resources, PodError> {
+        let began = Instant::now();
+        let lone = matches!(group, Group::Single { .. });
+        let layers = async {
+            if !lone {
+                return Ok((Vec::new(), Duration::ZERO));
+            }
+            let layers =
+                resolve_layers(self.config.layers_dir.clone(), request.rootfs.clone(), self.record.clone())
+                    .await?;
+            Ok((layers, began.elapsed()))
+        };
+        let network = async {
+            let network = attach_network(spec.netns(), self.record.clone()).await?;
+            Ok((network, began.elapsed()))
+        };
+        let host = blocking("prepare the host's part", {
+            let (config, record, path) = (self.config.clone(), self.record.clone(), spec.cgroups_path());
+            move || host_part(&config, &record, path, limits)
+        });
+        let ((layers, layers_took), (network, network_took), host) = tokio::try_join!(layers, network, host)?;
+        self.recorder.add(Phase::Network, None, began, network_took);
+        if lone {
+            self.recorder.add(Phase::Layers, Some(&request.id), began, layers_took);
+        }
+        let HostPart { uid, cgroup_procs, scratch, image } = host;
+        Ok(Resources { uid, network, cgroup_procs, layers, scratch, image })
+    }
+
+    async fn launch(
+        mut self,
+        spec: &HostSpec,
+        size: Size,
+        resources: Resources,
+    ) -> Result<(Guest, Vec<LayerDisk>), PodError> {
+        let choice = choose(self.config.hypervisor, &self.config.qemu, &self.config.vmm);
+        if let Some(notice) = &choice.notice {
+            tracing::warn!(hypervisor = choice.name, notice);
+        }
+        self.recorder.hypervisor(choice.name);
+        self.record
+            .update(|record| record.hypervisor = Some(choice.name.to_owned()))
+            .map_err(|err| PodError::host("write the record", err))?;
+        let run_dir = self.record.run_dir().to_owned();
+        let listener = ready_listener(&run_dir, resources.uid)
+            .await
+            .map_err(|err| PodError::host("listen for the agent", err))?;
+        let id = self.record.key().pod().to_owned();
+        let (machine_spec, plan) = machine_spec(id, size, run_dir.clone(), resources);
+        let began = Instant::now();
+        let machine = choice
+            .hypervisor
+            .boot(machine_spec)
+            .await
+            .map_err(|err| PodError::host("boot the virtual machine", err))?;
+        self.recorder.end(Phase::VmProcess, None, began);
+        self.note_machine(&*machine);
+        let spawned = Instant::now();
+        let (ready, agent, hello) = self.meet(&machine, listener.accept(), &run_dir).await?;
+        self.trace_guest(spawned, &hello);
+        let began = Instant::now();
+        let request = sandbox_request(spec, plan.network, plan.scratch, &self.config);
+        agent.create_sandbox(&request).await.map_err(|err| with_console(err, &*machine))?;
+        self.recorder.end(Phase::Sandbox, None, began);
+        let parts = Parts {
+            run_root: self.config.run_dir,
+            layers_dir: self.config.layers_dir,
+            record: self.record,
+            recorder: self.recorder,
+            machine,
+            agent,
+            ready,
+            disks: plan.disks,
+        };
+        Ok((Guest::new(parts), plan.layers))
+    }
+
+    /// Waits for the agent and greets it; a machine that ends meanwhile is an error at once.
+    async fn meet(
+        &self,
+        machine: &Arc<dyn Machine>,
+        ready: impl Future<Output = Result<Ready, crate::hypervisor::ConnectError>>,
+        run_dir: &Path,
+    ) -> Result<(Ready, Agent, HelloResponse), PodError> {
+        let doing = "booting the guest";
+        let met = async {
+            let ready = ready.await.map_err(|err| PodError::host("hear from the agent", err))?;
+            let stream =
+                connect(run_dir, AGENT_PORT).await.map_err(|err| PodError::host("reach the agent", err))?;
+            let agent = Agent::over(stream);
+            let hello = agent.hello(&self.recorder.trace().trace_id, HELLO_LIMIT).await?;
+            Ok((ready, agent, hello))
+        };
+        let outcome = tokio::select! {
+            met = tokio::time::timeout(BOOT_LIMIT, met) => met,
+            _ = machine.ended() => Ok(Err(PodError::GuestGone { doing, console: String::new() })),
+        };
+        let outcome = outcome.unwrap_or(Err(PodError::Late { doing, limit: BOOT_LIMIT }));
+        outcome.map_err(|err| with_console(err, &**machine))
+    }
+
+    /// The pod's user is in the record already, so a shim that dies just before this leaves no process behind.
+    fn note_machine(&self, machine: &dyn Machine) {
+        let process = i32::try_from(machine.pid()).ok().and_then(|pid| ProcessId::of(pid).ok());
+        if let Some(process) = process
+            && let Err(err) = self.record.add(Resource::Process { process, role: "hypervisor".to_owned() })
+        {
+            tracing::warn!(error = chain(&err), "the machine's process is not in the record");
+        }
+    }
+
+    /// Splits the time until the agent answered by what the guest's own clock says.
+    fn trace_guest(&mut self, spawned: Instant, hello: &HelloResponse) {
+        let agent = Duration::from_nanos(hello.agent_ready_nanos.saturating_sub(hello.init_started_nanos));
+        let total = spawned.elapsed();
+        let agent = agent.min(total);
+        let kernel = total.saturating_sub(agent);
+        self.recorder.add(Phase::Kernel, None, spawned, kernel);
+        self.recorder.add(Phase::Agent, None, spawned + kernel, agent);
+        tracing::info!(release = hello.kernel_release, agent = hello.agent_version, "the guest is up");
+    }
+}
+
+/// What is left to do once the machine runs.
+struct Plan {
+    network: coffer_protocol::agent::NetworkConfig,
+    scratch: bool,
+    disks: Disks,
+    layers: Vec<LayerDisk>,
+}
+
+fn machine_spec(id: String, size: Size, run_dir: PathBuf, resources: Resources) -> (VmSpec, Plan) {
+    let mut disks = Disks::default();
+    let layer_disks = resources.layers.iter().map(layer_disk).collect();
+    let scratch = resources.scratch.is_some();
+    let mut drives: Vec<Disk> = resources.scratch.into_iter().collect();
+    for layer in resources.layers {
+        if disks.hold(&id, &layer.serial) {
+            drives.push(Disk { serial: layer.serial, file: layer.file, read_only: true });
+        }
+    }
+    let spec = VmSpec {
+        id,
+        kernel: resources.image.kernel,
+        initrd: resources.image.initrd,
+        cmdline: resources.image.manifest.boot.cmdline,
+        vcpus: size.vcpus,
+        memory_mib: size.memory_mib,
+        disks: drives,
+        nics: resources.network.nics,
+        run_dir,
+        uid: resources.uid,
+        cgroup_procs: resources.cgroup_procs,
+    };
+    (spec, Plan { network: resources.network.config, scratch, disks, layers: layer_disks })
+}
+
+fn sandbox_request(
+    spec: &HostSpec,
+    network: coffer_protocol::agent::NetworkConfig,
+    scratch: bool,
+    config: &Config,
+) -> CreateSandboxRequest {
+    let serial = if scratch { SCRATCH_SERIAL.to_owned() } else { String::new() };
+    let _ = config;
+    CreateSandboxRequest {
+        hostname: spec.hostname(),
+        network: Some(network).into(),
+        sysctls: spec.sysctls(),
+        scratch: Some(GuestScratch { serial, ..Default::default() }).into(),
+        ..Default::default()
+    }
+}
+
+/// The parts that touch nothing but this host's files.
+struct HostPart {
+    uid: u32,
+    cgroup_procs: Vec<PathBuf>,
+    scratch: Option<Disk>,
+    image: GuestImage,
+}
+
+fn host_part(
+    config: &Config,
+    record: &PodRecord,
+    cgroups_path: Option<String>,
+    limits: Limits,
+) -> Result<HostPart, PodError> {
+    let uid = uid::lease(&config.run_dir, config.users, record)
+        .map_err(|err| PodError::host("lease a user for the machine", err))?;
+    let image = Manifest::load_remembered(&config.guest_dir, &config.run_dir.join(IMAGES_SEEN))
+        .map_err(|err| PodError::host("use the guest image", err))?;
+    let scratch = match config.scratch {
+        Scratch::Tmpfs => None,
+        Scratch::Disk { bytes } => {
+            let scratch = layers::Scratch::open(&config.layers_dir).and_then(|scratch| scratch.disk(bytes));
+            let file = scratch.map_err(|err| PodError::host("make the scratch disk", err))?;
+            Some(Disk { serial: SCRATCH_SERIAL.to_owned(), file, read_only: false })
+        }
+    };
+    Ok(HostPart { uid, cgroup_procs: place(cgroups_path, limits, record)?, scratch, image })
+}
+
+/// The cgroup's files into which the machine's processes go. The quota holds inside the guest and in kubelet's pod
+/// cgroup: here it would throttle the guest's devices with the guest.
+fn place(cgroups_path: Option<String>, limits: Limits, record: &PodRecord) -> Result<Vec<PathBuf>, PodError> {
+    let Some(path) = cgroups_path else { return Ok(Vec::new()) };
+    let limits = cgroup::Limits { cpu_shares: limits.cpu_shares, ..Default::default() };
+    match cgroup::create(&path, &limits, record) {
+        Ok(made) => {
+            made.warnings.iter().for_each(|warning| tracing::warn!(warning, "the pod's cgroup"));
+            Ok(made.procs)
+        }
+        Err(err @ CgroupError::Path { .. }) => Err(PodError::host("place the machine in its cgroup", err)),
+        Err(err) => {
+            tracing::warn!(error = chain(&err), "the machine runs in the shim's own cgroup");
+            Ok(Vec::new())
+        }
+    }
+}
+
+async fn attach_network(netns: Option<PathBuf>, record: PodRecord) -> Result<PodNetwork, PodError> {
+    let Some(path) = netns else { return Ok(PodNetwork::default()) };
+    blocking("join the pod's network", move || {
+        let found =
+            Netns::at(&path).map_err(|err| PodError::host("find the pod's network namespace", err))?;
+        record
+            .update(|record| record.netns = Some(found))
+            .map_err(|err| PodError::host("write the record", err))?;
+        net::attach(&path, &record).map_err(|err| PodError::host("join the pod's network", err))
+    })
+    .await
+}
+
+async fn blocking<T: Send + 'static>(
+    doing: &'static str,
+    work: impl FnOnce() -> Result<T, PodError> + Send + 'static,
+) -> Result<T, PodError> {
+    tokio::task::spawn_blocking(work).await.map_err(|err| PodError::host(doing, err))?
+}
+
+/// Adds the console's last lines to a guest's failure.
+fn with_console(error: PodError, machine: &dyn Machine) -> PodError {
+    let console = last_words(machine);
+    match error {
+        PodError::GuestGone { doing, .. } => PodError::GuestGone { doing, console },
+        PodError::Late { doing, limit } => {
+            PodError::GuestGone { doing, console: format!(": no answer in {} s{console}", limit.as_secs()) }
+        }
+        other => other,
+    }
+}
+
+/// 32 hex digits that no other pod start has.
+fn trace_id() -> std::io::Result<String> {
+    let uuid = std::fs::read_to_string("/proc/sys/kernel/random/uuid")?;
+    Ok(uuid.chars().filter(char::is_ascii_hexdigit).collect())
+}

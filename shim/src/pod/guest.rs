@@ -1,0 +1,354 @@
+//! A guest that is up: its machine, its agent, its disks, and the record of what it took from the host.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use coffer_node::layers::Layer;
+use coffer_node::record::PodRecord;
+use coffer_node::trace::{Phase, Recorder};
+use coffer_protocol::agent::{CreateContainerRequest, LayerDisk, Stats};
+use coffer_protocol::{STREAM_PORT, StreamHeader};
+use coffer_vmm::spec::Disk;
+use futures::FutureExt;
+use oci_spec::runtime::Mount;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::agent::Agent;
+use super::error::{PodError, chain};
+use super::watch::{KILLED_STATUS, UNKNOWN_STATUS};
+use super::{ProcessKey, cost};
+use crate::hypervisor::{Machine, Ready, VmEnd, connect};
+
+/// How long the agent may take to accept a stream.
+const STREAM_LIMIT: Duration = Duration::from_secs(10);
+
+/// After the agent hung up: how long the machine may take to tell why.
+const REASON_LIMIT: Duration = Duration::from_millis(300);
+
+/// Lines of the console that go into an error.
+const CONSOLE_LINES: usize = 20;
+
+/// What [`Guest`] is made of.
+pub(super) struct Parts {
+    pub(super) run_root: PathBuf,
+    pub(super) layers_dir: PathBuf,
+    pub(super) record: PodRecord,
+    pub(super) recorder: Recorder,
+    pub(super) machine: Arc<dyn Machine>,
+    pub(super) agent: Agent,
+    pub(super) ready: Ready,
+    pub(super) disks: Disks,
+}
+
+/// A guest that is up.
+pub(super) struct Guest {
+    run_root: PathBuf,
+    layers_dir: PathBuf,
+    record: PodRecord,
+    recorder: Mutex<Recorder>,
+    machine: Arc<dyn Machine>,
+    agent: Agent,
+    disks: tokio::sync::Mutex<Disks>,
+    lost: watch::Sender<bool>,
+}
+
+/// Which disks are plugged, and for whom.
+#[derive(Debug, Default)]
+pub(super) struct Disks {
+    /// Uses of a disk by its serial.
+    uses: BTreeMap<String, usize>,
+    /// Serials that a container uses.
+    held: BTreeMap<String, Vec<String>>,
+}
+
+impl Disks {
+    /// Notes a use; true when the disk has to be plugged for it.
+    pub(super) fn hold(&mut self, container: &str, serial: &str) -> bool {
+        let uses = self.uses.entry(serial.to_owned()).or_default();
+        *uses += 1;
+        self.held.entry(container.to_owned()).or_default().push(serial.to_owned());
+        *uses == 1
+    }
+
+    /// Drops a container's uses; answers the disks that nobody uses any more.
+    fn release(&mut self, container: &str) -> Vec<String> {
+        let mut unused = Vec::new();
+        for serial in self.held.remove(container).unwrap_or_default() {
+            let uses = self.uses.entry(serial.clone()).or_default();
+            *uses = uses.saturating_sub(1);
+            if *uses == 0 {
+                self.uses.remove(&serial);
+                unused.push(serial);
+            }
+        }
+        unused
+    }
+}
+
+impl Guest {
+    /// Takes a guest whose sandbox is set up.
+    pub(super) fn new(parts: Parts) -> Self {
+        let lost = watch::Sender::new(false);
+        let (mut ready, tell) = (parts.ready, lost.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = ready.gone() => { tell.send_replace(true); }
+                // Nobody asks any more.
+                () = tell.closed() => {}
+            }
+        });
+        Self {
+            run_root: parts.run_root,
+            layers_dir: parts.layers_dir,
+            record: parts.record,
+            recorder: Mutex::new(parts.recorder),
+            machine: parts.machine,
+            agent: parts.agent,
+            disks: tokio::sync::Mutex::new(parts.disks),
+            lost,
+        }
+    }
+
+    /// Host pid that stands for every process of the pod.
+    pub(super) fn pid(&self) -> u32 {
+        self.machine.pid()
+    }
+
+    /// The agent.
+    pub(super) fn agent(&self) -> &Agent {
+        &self.agent
+    }
+
+    /// containerd's namespace.
+    pub(super) fn namespace(&self) -> String {
+        self.record.key().namespace().to_owned()
+    }
+
+    /// Where all pods' run directories are.
+    pub(super) fn run_root(&self) -> &Path {
+        &self.run_root
+    }
+
+    /// The layer cache.
+    pub(super) fn layers_dir(&self) -> &Path {
+        &self.layers_dir
+    }
+
+    /// The pod's record.
+    pub(super) fn record(&self) -> &PodRecord {
+        &self.record
+    }
+
+    /// The agent hung up on a call.
+    pub(super) fn report_lost(&self) {
+        self.lost.send_replace(true);
+    }
+
+    /// Returns when the machine has ended or the agent hung up.
+    pub(super) async fn gone(&self) {
+        let mut lost = self.lost.subscribe();
+        tokio::select! {
+            _ = self.machine.ended() => return,
+            _ = lost.wait_for(|lost| *lost) => {}
+        }
+        // A machine that is ending knows a better reason in a moment.
+        let _ = timeout(REASON_LIMIT, self.machine.ended()).await;
+    }
+
+    /// Returns when the machine has ended.
+    pub(super) async fn machine_gone(&self) {
+        self.machine.ended().await;
+    }
+
+    /// Ends the machine.
+    pub(super) async fn kill(&self) {
+        self.machine.kill().await;
+    }
+
+    /// Status of processes that ended with their machine.
+    pub(super) fn exit_status(&self) -> u32 {
+        match self.machine.ended().now_or_never() {
+            Some(VmEnd::Killed { .. } | VmEnd::DeviceLost { .. }) => KILLED_STATUS,
+            _ => UNKNOWN_STATUS,
+        }
+    }
+
+    /// The console's last lines and, if it has ended, why.
+    pub(super) fn console(&self) -> String {
+        last_words(&*self.machine)
+    }
+
+    /// Opens a byte stream to the guest.
+    pub(super) async fn stream(&self, header: &StreamHeader) -> Result<UnixStream, PodError> {
+        let doing = "open a stream to the guest";
+        let opened = async {
+            let mut stream = connect(self.record.run_dir(), STREAM_PORT)
+                .await
+                .map_err(|err| PodError::host(doing, err))?;
+            greet(&mut stream, header).await.map_err(|err| PodError::host(doing, err))?;
+            Ok(stream)
+        };
+        timeout(STREAM_LIMIT, opened)
+            .await
+            .unwrap_or(Err(PodError::Late { doing: "opening a stream to the guest", limit: STREAM_LIMIT }))
+    }
+
+    /// Plugs the layers of a container that the machine does not have yet.
+    pub(super) async fn attach_layers(
+        &self,
+        id: &str,
+        layers: Vec<Layer>,
+    ) -> Result<Vec<LayerDisk>, PodError> {
+        let mut disks = self.disks.lock().await;
+        let mut plugged = Vec::new();
+        for layer in layers {
+            plugged.push(layer_disk(&layer));
+            if disks.hold(id, &layer.serial) {
+                let disk = Disk { serial: layer.serial, file: layer.file, read_only: true };
+                self.machine
+                    .attach_disk(disk)
+                    .await
+                    .map_err(|err| PodError::host("add a layer's disk", err))?;
+            }
+        }
+        Ok(plugged)
+    }
+
+    /// Unplugs what only this container used.
+    pub(super) async fn release(&self, id: &str) {
+        let mut disks = self.disks.lock().await;
+        for serial in disks.release(id) {
+            if let Err(err) = self.machine.detach_disk(&serial).await {
+                tracing::warn!(serial, error = chain(&err), "a disk stays plugged");
+            }
+        }
+    }
+
+    /// What a container's mounts are in the guest.
+    pub(super) async fn translate_mounts(
+        &self,
+        _id: &str,
+        mounts: Vec<Mount>,
+    ) -> Result<Vec<Mount>, PodError> {
+        Ok(mounts)
+    }
+
+    /// Makes a container in the guest.
+    pub(super) async fn create_container(&self, message: &CreateContainerRequest) -> Result<(), PodError> {
+        let began = Instant::now();
+        self.agent.create_container(message).await?;
+        self.recorder().end(Phase::Container, Some(&message.container_id), began);
+        Ok(())
+    }
+
+    /// Lets a process go.
+    pub(super) async fn start(&self, key: &ProcessKey) -> Result<(), PodError> {
+        let began = Instant::now();
+        self.agent.start(key).await?;
+        if key.exec.is_none() {
+            self.recorder().end(Phase::Process, Some(&key.container), began);
+            self.save_trace();
+        }
+        Ok(())
+    }
+
+    /// Notes how long containerd's call took.
+    pub(super) fn trace_call(&self, id: &str, began: Instant) {
+        self.recorder().end(Phase::ContainerdCall, Some(id), began);
+        self.save_trace();
+    }
+
+    /// Notes why a start failed.
+    pub(super) fn trace_failure(&self, error: &PodError) {
+        self.recorder().failure(&chain(error));
+        self.save_trace();
+    }
+
+    /// What the pod costs the host, in the form of a container's counters.
+    pub(super) fn cost(&self) -> Stats {
+        cost::of_process(self.pid())
+    }
+
+    fn recorder(&self) -> MutexGuard<'_, Recorder> {
+        // A span is pushed whole or not at all.
+        self.recorder.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn save_trace(&self) {
+        if let Err(err) = self.recorder().save() {
+            tracing::warn!(error = chain(&err), "the start's trace is not saved");
+        }
+    }
+}
+
+/// What the agent is told about a layer.
+pub(super) fn layer_disk(layer: &Layer) -> LayerDisk {
+    LayerDisk { serial: layer.serial.clone(), fs_type: layer.fs_type.clone(), ..Default::default() }
+}
+
+/// Console and end of a machine, as the end of an error's text.
+pub(super) fn last_words(machine: &dyn Machine) -> String {
+    let mut words = String::new();
+    if let Some(end) = machine.ended().now_or_never() {
+        words.push_str(&format!(" ({end})"));
+    }
+    let tail = machine.console_tail();
+    let lines: Vec<&str> = tail.lines().collect();
+    let last = lines.get(lines.len().saturating_sub(CONSOLE_LINES)..).unwrap_or_default();
+    if !last.is_empty() {
+        words.push_str("; its console said last:\n");
+        words.push_str(&last.join("\n"));
+    }
+    words
+}
+
+/// Sends a stream's header and reads the answer, not a byte beyond it.
+async fn greet(stream: &mut UnixStream, header: &StreamHeader) -> std::io::Result<()> {
+    const MAX_LINE: usize = 512;
+    stream.write_all(format!("{header}\n").as_bytes()).await?;
+    let mut line = Vec::with_capacity(8);
+    while line.len() < MAX_LINE {
+        match stream.read_u8().await? {
+            b'\n' => {
+                let text = String::from_utf8_lossy(&line);
+                return coffer_protocol::parse_reply(&text).map_err(std::io::Error::other);
+            }
+            byte => line.push(byte),
+        }
+    }
+    Err(std::io::Error::other("the answer has no end"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layer_that_two_containers_share_is_plugged_once() {
+        let mut disks = Disks::default();
+        assert!(disks.hold("a", "l-1"));
+        assert!(!disks.hold("b", "l-1"));
+    }
+
+    #[test]
+    fn a_shared_layer_goes_with_its_last_container() {
+        let mut disks = Disks::default();
+        disks.hold("a", "l-1");
+        disks.hold("b", "l-1");
+        assert!(disks.release("a").is_empty());
+        assert_eq!(disks.release("b"), ["l-1"]);
+    }
+
+    #[test]
+    fn releasing_twice_unplugs_nothing_more() {
+        let mut disks = Disks::default();
+        disks.hold("a", "l-1");
+        disks.release("a");
+        assert!(disks.release("a").is_empty());
+    }
+}

@@ -1,0 +1,163 @@
+//! Copies between a process's host ends and its guest streams.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+use tokio::net::unix::pipe;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::host::{HostEnds, Output};
+
+/// Bytes moved at once. A stream on which nothing moves has no buffer.
+const CHUNK: usize = 64 << 10;
+
+/// After the exit: how long a stream may stay silent before it counts as held by somebody who writes nothing (a
+/// background process that inherited it).
+const SILENCE_LIMIT: Duration = Duration::from_secs(2);
+
+/// The guest's ends: one connection per descriptor.
+#[derive(Debug, Default)]
+pub(crate) struct GuestEnds {
+    /// Standard input.
+    pub(crate) stdin: Option<UnixStream>,
+    /// Standard output.
+    pub(crate) stdout: Option<UnixStream>,
+    /// Standard error.
+    pub(crate) stderr: Option<UnixStream>,
+}
+
+/// The running copies of one process.
+#[derive(Debug)]
+pub(crate) struct Streams {
+    phase: watch::Sender<Phase>,
+    input: Option<JoinHandle<()>>,
+    outputs: Vec<JoinHandle<()>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Phase {
+    close_input: bool,
+    exited: bool,
+}
+
+impl Streams {
+    /// Starts a copy per descriptor that both sides have.
+    pub(crate) fn start(host: HostEnds, guest: GuestEnds) -> Self {
+        let (phase, follow) = watch::channel(Phase::default());
+        let input = host
+            .stdin
+            .zip(guest.stdin)
+            .map(|(fifo, stream)| tokio::spawn(copy_in(fifo, stream, follow.clone())));
+        let outputs = [host.stdout.zip(guest.stdout), host.stderr.zip(guest.stderr)]
+            .into_iter()
+            .flatten()
+            .map(|(out, stream)| tokio::spawn(copy_out(stream, out, follow.clone())))
+            .collect();
+        Self { phase, input, outputs }
+    }
+
+    /// Ends standard input after the bytes that are in the fifo already.
+    pub(crate) fn close_input(&self) {
+        self.phase.send_modify(|phase| phase.close_input = true);
+    }
+
+    /// The process has ended: nobody reads its input any more, and silent outputs will be closed.
+    pub(crate) fn exited(&self) {
+        self.phase.send_modify(|phase| phase.exited = true);
+    }
+
+    /// Waits until all output is delivered, at most for `limit`, then closes everything.
+    pub(crate) async fn finish(mut self, limit: Duration) {
+        self.exited();
+        let delivered = async {
+            for output in &mut self.outputs {
+                let _ = output.await;
+            }
+        };
+        // What is late is cut off when `self` is dropped.
+        let _ = timeout(limit, delivered).await;
+    }
+}
+
+impl Drop for Streams {
+    fn drop(&mut self) {
+        self.input.iter().chain(&self.outputs).for_each(JoinHandle::abort);
+    }
+}
+
+/// Guest to host, until the guest's end closes.
+async fn copy_out(stream: UnixStream, mut out: Output, mut phase: watch::Receiver<Phase>) {
+    let mut broken = false;
+    while let Some(ready) = next_readable(&stream, &mut phase).await {
+        if !ready {
+            return;
+        }
+        // Read until nothing is left, then give the buffer back.
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            match stream.try_read(&mut buffer) {
+                Ok(0) => return,
+                Ok(count) => {
+                    let data = buffer.get(..count).unwrap_or_default();
+                    // Without a reader the output is dropped: a full pipe must not stop the process.
+                    broken = broken || out.write_all(data).await.is_err();
+                }
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => break,
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+/// `Some(true)` when there is something to read, `Some(false)` when the process has ended and the stream is silent.
+async fn next_readable(stream: &UnixStream, phase: &mut watch::Receiver<Phase>) -> Option<bool> {
+    if !phase.borrow().exited {
+        tokio::select! {
+            ready = stream.readable() => return ready.ok().map(|()| true),
+            _ = phase.wait_for(|phase| phase.exited) => {}
+        }
+    }
+    match timeout(SILENCE_LIMIT, stream.readable()).await {
+        Ok(ready) => ready.ok().map(|()| true),
+        Err(_) => Some(false),
+    }
+}
+
+/// Host to guest, until the last writer closes the fifo, CloseIO, or the process's end.
+async fn copy_in(fifo: pipe::Receiver, mut stream: UnixStream, mut phase: watch::Receiver<Phase>) {
+    loop {
+        let closing = tokio::select! {
+            ready = fifo.readable() => { if ready.is_err() { break } false }
+            _ = phase.wait_for(|phase| phase.close_input || phase.exited) => true,
+        };
+        if phase.borrow().exited {
+            return;
+        }
+        match forward_waiting(&fifo, &mut stream).await {
+            Ok(true) if !closing => {}
+            Ok(_) => break,
+            Err(_) => return,
+        }
+    }
+    // Half of the connection: output that shares it would go on.
+    let _ = stream.shutdown().await;
+    // The stream stays open until the process ends, so that the guest sees an end of input and not a reset.
+    let _ = phase.wait_for(|phase| phase.exited).await;
+}
+
+/// Forwards what is in the fifo; `false` when it has ended.
+async fn forward_waiting(fifo: &pipe::Receiver, stream: &mut UnixStream) -> io::Result<bool> {
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        match fifo.try_read(&mut buffer) {
+            Ok(0) => return Ok(false),
+            Ok(count) => stream.write_all(buffer.get(..count).unwrap_or_default()).await?,
+            Err(err) if err.kind() == io::ErrorKind::WouldBlock => return Ok(true),
+            Err(err) => return Err(err),
+        }
+    }
+}

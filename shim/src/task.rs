@@ -1,0 +1,216 @@
+//! containerd's Task API, versions 2 and 3, over the pod: the door where containerd's types become ours.
+//!
+//! Every answer's status code is part of the contract, because containerd decides by it whether a container is gone.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use coffer_node::layers::RootfsMount;
+use containerd_shim_protos::api::{
+    CheckpointTaskRequest, CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest,
+    CreateTaskResponse, DeleteRequest, DeleteResponse, Empty, ExecProcessRequest, KillRequest, PauseRequest,
+    PidsRequest, PidsResponse, ProcessInfo, ResizePtyRequest, ResumeRequest, ShutdownRequest, StartRequest,
+    StartResponse, StateRequest, StateResponse, StatsRequest, StatsResponse, Status, UpdateTaskRequest,
+    WaitRequest, WaitResponse,
+};
+use containerd_shim_protos::shim_async::Task;
+use protobuf::MessageField;
+use protobuf::well_known_types::timestamp::Timestamp;
+use ttrpc::Code;
+use ttrpc::asynchronous::TtrpcContext;
+use ttrpc::error::get_rpc_status;
+
+use crate::bootstrap::config_path;
+use crate::pod::{CreateRequest, ExecRequest, Exit, Pod, PodError, Process, ProcessKey, Reason, View, chain};
+use crate::stats;
+use crate::stdio::StdioPaths;
+
+/// The Task service of one pod.
+pub(crate) struct TaskService {
+    pod: Arc<Pod>,
+}
+
+impl TaskService {
+    /// Serves a pod.
+    pub(crate) fn new(pod: Arc<Pod>) -> Self {
+        Self { pod }
+    }
+}
+
+#[async_trait]
+impl Task for TaskService {
+    async fn create(&self, _: &TtrpcContext, req: CreateTaskRequest) -> ttrpc::Result<CreateTaskResponse> {
+        if !req.checkpoint.is_empty() || !req.parent_checkpoint.is_empty() {
+            return Err(get_rpc_status(
+                Code::UNIMPLEMENTED,
+                "a container cannot be restored from a checkpoint",
+            ));
+        }
+        let request = CreateRequest {
+            bundle: req.bundle.into(),
+            rootfs: req.rootfs.into_iter().map(rootfs_mount).collect(),
+            stdio: stdio(req.stdin, req.stdout, req.stderr, req.terminal),
+            config_path: req.options.as_ref().and_then(config_path),
+            id: req.id,
+        };
+        let pid = self.pod.create(request).await.map_err(status)?;
+        Ok(CreateTaskResponse { pid, ..Default::default() })
+    }
+
+    async fn start(&self, _: &TtrpcContext, req: StartRequest) -> ttrpc::Result<StartResponse> {
+        let pid = self.pod.start(ProcessKey::new(&req.id, &req.exec_id)).await.map_err(status)?;
+        Ok(StartResponse { pid, ..Default::default() })
+    }
+
+    async fn delete(&self, _: &TtrpcContext, req: DeleteRequest) -> ttrpc::Result<DeleteResponse> {
+        let (pid, exit) = self.pod.delete(ProcessKey::new(&req.id, &req.exec_id)).await.map_err(status)?;
+        Ok(DeleteResponse {
+            pid,
+            exit_status: exit.status,
+            exited_at: exited_at(Some(exit)),
+            ..Default::default()
+        })
+    }
+
+    async fn exec(&self, _: &TtrpcContext, req: ExecProcessRequest) -> ttrpc::Result<Empty> {
+        if req.exec_id.is_empty() {
+            return Err(get_rpc_status(Code::INVALID_ARGUMENT, "an exec needs an id"));
+        }
+        let request = ExecRequest {
+            id: req.id,
+            exec: req.exec_id,
+            process: req.spec.into_option().map(|any| any.value).unwrap_or_default(),
+            stdio: stdio(req.stdin, req.stdout, req.stderr, req.terminal),
+        };
+        self.pod.exec(request).await.map_err(status).map(|()| Empty::new())
+    }
+
+    async fn resize_pty(&self, _: &TtrpcContext, req: ResizePtyRequest) -> ttrpc::Result<Empty> {
+        let key = ProcessKey::new(&req.id, &req.exec_id);
+        self.pod.resize(&key, req.width, req.height).await.map_err(status).map(|()| Empty::new())
+    }
+
+    async fn state(&self, _: &TtrpcContext, req: StateRequest) -> ttrpc::Result<StateResponse> {
+        let view = self.pod.state(&ProcessKey::new(&req.id, &req.exec_id)).map_err(status)?;
+        Ok(state_response(req, view))
+    }
+
+    async fn pause(&self, _: &TtrpcContext, req: PauseRequest) -> ttrpc::Result<Empty> {
+        self.pod.pause(&req.id).await.map_err(status).map(|()| Empty::new())
+    }
+
+    async fn resume(&self, _: &TtrpcContext, req: ResumeRequest) -> ttrpc::Result<Empty> {
+        self.pod.resume(&req.id).await.map_err(status).map(|()| Empty::new())
+    }
+
+    async fn checkpoint(&self, _: &TtrpcContext, _: CheckpointTaskRequest) -> ttrpc::Result<Empty> {
+        Err(get_rpc_status(Code::UNIMPLEMENTED, "a container in a virtual machine cannot be checkpointed"))
+    }
+
+    async fn kill(&self, _: &TtrpcContext, req: KillRequest) -> ttrpc::Result<Empty> {
+        let key = ProcessKey::new(&req.id, &req.exec_id);
+        self.pod.kill(key, req.signal, req.all).await.map_err(status).map(|()| Empty::new())
+    }
+
+    async fn pids(&self, _: &TtrpcContext, req: PidsRequest) -> ttrpc::Result<PidsResponse> {
+        let pids = self.pod.pids(&req.id).map_err(status)?;
+        let processes = pids.into_iter().map(|pid| ProcessInfo { pid, ..Default::default() }).collect();
+        Ok(PidsResponse { processes, ..Default::default() })
+    }
+
+    async fn close_io(&self, _: &TtrpcContext, req: CloseIORequest) -> ttrpc::Result<Empty> {
+        let key = ProcessKey::new(&req.id, &req.exec_id);
+        if req.stdin {
+            self.pod.close_input(&key).map_err(status)?;
+        } else {
+            self.pod.state(&key).map_err(status)?;
+        }
+        Ok(Empty::new())
+    }
+
+    async fn update(&self, _: &TtrpcContext, req: UpdateTaskRequest) -> ttrpc::Result<Empty> {
+        let resources = req.resources.into_option().map(|any| any.value).unwrap_or_default();
+        self.pod.update(&req.id, &resources).await.map_err(status).map(|()| Empty::new())
+    }
+
+    async fn wait(&self, _: &TtrpcContext, req: WaitRequest) -> ttrpc::Result<WaitResponse> {
+        let exit = self.pod.wait(&ProcessKey::new(&req.id, &req.exec_id)).await.map_err(status)?;
+        Ok(WaitResponse { exit_status: exit.status, exited_at: exited_at(Some(exit)), ..Default::default() })
+    }
+
+    async fn stats(&self, _: &TtrpcContext, req: StatsRequest) -> ttrpc::Result<StatsResponse> {
+        let stats = self.pod.stats(&req.id).await.map_err(status)?;
+        let any = stats::metrics(stats).map_err(|err| get_rpc_status(Code::INTERNAL, err))?;
+        Ok(StatsResponse { stats: MessageField::some(any), ..Default::default() })
+    }
+
+    async fn connect(&self, _: &TtrpcContext, req: ConnectRequest) -> ttrpc::Result<ConnectResponse> {
+        Ok(ConnectResponse {
+            shim_pid: std::process::id(),
+            task_pid: self.pod.task_pid(&req.id),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ..Default::default()
+        })
+    }
+
+    async fn shutdown(&self, _: &TtrpcContext, _: ShutdownRequest) -> ttrpc::Result<Empty> {
+        self.pod.shut_down().await;
+        Ok(Empty::new())
+    }
+}
+
+fn rootfs_mount(mount: containerd_shim_protos::api::Mount) -> RootfsMount {
+    RootfsMount { fs_type: mount.type_, source: mount.source, options: mount.options }
+}
+
+fn stdio(stdin: String, stdout: String, stderr: String, terminal: bool) -> StdioPaths {
+    let stderr = if terminal { String::new() } else { stderr };
+    StdioPaths { stdin, stdout, stderr, terminal }
+}
+
+fn state_response(req: StateRequest, view: View) -> StateResponse {
+    let exit = view.state.exit();
+    StateResponse {
+        id: req.id,
+        exec_id: req.exec_id,
+        bundle: view.bundle.display().to_string(),
+        pid: view.pid,
+        status: task_status(view.state).into(),
+        stdin: view.stdio.stdin,
+        stdout: view.stdio.stdout,
+        stderr: view.stdio.stderr,
+        terminal: view.stdio.terminal,
+        exit_status: exit.map(|exit| exit.status).unwrap_or_default(),
+        exited_at: exited_at(exit),
+        ..Default::default()
+    }
+}
+
+fn task_status(state: Process) -> Status {
+    match state {
+        Process::Creating | Process::Created | Process::Starting => Status::CREATED,
+        Process::Running => Status::RUNNING,
+        Process::Paused => Status::PAUSED,
+        Process::EndedEarly(_) | Process::Stopped(_) => Status::STOPPED,
+    }
+}
+
+fn exited_at(exit: Option<Exit>) -> MessageField<Timestamp> {
+    exit.map(|exit| Timestamp::from(exit.at)).into()
+}
+
+/// An error in containerd's terms: a code that it acts on, and the whole chain of causes for people.
+fn status(error: PodError) -> ttrpc::Error {
+    let code = match error.reason() {
+        Reason::NotFound => Code::NOT_FOUND,
+        Reason::AlreadyExists => Code::ALREADY_EXISTS,
+        Reason::FailedPrecondition => Code::FAILED_PRECONDITION,
+        Reason::InvalidArgument => Code::INVALID_ARGUMENT,
+        Reason::Unimplemented => Code::UNIMPLEMENTED,
+        Reason::DeadlineExceeded => Code::DEADLINE_EXCEEDED,
+        Reason::Unavailable => Code::UNAVAILABLE,
+        Reason::Cancelled => Code::CANCELLED,
+        Reason::Unknown => Code::UNKNOWN,
+    };
+    get_rpc_status(code, chain(&error))
+}
