@@ -11,13 +11,16 @@ use futures::TryStreamExt;
 use netlink_packet_route::link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkMessage};
 use rtnetlink::{Error, Handle, LinkUnspec};
 
-use super::link::{Link, Survey, is_errno, name_error, survey};
+use super::link::{Link, is_errno, name_error, survey};
 use super::namespace::{inside, netlink};
 use super::{NetError, PodNetwork, nft, tap, traffic};
 use crate::record::{Netns, PodRecord, Resource};
 
 /// Joins every interface of the namespace but `lo` to a new tap. A namespace without interfaces gives no nics.
+///
+/// What an earlier try or an earlier pod left in the namespace is removed first.
 pub fn attach(netns: &Path, record: &PodRecord) -> Result<PodNetwork, NetError> {
+    detach(record)?;
     let here = Netns::at(netns).map_err(|source| NetError::Namespace { path: netns.to_owned(), source })?;
     record.update(|record| record.netns = Some(here)).map_err(NetError::Record)?;
     rescan(netns, record)
@@ -27,11 +30,12 @@ pub fn attach(netns: &Path, record: &PodRecord) -> Result<PodNetwork, NetError> 
 /// `config` describes all of them.
 pub fn rescan(netns: &Path, record: &PodRecord) -> Result<PodNetwork, NetError> {
     let here = Netns::at(netns).map_err(|source| NetError::Namespace { path: netns.to_owned(), source })?;
+    let known = record.snapshot().resources;
     inside(netns, || {
-        requests(netns, "read the interfaces", async |handle| {
+        requests(netns, "join the interfaces", async |handle| {
             let survey = survey(&handle).await?;
             let mut nics = Vec::new();
-            for link in survey.pod_links().filter(|link| !has_tap(&survey, link)) {
+            for link in survey.pod_links().filter(|link| !known.contains(&resource(&here, link))) {
                 nics.push(
                     join(&handle, &here, link, record)
                         .await
@@ -100,10 +104,12 @@ fn requests<T>(
 
 async fn join(handle: &Handle, netns: &Netns, link: &Link, record: &PodRecord) -> Result<Nic, String> {
     let tap_name = tap_name(link);
+    if let Some(index) = index_of(handle, &tap_name).await? {
+        // Of a pod that was here before, whose machine has not ended yet.
+        name_error("delete an earlier pod's tap", handle.link().del(index).execute().await)?;
+    }
     let mtu = u16::try_from(link.mtu).map_err(|_| format!("an MTU of {} is over 65535", link.mtu))?;
-    record
-        .add(Resource::Tap { netns: netns.clone(), tap: tap_name.clone(), link: link.name.clone() })
-        .map_err(|err| err.to_string())?;
+    record.add(resource(netns, link)).map_err(|err| err.to_string())?;
     let tap: OwnedFd = tap::open(&tap_name).map_err(|source| {
         format!("make tap {tap_name}: {source}; /dev/net/tun and the kernel's tun driver are needed")
     })?;
@@ -128,9 +134,8 @@ fn tap_name(link: &Link) -> String {
     format!("cof{}", link.index)
 }
 
-fn has_tap(survey: &Survey, link: &Link) -> bool {
-    let name = tap_name(link);
-    survey.links.iter().any(|other| other.is_tap && other.name == name)
+fn resource(netns: &Netns, link: &Link) -> Resource {
+    Resource::Tap { netns: netns.clone(), tap: tap_name(link), link: link.name.clone() }
 }
 
 async fn index_of(handle: &Handle, name: &str) -> Result<Option<u32>, String> {

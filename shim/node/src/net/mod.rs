@@ -11,6 +11,7 @@ mod attach;
 mod link;
 mod namespace;
 mod nft;
+mod probe;
 mod redirect;
 mod tap;
 mod traffic;
@@ -23,6 +24,7 @@ use coffer_vmm::spec::Nic;
 
 pub use attach::{attach, detach, rescan};
 pub(crate) use attach::{remove_table, remove_tap};
+pub use probe::{NetAbilities, probe};
 pub use redirect::{Redirect, original_dst, redirect_loopback};
 
 /// A pod's interfaces, as the machine gets them and as the agent sets them up.
