@@ -45,13 +45,10 @@ pub(crate) fn last_words(text: &str) {
     }
 }
 
-/// The level that the kernel command line asks for by `coffer.log=`; info without it.
-pub(crate) fn level_from(cmdline: &str) -> Level {
-    cmdline
-        .split_ascii_whitespace()
-        .find_map(|word| word.strip_prefix("coffer.log="))
-        .and_then(|level| level.parse().ok())
-        .unwrap_or(Level::INFO)
+/// The level that the kernel command line asks for by `COFFER_LOG=`, which the kernel hands on in the environment of
+/// PID 1; info without it.
+pub(crate) fn level_from(wish: Option<&str>) -> Level {
+    wish.and_then(|level| level.parse().ok()).unwrap_or(Level::INFO)
 }
 
 struct Console {
@@ -202,8 +199,9 @@ mod tests {
     }
 
     #[test]
-    fn the_command_line_sets_the_level() {
-        assert_eq!(level_from("console=ttyS0 coffer.log=debug quiet"), Level::DEBUG);
-        assert_eq!(level_from("coffer.log=nonsense"), Level::INFO);
+    fn the_level_can_be_wished_for() {
+        assert_eq!(level_from(Some("debug")), Level::DEBUG);
+        assert_eq!(level_from(Some("nonsense")), Level::INFO);
+        assert_eq!(level_from(None), Level::INFO);
     }
 }
