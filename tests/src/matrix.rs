@@ -3,7 +3,7 @@
 /// Makes tests of functions that take a `&mut Node`: `everywhere` with Coffer on each containerd, `on_both_ends` with Coffer on the
 /// oldest and the newest. Each also runs with runc on the newest, which shows that it can pass.
 ///
-/// `coffer_only` is for what runc on such a node cannot do, or what has no meaning without a virtual machine.
+/// `coffer_only` and `coffer_everywhere` are for what runc does not do, or what has no meaning without a virtual machine.
 #[macro_export]
 macro_rules! pod_tests {
     ($($kind:ident $name:ident;)*) => {
@@ -25,6 +25,11 @@ macro_rules! pod_tests {
         $crate::pod_tests!(@one $name coffer_on_2 V2 Coffer);
     };
     (@coffer_only $name:ident) => {
+        $crate::pod_tests!(@one $name coffer_on_2 V2 Coffer);
+    };
+    (@coffer_everywhere $name:ident) => {
+        $crate::pod_tests!(@one $name coffer_on_1_6 V1_6 Coffer);
+        $crate::pod_tests!(@one $name coffer_on_1_7 V1_7 Coffer);
         $crate::pod_tests!(@one $name coffer_on_2 V2 Coffer);
     };
     (@one $name:ident $test:ident $version:ident $runtime:ident) => {

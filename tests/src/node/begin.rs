@@ -127,12 +127,20 @@ impl Node {
         Cri::new(self.layout.socket())
     }
 
-    /// `ctr` with `arguments`, in the namespace that the images are in.
+    /// `ctr` with `arguments`, in the namespace of this node's own containers.
     pub fn ctr<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Run {
-        let run = Run::new(self.programs.containerd.join("ctr")).limit(CTR_LIMIT);
-        let address = self.layout.socket().into_os_string();
-        run.args([OsStr::new("--address"), &address, OsStr::new("--namespace"), OsStr::new(&self.layout.tag)])
-            .args(arguments)
+        self.ctr_in(&self.layout.tag, arguments)
+    }
+
+    /// `ctr` with `arguments` in another namespace: `k8s.io` is the CRI's.
+    pub fn ctr_in<S: AsRef<OsStr>>(&self, namespace: &str, arguments: impl IntoIterator<Item = S>) -> Run {
+        let run = Run::new(self.ctr_program()).limit(CTR_LIMIT).arg("--address").arg(self.layout.socket());
+        run.args(["--namespace", namespace]).args(arguments)
+    }
+
+    /// `ctr` itself.
+    pub fn ctr_program(&self) -> PathBuf {
+        self.programs.containerd.join("ctr")
     }
 
     /// `ctr run` with this node's runtime and the busybox image; `flags` come before image and id.
@@ -230,8 +238,10 @@ impl Node {
             let archive = directory.join(file);
             image()?.write(&archive)?;
             for namespace in [self.layout.tag.as_str(), "k8s.io"] {
-                let fixed = ["--namespace", namespace, "images", "import"];
-                self.ctr(fixed).args([&archive]).text().with_context(|| format!("cannot import {name}"))?;
+                self.ctr_in(namespace, ["images", "import"])
+                    .arg(&archive)
+                    .text()
+                    .with_context(|| format!("cannot import {name}"))?;
             }
             wait::until_true("the CRI to know the image", Duration::from_secs(20), || {
                 self.cri().has_image(name).unwrap_or(false)
