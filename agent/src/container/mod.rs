@@ -19,15 +19,15 @@
 //! // once, inside the tokio runtime, on the main thread (the kernel gives orphans to it):
 //! Runtime::new(RuntimeConfig { cgroup_root: "/sys/fs/cgroup".into(), parent: "coffer".into() })
 //!     -> Result<Runtime, ContainerError>         // enables controllers, starts the reaper
-//! runtime.oom_events() -> mpsc::UnboundedReceiver<String>      // container ids; taken once
+//! runtime.oom_events() -> Option<mpsc::UnboundedReceiver<String>>      // container ids; taken once
 //! runtime.shared_pid_namespace().await -> Result<SharedPidNamespace, ContainerError>  // pod-level PID 1 that reaps
-//! runtime.watch(std::process::Child) -> impl Future<Output = Exit>   // any other child of the agent, without a race
+//! runtime.watch(&std::process::Child) -> Result<impl Future<Output = Exit>, _>  // any other child of the agent
 //!
 //! // the door; unknown values are refused with the field's path, what is ignored is listed in `notes`
 //! ContainerSpec::parse(&[u8]) -> Result<ContainerSpec, SpecError>    // config.json
 //! ProcessSpec::parse(&[u8]) -> Result<ProcessSpec, SpecError>        // `process` object
 //! ResourceUpdate::parse(&[u8]) -> Result<ResourceUpdate, SpecError>  // `linux.resources` object
-//! spec.mounts: Vec<Mount>                        // `mount.source: MountSource` may be rewritten before create:
+//! spec.mounts: Vec<Mount>                        // `mount.source: MountSource` may be rewritten before create if `mount.is_bind()`:
 //! enum MountSource { Path(PathBuf), Inside { root: PathBuf, path: PathBuf } }  // Inside: resolved within root, safely
 //!
 //! runtime.create(CreateParams { id: String, spec: ContainerSpec, rootfs: PathBuf,
@@ -64,3 +64,44 @@
 //! ```
 //!
 //! Never here: RPC types but for `Stats`, mounting of images or volumes, the network, byte copying of streams.
+
+mod bpf;
+mod capabilities;
+mod cgroup;
+mod child;
+mod container;
+mod device_filter;
+mod devices;
+mod error;
+mod identity;
+mod init;
+mod launch;
+mod messages;
+mod mount_options;
+mod mounts;
+mod pod_init;
+mod process;
+mod program;
+mod reaper;
+mod resources;
+mod rootfs;
+mod runtime;
+mod seccomp;
+mod spec;
+mod stats;
+mod stdio;
+mod sys;
+mod syscalls;
+mod terminal;
+mod wire;
+
+pub(crate) use child::run_if_child;
+pub(crate) use container::{Container, CreateParams};
+pub(crate) use error::{ContainerError, Errno, ErrorKind, SetupError, SpecError};
+pub(crate) use mount_options::{Mount, MountSource};
+pub(crate) use process::{Process, ProcessState};
+pub(crate) use reaper::Exit;
+pub(crate) use resources::ResourceUpdate;
+pub(crate) use runtime::{Runtime, RuntimeConfig, SharedPidNamespace};
+pub(crate) use spec::{ContainerSpec, DeviceNode, ProcessSpec};
+pub(crate) use stdio::{Stdio, StdioRequest, WindowSize};

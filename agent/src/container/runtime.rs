@@ -1,0 +1,144 @@
+//! What all containers of a guest share: the reaper, the cgroup hierarchy, the notices of memory shortage.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::mpsc;
+
+use super::cgroup::Hierarchy;
+use super::container::{Container, CreateParams};
+use super::error::ContainerError;
+use super::launch::{Launch, Launcher, Made};
+use super::messages::Instructions;
+use super::reaper::{Exit, Reaper, exited};
+use super::sys;
+
+/// Where containers' cgroups go.
+#[derive(Debug, Clone)]
+pub(crate) struct RuntimeConfig {
+    /// A mounted cgroup v2 hierarchy.
+    pub(crate) cgroup_root: PathBuf,
+    /// Name of the directory in it that holds the containers' directories.
+    pub(crate) parent: String,
+}
+
+/// A handle; clones are the same runtime.
+#[derive(Debug, Clone)]
+pub(crate) struct Runtime {
+    pub(super) launcher: Launcher,
+    pub(super) hierarchy: Hierarchy,
+    /// Whether device access is enforced. Only the tests, on kernels that let nobody load a program, go without.
+    pub(super) enforce_devices: bool,
+    pub(super) oom_sender: mpsc::UnboundedSender<String>,
+    oom_receiver: Arc<Mutex<Option<mpsc::UnboundedReceiver<String>>>>,
+}
+
+impl Runtime {
+    /// Starts reaping and prepares the hierarchy. Called once, on the main thread, inside the tokio runtime.
+    pub(crate) fn new(config: RuntimeConfig) -> Result<Self, ContainerError> {
+        let hierarchy = Hierarchy::open(&config.cgroup_root, &config.parent)?;
+        let reaper = Reaper::start()
+            .map_err(|source| ContainerError::Agent { action: "listen for SIGCHLD", source })?;
+        let (oom_sender, oom_receiver) = mpsc::unbounded_channel();
+        Ok(Runtime {
+            launcher: Launcher::new(reaper),
+            hierarchy,
+            enforce_devices: true,
+            oom_sender,
+            oom_receiver: Arc::new(Mutex::new(Some(oom_receiver))),
+        })
+    }
+
+    /// Ids of containers in which the out-of-memory killer has struck, one for each time it was noticed. There is
+    /// one receiver, for the first who asks.
+    pub(crate) fn oom_events(&self) -> Option<mpsc::UnboundedReceiver<String>> {
+        self.oom_receiver.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Makes a container whose init process waits for [`super::Process::start`].
+    ///
+    /// The work goes on when this future is dropped, and what it made is then destroyed.
+    pub(crate) async fn create(&self, params: CreateParams) -> Result<Container, ContainerError> {
+        let runtime = self.clone();
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        tokio::spawn(async move {
+            let created = Container::create(&runtime, params).await;
+            if let Err(Ok(container)) = sender.send(created) {
+                let destroyed = container.destroy().await;
+                tracing::warn!(
+                    container = container.id(),
+                    ?destroyed,
+                    "nobody waits for a container any more"
+                );
+            }
+        });
+        let stopped = |_| ContainerError::Agent {
+            action: "create a container while the agent stops",
+            source: std::io::Error::from(std::io::ErrorKind::Interrupted),
+        };
+        receiver.await.map_err(stopped)?
+    }
+
+    /// Makes a pid namespace for all containers of a pod.
+    pub(crate) async fn shared_pid_namespace(&self) -> Result<SharedPidNamespace, ContainerError> {
+        let launched = self
+            .launcher
+            .launch(Launch {
+                id: "pod",
+                instructions: Instructions::PidNamespace,
+                descriptors: Vec::new(),
+                mappings: None,
+            })
+            .await?;
+        let path = format!("/proc/{}/ns/pid", launched.process.pid);
+        let namespace = std::fs::File::open(path)
+            .map_err(|source| ContainerError::Agent { action: "open the pod's pid namespace", source })?;
+        let shared = SharedPidNamespace(Arc::new(SharedInner {
+            namespace: namespace.into(),
+            first: launched.process,
+        }));
+        launched.channel.start("pod").await?;
+        Ok(shared)
+    }
+
+    /// Waits for a child that the caller spawned on this thread, without a race with the reaper if it is called
+    /// before the next await.
+    pub(crate) fn watch(
+        &self,
+        child: &std::process::Child,
+    ) -> Result<impl Future<Output = Exit> + use<>, ContainerError> {
+        let watch = self.launcher.watch(child);
+        let mut watch =
+            watch.map_err(|source| ContainerError::Agent { action: "watch a child process", source })?;
+        Ok(async move { exited(&mut watch).await })
+    }
+}
+
+/// A pid namespace with a first process that only reaps. It ends with the last clone of this handle.
+#[derive(Debug, Clone)]
+pub(crate) struct SharedPidNamespace(Arc<SharedInner>);
+
+#[derive(Debug)]
+struct SharedInner {
+    namespace: OwnedFd,
+    first: Made,
+}
+
+impl SharedPidNamespace {
+    /// Process id of the first process, in the agent's pid namespace.
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.first.pid.unsigned_abs()
+    }
+
+    pub(super) fn descriptor(&self) -> &OwnedFd {
+        &self.0.namespace
+    }
+}
+
+impl Drop for SharedInner {
+    fn drop(&mut self) {
+        // It fails only when the process is gone already.
+        let _ = sys::pidfd_signal(self.first.pidfd.as_fd(), libc::SIGKILL);
+    }
+}
