@@ -33,15 +33,12 @@ impl Streams {
         match waiting.remove(id) {
             // The volume may have stopped waiting just now; then the stream is dropped, as if it had come too late.
             Some(Waiting::Volume(sender)) => sender.send(stream).map_err(|_| late(id)),
-            Some(early @ Waiting::Stream(_)) => {
-                waiting.insert(id.to_owned(), early);
-                Err(VolumeError::Unfit { id: id.to_owned(), reason: "a stream for it is here already" })
-            }
             None if waiting.len() >= MAX_EARLY => Err(VolumeError::Unfit {
                 id: id.to_owned(),
                 reason: "too many streams wait for their volumes",
             }),
-            None => {
+            // An earlier stream that no volume took is one whose volume was given up.
+            None | Some(Waiting::Stream(_)) => {
                 waiting.insert(id.to_owned(), Waiting::Stream(stream));
                 Ok(())
             }
@@ -101,11 +98,14 @@ mod tests {
         assert!(matches!(Streams::default().take("s").await, Err(VolumeError::Late { what: "stream", .. })));
     }
 
-    #[test]
-    fn a_second_stream_for_one_volume_is_refused() {
+    #[tokio::test]
+    async fn a_second_stream_takes_the_place_of_one_that_was_given_up() {
         let streams = Streams::default();
-        streams.offer("s", stream()).unwrap();
-        assert!(matches!(streams.offer("s", stream()), Err(VolumeError::Unfit { .. })));
+        let (old, new) = (stream(), stream());
+        let number = rustix::fs::fstat(&new).unwrap().st_ino;
+        streams.offer("s", old).unwrap();
+        streams.offer("s", new).unwrap();
+        assert_eq!(rustix::fs::fstat(streams.take("s").await.unwrap()).unwrap().st_ino, number);
     }
 
     #[test]

@@ -13,11 +13,20 @@
 //! Never here: containerd's types, the agent's connection (see `Guest`), the hypervisor (see `Machine`).
 
 mod classify;
+mod device;
 mod facts;
+mod guest;
 mod identity;
 mod kubelet;
 mod part;
 mod plan;
+mod pod;
+mod share;
+mod snapshot;
+mod sync;
+mod watch;
 
+pub(crate) use guest::{Answer, Guest, Machine};
 pub(crate) use kubelet::Kubelet;
 pub(crate) use plan::{Plan, PlanError};
+pub(crate) use pod::{PodVolumes, VolumeError};
