@@ -1,0 +1,375 @@
+//! The machine as two processes: QEMU, and the vsock device that serves it over vhost-user.
+//!
+//! ```text
+//! boot: sockets ─▶ device ─▶ QEMU, stopped ─▶ machine protocol ─▶ disks ─▶ cont
+//! end:  either process ends ─▶ the other is killed ─▶ both are reaped ─▶ everybody who waits is told
+//! ```
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use coffer_node::host::{Accelerator, find_program};
+use coffer_protocol::GUEST_CID;
+use coffer_vmm::spec::{Disk, VmSpec};
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::arguments::{Files, arguments};
+use super::child::{Child, Ending};
+use super::console::{Console, last_lines};
+use super::dial::{SOCKET, SocketDir};
+use super::disks::Disks;
+use super::jail::{Root, Step, StepError, start};
+use super::qmp::Qmp;
+use super::{BootError, Hypervisor, Machine, MachineError, Tail, VmEnd};
+
+/// Bytes of the serial console that are kept.
+const CONSOLE: usize = 64 * 1024;
+
+/// Bytes of each process's standard error that are kept.
+const MESSAGES: usize = 16 * 1024;
+
+/// Lines of standard error that a message quotes.
+const QUOTED: usize = 5;
+
+/// How long an ended device waits for QEMU, which may be the reason, to end as well.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// How long a killed process may take to be gone.
+const KILL: Duration = Duration::from_secs(5);
+
+/// Interfaces that fit beside the other devices on microvm's eight virtio-mmio transports.
+const MAX_NICS: usize = 5;
+
+/// Boots machines with QEMU.
+#[derive(Debug)]
+pub(super) struct Qemu {
+    qemu: PathBuf,
+    vmm: PathBuf,
+    accelerator: Accelerator,
+}
+
+/// A process and what it says.
+#[derive(Debug)]
+struct Process {
+    child: Child,
+    messages: Console,
+    followers: Vec<JoinHandle<()>>,
+}
+
+/// A running machine.
+#[derive(Debug)]
+struct QemuMachine {
+    qemu: Arc<Child>,
+    device: Arc<Child>,
+    qmp: Qmp,
+    disks: Disks,
+    console: Console,
+    messages: Console,
+    end: watch::Receiver<Option<VmEnd>>,
+    /// Its closing tells the device that the shim is gone.
+    _control: OwnedFd,
+}
+
+impl Qemu {
+    /// A hypervisor that uses these programs, as the configuration names them.
+    pub(super) fn new(qemu: &Path, vmm: &Path, accelerator: Accelerator) -> Qemu {
+        Qemu { qemu: qemu.to_owned(), vmm: vmm.to_owned(), accelerator }
+    }
+
+    fn programs(&self) -> Result<(PathBuf, PathBuf), BootError> {
+        let found = |path: &Path| find_program(path).and_then(|path| path.canonicalize().ok());
+        let qemu = found(&self.qemu).ok_or_else(|| BootError::QemuMissing { path: self.qemu.clone() })?;
+        let vmm = found(&self.vmm).ok_or_else(|| BootError::DeviceMissing { path: self.vmm.clone() })?;
+        Ok((qemu, vmm))
+    }
+
+    fn spawn_qemu(
+        &self,
+        program: &Path,
+        spec: &VmSpec,
+        sockets: &Sockets,
+    ) -> Result<(Process, Console), BootError> {
+        let (kernel, initrd) = (guest_file("kernel", &spec.kernel)?, guest_file("initrd", &spec.initrd)?);
+        let kvm = (self.accelerator == Accelerator::Kvm).then_some(spec.uid);
+        let root = Root { base: &spec.run_dir, program, guest: [&kernel, &initrd], kvm };
+        let files = Files {
+            qmp: sockets.qemu_qmp.as_raw_fd(),
+            vsock: sockets.qemu_vsock.as_raw_fd(),
+            taps: spec.nics.iter().map(|nic| nic.tap.as_raw_fd()).collect(),
+        };
+        let mut steps = joins(spec)?;
+        steps.extend(files.taps.iter().chain([&files.qmp, &files.vsock]).map(|number| Step::Pass(*number)));
+        let apart = libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+        steps.push(Step::Unshare(apart));
+        steps.extend(root.steps().map_err(prepare("put together a root directory"))?);
+        steps.extend([Step::Become(spec.uid), Step::Settle, Step::DieWith(std::process::id())]);
+        let mut command = Command::new(program);
+        command.args(arguments(spec, self.accelerator, &files)).stdout(Stdio::piped());
+        let (mut process, output) = launch(command, program, steps)?;
+        let console = Console::new(CONSOLE);
+        if let Some(output) = output {
+            process.followers.push(console.follow(output).map_err(prepare("read the console"))?);
+        }
+        Ok((process, console))
+    }
+
+    fn spawn_device(&self, program: &Path, spec: &VmSpec, sockets: &Sockets) -> Result<Process, BootError> {
+        let listener = SocketDir::open(&spec.run_dir)
+            .and_then(|dir| dir.listen(SOCKET, rustix::process::getuid().as_raw()))
+            .map_err(prepare("listen on vsock.sock in the run directory"))?;
+        let passed = [
+            ("--socket-fd", sockets.device_vsock.as_raw_fd()),
+            ("--listen-fd", listener.as_raw_fd()),
+            ("--control-fd", sockets.device_control.as_raw_fd()),
+        ];
+        let mut steps = joins(spec)?;
+        steps.extend(passed.iter().map(|(_, number)| Step::Pass(*number)));
+        steps.push(Step::Unshare(libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS));
+        steps.extend([Step::Settle, Step::DieWith(std::process::id())]);
+        let mut command = Command::new(program);
+        command.arg("vsock").current_dir(&spec.run_dir).stdout(Stdio::null());
+        for (name, number) in passed {
+            command.args([name, &number.to_string()]);
+        }
+        command.args(["--guest-cid", &GUEST_CID.to_string(), "--dial", SOCKET]);
+        command.args(["--uid", &spec.uid.to_string(), "--parent", &std::process::id().to_string()]);
+        launch(command, program, steps).map(|(process, _)| process)
+    }
+}
+
+#[async_trait]
+impl Hypervisor for Qemu {
+    async fn boot(&self, spec: VmSpec) -> Result<Arc<dyn Machine>, BootError> {
+        check(&spec)?;
+        let (qemu, vmm) = self.programs()?;
+        let sockets = Sockets::new().map_err(prepare("make socket pairs"))?;
+        let device = self.spawn_device(&vmm, &spec, &sockets)?;
+        let (qemu, console) = self.spawn_qemu(&qemu, &spec, &sockets)?;
+        let Sockets { qmp, control, qemu_qmp, qemu_vsock, device_vsock, device_control } = sockets;
+        // Only the processes keep these, so that an end of one is seen by the others.
+        drop((qemu_qmp, qemu_vsock, device_vsock, device_control));
+        let messages = qemu.messages.clone();
+        let (qemu, device, end) = supervise(qemu, device);
+        let set_up = async {
+            let qmp = Qmp::connect(qmp).await?;
+            let disks = Disks::default();
+            for disk in spec.disks {
+                disks.attach(&qmp, disk).await?;
+            }
+            qmp.execute("cont", json!({})).await?;
+            Ok((qmp, disks))
+        };
+        match set_up.await {
+            Ok((qmp, disks)) => Ok(Arc::new(QemuMachine {
+                qemu,
+                device,
+                qmp,
+                disks,
+                console,
+                messages,
+                end,
+                _control: control,
+            })),
+            Err(source) => {
+                let ended = timeout(GRACE, reached(&end)).await;
+                qemu.kill();
+                device.kill();
+                // Bounded: a process that does not go is the kernel's, and is gone with the shim at the latest.
+                let _ = timeout(KILL, reached(&end)).await;
+                let tail = Tail(said(&console, &messages));
+                Err(match ended {
+                    Ok(end) => BootError::Ended { end, tail },
+                    Err(_) => BootError::Monitor { tail, source },
+                })
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Machine for QemuMachine {
+    fn pid(&self) -> u32 {
+        self.qemu.pid()
+    }
+
+    async fn attach_disk(&self, disk: Disk) -> Result<(), MachineError> {
+        self.disks.attach(&self.qmp, disk).await
+    }
+
+    async fn detach_disk(&self, serial: &str) -> Result<(), MachineError> {
+        self.disks.detach(&self.qmp, serial).await
+    }
+
+    async fn kill(&self) {
+        self.qemu.kill();
+        self.device.kill();
+        if timeout(KILL, reached(&self.end)).await.is_err() {
+            tracing::warn!(pid = self.qemu.pid(), "the machine was killed and is not gone after {KILL:?}");
+        }
+    }
+
+    async fn ended(&self) -> VmEnd {
+        reached(&self.end).await
+    }
+
+    fn console_tail(&self) -> String {
+        said(&self.console, &self.messages)
+    }
+}
+
+impl Drop for QemuMachine {
+    fn drop(&mut self) {
+        self.qemu.kill();
+        self.device.kill();
+    }
+}
+
+/// The pairs of sockets between shim, QEMU and device: ours, then theirs.
+struct Sockets {
+    qmp: UnixStream,
+    control: OwnedFd,
+    qemu_qmp: UnixStream,
+    qemu_vsock: UnixStream,
+    device_vsock: UnixStream,
+    device_control: OwnedFd,
+}
+
+impl Sockets {
+    fn new() -> io::Result<Sockets> {
+        let (qmp, qemu_qmp) = UnixStream::pair()?;
+        let (qemu_vsock, device_vsock) = UnixStream::pair()?;
+        let (device_control, control) = io::pipe()?;
+        let (device_control, control) = (device_control.into(), control.into());
+        Ok(Sockets { qmp, control, qemu_qmp, qemu_vsock, device_vsock, device_control })
+    }
+}
+
+fn check(spec: &VmSpec) -> Result<(), BootError> {
+    let refuse = |what, found: String, limit| Err(BootError::Spec { what, found, limit });
+    match spec {
+        VmSpec { uid: 0, .. } => refuse("user id", "0".to_owned(), "a machine never runs as root"),
+        VmSpec { vcpus: 0 | 65.., .. } => {
+            refuse("virtual CPUs", spec.vcpus.to_string(), "1 to 64 are possible")
+        }
+        VmSpec { memory_mib: 0..64, .. } => {
+            refuse("MiB of memory", spec.memory_mib.to_string(), "the guest's kernel needs 64")
+        }
+        _ if spec.nics.len() > MAX_NICS => refuse("interfaces", spec.nics.len().to_string(), "at most 5 fit"),
+        _ => Ok(()),
+    }
+}
+
+fn prepare(action: &'static str) -> impl Fn(io::Error) -> BootError {
+    move |source| BootError::Prepare { action, source }
+}
+
+/// Opens a file of the guest image, which QEMU will read as another user.
+fn guest_file(what: &'static str, path: &Path) -> Result<OwnedFd, BootError> {
+    let fail = |source| BootError::GuestFile { what, path: path.to_owned(), source };
+    let file = File::open(path).map_err(fail)?;
+    let mode = file.metadata().map_err(fail)?.permissions().mode();
+    if mode & 0o004 == 0 {
+        return Err(fail(io::Error::new(io::ErrorKind::PermissionDenied, "it is not readable by everybody")));
+    }
+    Ok(file.into())
+}
+
+fn joins(spec: &VmSpec) -> Result<Vec<Step>, BootError> {
+    let open = |path: &PathBuf| File::options().write(true).open(path).map(|file| Step::Join(file.into()));
+    spec.cgroup_procs
+        .iter()
+        .map(open)
+        .collect::<io::Result<_>>()
+        .map_err(prepare("open the machine's cgroup"))
+}
+
+fn launch(
+    mut command: Command,
+    program: &Path,
+    steps: Vec<Step>,
+) -> Result<(Process, Option<OwnedFd>), BootError> {
+    command.env_clear().stdin(Stdio::null()).stderr(Stdio::piped());
+    let mut started = start(command, steps).map_err(|StepError { step, source }| BootError::Spawn {
+        program: program.to_owned(),
+        step,
+        source,
+    })?;
+    let child = Child::adopt(&started).map_err(prepare("watch a process"))?;
+    // A shim that containerd made unlikely to be killed for memory must not pass that on to the guest. Best effort.
+    let _ = std::fs::write(format!("/proc/{}/oom_score_adj", child.pid()), "0");
+    let messages = Console::new(MESSAGES);
+    let mut followers = Vec::new();
+    if let Some(errors) = started.stderr.take() {
+        followers.push(messages.follow(errors.into()).map_err(prepare("read standard error"))?);
+    }
+    Ok((Process { child, messages, followers }, started.stdout.take().map(OwnedFd::from)))
+}
+
+type Supervised = (Arc<Child>, Arc<Child>, watch::Receiver<Option<VmEnd>>);
+
+/// Watches over both processes in a task: when one ends, so does the other.
+fn supervise(qemu: Process, device: Process) -> Supervised {
+    let (sender, end) = watch::channel(None);
+    let (main, helper) = (Arc::new(qemu.child), Arc::new(device.child));
+    let watched = (Arc::clone(&main), Arc::clone(&helper));
+    tokio::spawn(async move {
+        let first = first_end(&watched.0, &watched.1).await;
+        watched.0.kill();
+        watched.1.kill();
+        // Bounded, all of it: a process that the kernel does not let go of must not hold up the news.
+        let _ = timeout(KILL, async { (watched.0.ended().await, watched.1.ended().await) }).await;
+        for follower in qemu.followers.into_iter().chain(device.followers) {
+            let _ = timeout(GRACE, follower).await;
+        }
+        let end = describe(first, &qemu.messages, &device.messages);
+        // Nobody to tell: the machine was dropped.
+        let _ = sender.send(Some(end));
+    });
+    (main, helper, end)
+}
+
+/// Which of the two ended by itself, and how. The device ends when QEMU does, so it is the cause only if QEMU stays.
+async fn first_end(qemu: &Child, device: &Child) -> Result<Ending, Ending> {
+    let device = tokio::select! {
+        ending = qemu.ended() => return Ok(ending),
+        ending = device.ended() => ending,
+    };
+    timeout(GRACE, qemu.ended()).await.map_err(|_| device)
+}
+
+fn describe(first: Result<Ending, Ending>, qemu: &Console, device: &Console) -> VmEnd {
+    let messages = last_lines(&qemu.tail(), QUOTED);
+    match first {
+        Ok(Ending::Exited(0)) => VmEnd::Off,
+        Ok(Ending::Exited(code)) => VmEnd::Failed { code, message: messages },
+        Ok(Ending::Signalled(signal)) => VmEnd::Killed { signal },
+        Ok(Ending::Unknown) => VmEnd::Failed { code: -1, message: "its exit status was lost".to_owned() },
+        Err(ending) => {
+            VmEnd::DeviceLost { message: format!("{ending:?}; {}", last_lines(&device.tail(), QUOTED)) }
+        }
+    }
+}
+
+async fn reached(end: &watch::Receiver<Option<VmEnd>>) -> VmEnd {
+    let lost = || VmEnd::Failed { code: -1, message: "nobody watches over the machine".to_owned() };
+    match end.clone().wait_for(Option::is_some).await {
+        Ok(end) => end.clone().unwrap_or_else(lost),
+        Err(_) => lost(),
+    }
+}
+
+fn said(console: &Console, messages: &Console) -> String {
+    let (console, messages) = (console.tail(), messages.tail());
+    if messages.trim().is_empty() { console } else { format!("{console}\n--- hypervisor ---\n{messages}") }
+}
