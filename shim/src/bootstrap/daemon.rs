@@ -17,8 +17,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use ttrpc::asynchronous::{Server, Service};
 
 use super::flags::Flags;
+use super::socket;
 use super::start::{PodFile, bundle};
-use super::{socket, start};
 use crate::pod::{Pod, PodSetup};
 use crate::publisher::Publisher;
 use crate::task::TaskService;
@@ -74,7 +74,7 @@ async fn run(flags: &Flags, bundle: &Path, listener: UnixListener) -> anyhow::Re
     let pod_file = PodFile::load(bundle).context("the bundle has no file of `start`")?;
     let (publisher, delivery) = Publisher::new(&flags.namespace, pod_file.ttrpc_address.clone());
     tokio::spawn(delivery.run());
-    let pod = Pod::new(setup(flags, bundle, &pod_file), publisher.clone());
+    let pod = Pod::new(setup(flags, &pod_file), publisher.clone());
     let mut server = Server::new().add_listener(listener.try_into()?).register_service(services(&pod));
     server.start().await.context("the Task API cannot be served")?;
     tracing::info!(pod = pod_file.pod, namespace = flags.namespace, "the shim serves");
@@ -88,12 +88,11 @@ async fn run(flags: &Flags, bundle: &Path, listener: UnixListener) -> anyhow::Re
     Ok(())
 }
 
-fn setup(flags: &Flags, bundle: &Path, pod_file: &start::PodFile) -> PodSetup {
+fn setup(flags: &Flags, pod_file: &PodFile) -> PodSetup {
     let variable = std::env::var_os(PATH_VARIABLE).map(PathBuf::from);
     PodSetup {
         namespace: flags.namespace.clone(),
         pod: pod_file.pod.clone(),
-        bundle: bundle.to_owned(),
         address: pod_file.address.clone(),
         config_path: pod_file.config_path.clone().or(variable),
     }

@@ -12,6 +12,7 @@
 mod daemon;
 mod delete;
 mod flags;
+mod hold;
 mod info;
 mod socket;
 mod start;
@@ -23,8 +24,15 @@ use std::ffi::OsString;
 
 use flags::{Action, Flags};
 
+/// The word by which the shim starts itself as the holder of a network namespace.
+pub(crate) const HOLD_NETWORK: &str = "hold-network";
+
 /// Does what the command line asks for.
 pub(crate) fn run(args: impl Iterator<Item = OsString>) -> anyhow::Result<()> {
+    let mut args = args.peekable();
+    if args.next_if(|word| word == HOLD_NETWORK).is_some() {
+        return hold::hold(args.next().map(Into::into));
+    }
     let flags = Flags::parse(args)?;
     match flags.action {
         Action::Version => info::print_version(),

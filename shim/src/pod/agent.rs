@@ -186,15 +186,31 @@ impl Agent {
         call("adding a volume", SLOW, self.client.add_volume(within(SLOW), volume)).await.map(drop)
     }
 
+    /// Removes a volume.
+    pub(crate) async fn remove_volume(&self, id: &str) -> Result<(), PodError> {
+        let request = agent::VolumeRef { id: id.to_owned(), ..Default::default() };
+        call("removing a volume", QUICK, self.client.remove_volume(within(QUICK), &request)).await.map(drop)
+    }
+
+    /// Sends a part of a volume's contents.
+    pub(crate) async fn sync_volume(&self, part: &agent::SyncVolumeRequest) -> Result<(), PodError> {
+        call("updating a volume", SLOW, self.client.sync_volume(within(SLOW), part)).await.map(drop)
+    }
+
+    /// Reads a file of a volume.
+    pub(crate) async fn read_volume_file(
+        &self,
+        file: &agent::ReadVolumeFileRequest,
+    ) -> Result<Vec<u8>, PodError> {
+        let answer =
+            call("reading a volume's file", QUICK, self.client.read_volume_file(within(QUICK), file));
+        Ok(answer.await?.data)
+    }
+
     /// Syncs and powers the guest off; the answer may never come.
     pub(crate) async fn shut_down(&self) {
         let request = agent::Empty::new();
         let _ = tokio::time::timeout(LAST, self.client.shutdown(within(LAST), &request)).await;
-    }
-
-    /// The generated client, for parts that speak to the agent in its own messages.
-    pub(crate) fn client(&self) -> &AgentClient {
-        &self.client
     }
 }
 

@@ -14,13 +14,15 @@ use coffer_guest_image::manifest::{GuestImage, Manifest};
 use coffer_node::cgroup::{self, CgroupError};
 use coffer_node::config::{Config, Scratch};
 use coffer_node::layers::Layer;
-use coffer_node::net::{self, PodNetwork};
+use coffer_node::net::{self, PodNetwork, Redirect};
 use coffer_node::process::ProcessId;
 use coffer_node::record::{Netns, NewPod, PodKey, PodRecord, Record, Resource};
 use coffer_node::trace::{Phase, Recorder};
 use coffer_node::{layers, uid};
 use coffer_protocol::AGENT_PORT;
-use coffer_protocol::agent::{CreateSandboxRequest, HelloResponse, LayerDisk, Scratch as GuestScratch};
+use coffer_protocol::agent::{
+    CreateSandboxRequest, HelloResponse, LayerDisk, NetworkConfig, Scratch as GuestScratch,
+};
 use coffer_vmm::spec::{Disk, VmSpec};
 
 use super::agent::Agent;
@@ -28,7 +30,9 @@ use super::annotations::Wishes;
 use super::container::resolve_layers;
 use super::driver::PodSetup;
 use super::error::{PodError, chain};
+use super::forward::Forwarder;
 use super::guest::{Disks, Guest, Parts, last_words, layer_disk};
+use super::hooks::{self, Holder};
 use super::sizing::{Limits, Size};
 use super::spec::HostSpec;
 use super::{CreateRequest, teardown};
@@ -91,7 +95,7 @@ struct Start {
 /// What a machine is made of.
 struct Resources {
     uid: u32,
-    network: PodNetwork,
+    network: Network,
     cgroup_procs: Vec<PathBuf>,
     layers: Vec<Layer>,
     scratch: Option<Disk>,
@@ -134,7 +138,7 @@ impl Start {
             Ok((layers, began.elapsed()))
         };
         let network = async {
-            let network = attach_network(spec.netns(), self.record.clone()).await?;
+            let network = prepare_network(request, spec, &self.record).await?;
             Ok((network, began.elapsed()))
         };
         let host = blocking("prepare the host's part", {
@@ -177,12 +181,13 @@ impl Start {
             .await
             .map_err(|err| PodError::host("boot the virtual machine", err))?;
         self.recorder.end(Phase::VmProcess, None, began);
-        self.note_machine(&*machine);
+        // The machine's user is in the record already, so a shim that dies before this leaves no process behind.
+        note_process(&self.record, machine.pid(), "hypervisor");
         let spawned = Instant::now();
         let (ready, agent, hello) = self.meet(&machine, listener.accept(), &run_dir).await?;
         self.trace_guest(spawned, &hello);
         let began = Instant::now();
-        let request = sandbox_request(spec, plan.network, plan.scratch, &self.config);
+        let request = sandbox_request(spec, plan.network, plan.scratch);
         agent.create_sandbox(&request).await.map_err(|err| with_console(err, &*machine))?;
         self.recorder.end(Phase::Sandbox, None, began);
         let parts = Parts {
@@ -194,6 +199,8 @@ impl Start {
             agent,
             ready,
             disks: plan.disks,
+            forwarder: plan.redirect.map(|redirect| Forwarder::serve(redirect, &run_dir)).unwrap_or_default(),
+            holder: plan.holder,
         };
         Ok((Guest::new(parts), plan.layers))
     }
@@ -222,16 +229,6 @@ impl Start {
         outcome.map_err(|err| with_console(err, &**machine))
     }
 
-    /// The pod's user is in the record already, so a shim that dies just before this leaves no process behind.
-    fn note_machine(&self, machine: &dyn Machine) {
-        let process = i32::try_from(machine.pid()).ok().and_then(|pid| ProcessId::of(pid).ok());
-        if let Some(process) = process
-            && let Err(err) = self.record.add(Resource::Process { process, role: "hypervisor".to_owned() })
-        {
-            tracing::warn!(error = chain(&err), "the machine's process is not in the record");
-        }
-    }
-
     /// Splits the time until the agent answered by what the guest's own clock says.
     fn trace_guest(&mut self, spawned: Instant, hello: &HelloResponse) {
         let agent = Duration::from_nanos(hello.agent_ready_nanos.saturating_sub(hello.init_started_nanos));
@@ -244,9 +241,20 @@ impl Start {
     }
 }
 
+fn note_process(record: &PodRecord, pid: u32, role: &str) {
+    let process = i32::try_from(pid).ok().and_then(|pid| ProcessId::of(pid).ok());
+    if let Some(process) = process
+        && let Err(err) = record.add(Resource::Process { process, role: role.to_owned() })
+    {
+        tracing::warn!(role, error = chain(&err), "a process is not in the record");
+    }
+}
+
 /// What is left to do once the machine runs.
 struct Plan {
-    network: coffer_protocol::agent::NetworkConfig,
+    network: NetworkConfig,
+    redirect: Option<Redirect>,
+    holder: Option<Holder>,
     scratch: bool,
     disks: Disks,
     layers: Vec<LayerDisk>,
@@ -270,26 +278,31 @@ fn machine_spec(id: String, size: Size, run_dir: PathBuf, resources: Resources) 
         vcpus: size.vcpus,
         memory_mib: size.memory_mib,
         disks: drives,
-        nics: resources.network.nics,
+        nics: resources.network.pod.nics,
         run_dir,
         uid: resources.uid,
         cgroup_procs: resources.cgroup_procs,
     };
-    (spec, Plan { network: resources.network.config, scratch, disks, layers: layer_disks })
+    let plan = Plan {
+        network: resources.network.pod.config,
+        redirect: resources.network.redirect,
+        holder: resources.network.holder,
+        scratch,
+        disks,
+        layers: layer_disks,
+    };
+    (spec, plan)
 }
 
-fn sandbox_request(
-    spec: &HostSpec,
-    network: coffer_protocol::agent::NetworkConfig,
-    scratch: bool,
-    config: &Config,
-) -> CreateSandboxRequest {
+fn sandbox_request(spec: &HostSpec, network: NetworkConfig, scratch: bool) -> CreateSandboxRequest {
     let serial = if scratch { SCRATCH_SERIAL.to_owned() } else { String::new() };
-    let _ = config;
+    // A mount that is refused is refused when its container is made.
+    let shm_bytes = spec.plan_volumes().ok().and_then(|plan| plan.shm_bytes).unwrap_or_default();
     CreateSandboxRequest {
         hostname: spec.hostname(),
         network: Some(network).into(),
         sysctls: spec.sysctls(),
+        shm_bytes,
         scratch: Some(GuestScratch { serial, ..Default::default() }).into(),
         ..Default::default()
     }
@@ -342,17 +355,47 @@ fn place(cgroups_path: Option<String>, limits: Limits, record: &PodRecord) -> Re
     }
 }
 
-async fn attach_network(netns: Option<PathBuf>, record: PodRecord) -> Result<PodNetwork, PodError> {
-    let Some(path) = netns else { return Ok(PodNetwork::default()) };
-    blocking("join the pod's network", move || {
-        let found =
-            Netns::at(&path).map_err(|err| PodError::host("find the pod's network namespace", err))?;
-        record
-            .update(|record| record.netns = Some(found))
-            .map_err(|err| PodError::host("write the record", err))?;
-        net::attach(&path, &record).map_err(|err| PodError::host("join the pod's network", err))
-    })
-    .await
+/// A pod's network, and what serves it on the host.
+#[derive(Default)]
+struct Network {
+    pod: PodNetwork,
+    redirect: Option<Redirect>,
+    holder: Option<Holder>,
+}
+
+/// Runs the hooks that set the network up, then joins what is there.
+async fn prepare_network(
+    request: &CreateRequest,
+    spec: &HostSpec,
+    record: &PodRecord,
+) -> Result<Network, PodError> {
+    let (mut netns, hooks) = (spec.netns(), spec.host_hooks());
+    let mut holder = None;
+    if !hooks.is_empty() {
+        let held = Holder::start(netns.as_deref()).await?;
+        note_process(record, held.pid(), "network");
+        hooks::run(&hooks, &request.id, &request.bundle, held.pid()).await?;
+        netns.get_or_insert_with(|| held.netns());
+        holder = Some(held);
+    }
+    let Some(netns) = netns else { return Ok(Network::default()) };
+    let record = record.clone();
+    let joined = blocking("join the pod's network", move || join_network(&netns, &record));
+    let (pod, redirect) = joined.await?;
+    Ok(Network { pod, redirect, holder })
+}
+
+fn join_network(netns: &Path, record: &PodRecord) -> Result<(PodNetwork, Option<Redirect>), PodError> {
+    let doing = "join the pod's network";
+    let found = Netns::at(netns).map_err(|err| PodError::host("find the pod's network namespace", err))?;
+    record
+        .update(|record| record.netns = Some(found))
+        .map_err(|err| PodError::host("write the record", err))?;
+    let pod = net::attach(netns, record).map_err(|err| PodError::host(doing, err))?;
+    // A pod without forwarded ports is better than no pod.
+    let redirect = net::redirect_loopback(netns, record)
+        .inspect_err(|err| tracing::warn!(error = chain(err), "ports of the pod cannot be forwarded"));
+    Ok((pod, redirect.ok()))
 }
 
 async fn blocking<T: Send + 'static>(

@@ -40,10 +40,11 @@ pub(super) async fn make(
             guest.attach_layers(&request.id, layers).await?
         }
     };
-    let mounts = guest.translate_mounts(&request.id, spec.mounts()).await?;
+    let plan = spec.plan_volumes()?;
+    guest.prepare_volumes(&request.id, &plan).await?;
     let message = CreateContainerRequest {
         container_id: request.id.clone(),
-        spec: spec.for_guest(mounts)?,
+        spec: spec.for_guest(&plan)?,
         layers,
         streams: agent::streams(host.present(), request.stdio.terminal),
         ..Default::default()

@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -39,8 +39,6 @@ pub(crate) struct PodSetup {
     pub(crate) namespace: String,
     /// The pod's id.
     pub(crate) pod: String,
-    /// Bundle of the pod's first container.
-    pub(crate) bundle: PathBuf,
     /// Address on which the shim answers.
     pub(crate) address: String,
     /// Path of the configuration, when one is named.
@@ -100,9 +98,16 @@ impl Pod {
 
     /// Create: makes a container, and with a pod's first one its machine; answers the host pid.
     pub(crate) async fn create(self: &Arc<Self>, request: CreateRequest) -> Result<u32, PodError> {
+        let began = Instant::now();
         let plan = self.plan(&request)?;
         let pod = self.clone();
-        joined("create the container", tokio::spawn(async move { pod.make(request, plan).await })).await
+        let id = request.id.clone();
+        let created =
+            joined("create the container", tokio::spawn(async move { pod.make(request, plan).await })).await;
+        if let (Ok(_), Some(guest)) = (&created, self.lock().guest.clone()) {
+            guest.trace_call(&id, began);
+        }
+        created
     }
 
     fn plan(&self, request: &CreateRequest) -> Result<Plan, PodError> {

@@ -8,24 +8,26 @@ use std::time::{Duration, Instant};
 use coffer_node::layers::Layer;
 use coffer_node::record::PodRecord;
 use coffer_node::trace::{Phase, Recorder};
+use coffer_protocol::StreamHeader;
 use coffer_protocol::agent::{CreateContainerRequest, LayerDisk, Stats};
-use coffer_protocol::{STREAM_PORT, StreamHeader};
 use coffer_vmm::spec::Disk;
 use futures::FutureExt;
-use oci_spec::runtime::Mount;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::agent::Agent;
 use super::error::{PodError, chain};
+use super::forward::Forwarder;
+use super::hooks::Holder;
+use super::seat::{AgentSeat, MachineSeat, open_stream};
 use super::watch::{KILLED_STATUS, UNKNOWN_STATUS};
 use super::{ProcessKey, cost};
-use crate::hypervisor::{Machine, Ready, VmEnd, connect};
+use crate::hypervisor::{Machine, Ready, VmEnd};
+use crate::volume::{Plan, PodVolumes};
 
-/// How long the agent may take to accept a stream.
-const STREAM_LIMIT: Duration = Duration::from_secs(10);
+/// How long a container's exit may wait for what it leaves on the host.
+const READ_BACK_LIMIT: Duration = Duration::from_secs(2);
 
 /// After the agent hung up: how long the machine may take to tell why.
 const REASON_LIMIT: Duration = Duration::from_millis(300);
@@ -43,6 +45,8 @@ pub(super) struct Parts {
     pub(super) agent: Agent,
     pub(super) ready: Ready,
     pub(super) disks: Disks,
+    pub(super) forwarder: Forwarder,
+    pub(super) holder: Option<Holder>,
 }
 
 /// A guest that is up.
@@ -54,7 +58,10 @@ pub(super) struct Guest {
     machine: Arc<dyn Machine>,
     agent: Agent,
     disks: tokio::sync::Mutex<Disks>,
+    volumes: PodVolumes,
     lost: watch::Sender<bool>,
+    _forwarder: Forwarder,
+    holder: tokio::sync::Mutex<Option<Holder>>,
 }
 
 /// Which disks are plugged, and for whom.
@@ -102,6 +109,8 @@ impl Guest {
                 () = tell.closed() => {}
             }
         });
+        let seat = AgentSeat { agent: parts.agent.clone(), run_dir: parts.record.run_dir().to_owned() };
+        let volumes = PodVolumes::new(Arc::new(seat), Arc::new(MachineSeat(parts.machine.clone())));
         Self {
             run_root: parts.run_root,
             layers_dir: parts.layers_dir,
@@ -110,7 +119,10 @@ impl Guest {
             machine: parts.machine,
             agent: parts.agent,
             disks: tokio::sync::Mutex::new(parts.disks),
+            volumes,
             lost,
+            _forwarder: parts.forwarder,
+            holder: tokio::sync::Mutex::new(parts.holder),
         }
     }
 
@@ -185,17 +197,7 @@ impl Guest {
 
     /// Opens a byte stream to the guest.
     pub(super) async fn stream(&self, header: &StreamHeader) -> Result<UnixStream, PodError> {
-        let doing = "open a stream to the guest";
-        let opened = async {
-            let mut stream = connect(self.record.run_dir(), STREAM_PORT)
-                .await
-                .map_err(|err| PodError::host(doing, err))?;
-            greet(&mut stream, header).await.map_err(|err| PodError::host(doing, err))?;
-            Ok(stream)
-        };
-        timeout(STREAM_LIMIT, opened)
-            .await
-            .unwrap_or(Err(PodError::Late { doing: "opening a stream to the guest", limit: STREAM_LIMIT }))
+        open_stream(self.record.run_dir(), header).await
     }
 
     /// Plugs the layers of a container that the machine does not have yet.
@@ -219,8 +221,9 @@ impl Guest {
         Ok(plugged)
     }
 
-    /// Unplugs what only this container used.
+    /// Gives back what only this container used.
     pub(super) async fn release(&self, id: &str) {
+        self.volumes.release(id).await;
         let mut disks = self.disks.lock().await;
         for serial in disks.release(id) {
             if let Err(err) = self.machine.detach_disk(&serial).await {
@@ -229,13 +232,27 @@ impl Guest {
         }
     }
 
-    /// What a container's mounts are in the guest.
-    pub(super) async fn translate_mounts(
-        &self,
-        _id: &str,
-        mounts: Vec<Mount>,
-    ) -> Result<Vec<Mount>, PodError> {
-        Ok(mounts)
+    /// Makes the volumes that a container needs.
+    pub(super) async fn prepare_volumes(&self, id: &str, plan: &Plan) -> Result<(), PodError> {
+        self.volumes
+            .prepare(id, plan)
+            .await
+            .map_err(|err| PodError::host("make the container's volumes", err))
+    }
+
+    /// Brings to the host what a container that has ended leaves there.
+    pub(super) async fn read_back(&self, id: &str) {
+        if timeout(READ_BACK_LIMIT, self.volumes.read_back(id)).await.is_err() {
+            tracing::warn!(container = id, "what the container wrote did not reach the host in time");
+        }
+    }
+
+    /// Ends what runs on the host for the guest, which is gone or about to go.
+    pub(super) async fn abandon(&self) {
+        self.volumes.abandon().await;
+        if let Some(holder) = self.holder.lock().await.as_mut() {
+            holder.end().await;
+        }
     }
 
     /// Makes a container in the guest.
@@ -305,23 +322,6 @@ pub(super) fn last_words(machine: &dyn Machine) -> String {
         words.push_str(&last.join("\n"));
     }
     words
-}
-
-/// Sends a stream's header and reads the answer, not a byte beyond it.
-async fn greet(stream: &mut UnixStream, header: &StreamHeader) -> std::io::Result<()> {
-    const MAX_LINE: usize = 512;
-    stream.write_all(format!("{header}\n").as_bytes()).await?;
-    let mut line = Vec::with_capacity(8);
-    while line.len() < MAX_LINE {
-        match stream.read_u8().await? {
-            b'\n' => {
-                let text = String::from_utf8_lossy(&line);
-                return coffer_protocol::parse_reply(&text).map_err(std::io::Error::other);
-            }
-            byte => line.push(byte),
-        }
-    }
-    Err(std::io::Error::other("the answer has no end"))
 }
 
 #[cfg(test)]

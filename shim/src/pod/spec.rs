@@ -11,6 +11,7 @@ use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxResources, Mount, Spec};
 use super::error::PodError;
 use super::sizing::Limits;
 use crate::group::Group;
+use crate::volume::{Kubelet, Plan};
 
 /// A specification that the guest can run.
 #[derive(Debug, Clone)]
@@ -72,7 +73,7 @@ impl HostSpec {
         let shared = |mount: &&Mount| {
             mount.options().iter().flatten().any(|option| matches!(option.as_str(), "shared" | "rshared"))
         };
-        match self.mounts().iter().find(shared) {
+        match self.spec.mounts().iter().flatten().find(shared) {
             None => Ok(()),
             Some(mount) => Err(refused(&format!(
                 "mount {} has bidirectional propagation, which cannot reach from a virtual machine to the host",
@@ -102,11 +103,6 @@ impl HostSpec {
         self.namespace(LinuxNamespaceType::Network)
     }
 
-    /// Whether the container joins the process namespace of its pod.
-    pub(super) fn joins_pid_namespace(&self) -> bool {
-        self.namespace(LinuxNamespaceType::Pid).is_some()
-    }
-
     /// Hooks that run on the host before the container's process: prestart, then createRuntime.
     pub(super) fn host_hooks(&self) -> Vec<oci_spec::runtime::Hook> {
         let Some(hooks) = self.spec.hooks() else { return Vec::new() };
@@ -130,11 +126,6 @@ impl HostSpec {
         self.linux()?.cgroups_path().as_ref().map(|path| path.display().to_string())
     }
 
-    /// The mounts.
-    pub(super) fn mounts(&self) -> Vec<Mount> {
-        self.spec.mounts().clone().unwrap_or_default()
-    }
-
     /// The limits of a container that is a pod of its own.
     pub(super) fn limits(&self) -> Limits {
         let Some(resources) = self.linux().and_then(|linux| linux.resources().as_ref()) else {
@@ -150,14 +141,20 @@ impl HostSpec {
         }
     }
 
-    /// The specification in the guest's terms, as JSON, with `mounts` in place of the host's.
-    pub(super) fn for_guest(&self, mounts: Vec<Mount>) -> Result<Vec<u8>, PodError> {
+    /// What the mounts and devices become in the guest.
+    pub(super) fn plan_volumes(&self) -> Result<Plan, PodError> {
+        let plan = Plan::of(&self.spec, &Kubelet::default());
+        plan.map_err(|err| PodError::Malformed {
+            what: "a mount or device of the specification".to_owned(),
+            source: Box::new(err),
+        })
+    }
+
+    /// The specification in the guest's terms, as JSON, with the plan's mounts and devices in place of the host's.
+    pub(super) fn for_guest(&self, plan: &Plan) -> Result<Vec<u8>, PodError> {
         let mut spec = self.spec.clone();
-        spec.set_mounts(Some(mounts))
-            .set_hooks(None)
-            .set_annotations(None)
-            .set_hostname(None)
-            .set_domainname(None);
+        plan.write(&mut spec);
+        spec.set_hooks(None).set_annotations(None).set_hostname(None).set_domainname(None);
         if let Some(process) = spec.process_mut() {
             process.set_apparmor_profile(None).set_selinux_label(None);
         }
@@ -246,7 +243,7 @@ mod tests {
     }
 
     fn guest(spec: &HostSpec) -> Value {
-        serde_json::from_slice(&spec.for_guest(Vec::new()).unwrap()).unwrap()
+        serde_json::from_slice(&spec.for_guest(&Plan::default()).unwrap()).unwrap()
     }
 
     #[test]

@@ -39,6 +39,7 @@ async fn end(guest: &Arc<Guest>, power_off: bool) {
         let _ = timeout(POWER_OFF_LIMIT, ended).await;
     }
     guest.kill().await;
+    guest.abandon().await;
     clean(guest.run_root().to_owned(), guest.record().snapshot()).await;
 }
 

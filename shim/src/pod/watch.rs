@@ -33,7 +33,12 @@ impl Pod {
         let pod = self.clone();
         tokio::spawn(async move {
             match guest.agent().wait(&key).await {
-                Ok(ended) => pod.ended(&key, ended),
+                Ok(ended) => {
+                    if key.exec.is_none() {
+                        guest.read_back(&key.container).await;
+                    }
+                    pod.ended(&key, ended);
+                }
                 // The guest's own watch ends every process.
                 Err(PodError::GuestGone { .. }) => guest.report_lost(),
                 Err(err) => {

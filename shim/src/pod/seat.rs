@@ -1,0 +1,104 @@
+//! What the volumes see of a guest: its agent, its streams and its machine.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use coffer_protocol::agent::{ReadVolumeFileRequest, SyncVolumeRequest, Volume};
+use coffer_protocol::{STREAM_PORT, StreamHeader, StreamHeaderError};
+use coffer_vmm::spec::Disk;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use super::agent::Agent;
+use super::error::PodError;
+use crate::hypervisor::{self, connect};
+use crate::volume::{self, Answer};
+
+/// How long the agent may take to accept a stream.
+const STREAM_LIMIT: Duration = Duration::from_secs(10);
+
+/// The longest answer to a stream's header.
+const MAX_LINE: usize = 512;
+
+/// Opens a byte stream to the guest whose machine has this run directory.
+pub(super) async fn open_stream(
+    run_dir: &std::path::Path,
+    header: &StreamHeader,
+) -> Result<UnixStream, PodError> {
+    let doing = "open a stream to the guest";
+    let opened = async {
+        let mut stream = connect(run_dir, STREAM_PORT).await.map_err(|err| PodError::host(doing, err))?;
+        greet(&mut stream, header).await.map_err(|err| PodError::host(doing, err))?;
+        Ok(stream)
+    };
+    let late = PodError::Late { doing: "opening a stream to the guest", limit: STREAM_LIMIT };
+    timeout(STREAM_LIMIT, opened).await.unwrap_or(Err(late))
+}
+
+/// Sends a stream's header and reads the answer, not a byte beyond it.
+async fn greet(stream: &mut UnixStream, header: &StreamHeader) -> std::io::Result<()> {
+    stream.write_all(format!("{header}\n").as_bytes()).await?;
+    let mut line = Vec::with_capacity(8);
+    loop {
+        match stream.read_u8().await? {
+            b'\n' => {
+                let text = String::from_utf8_lossy(&line);
+                return coffer_protocol::parse_reply(&text).map_err(std::io::Error::other);
+            }
+            _ if line.len() == MAX_LINE => {
+                return Err(std::io::Error::other(StreamHeaderError::TooLong { length: MAX_LINE }));
+            }
+            byte => line.push(byte),
+        }
+    }
+}
+
+/// The agent, as volumes call it.
+pub(super) struct AgentSeat {
+    pub(super) agent: Agent,
+    pub(super) run_dir: PathBuf,
+}
+
+#[async_trait]
+impl volume::Guest for AgentSeat {
+    async fn add_volume(&self, volume: Volume) -> Answer<()> {
+        Ok(self.agent.add_volume(&volume).await?)
+    }
+
+    async fn remove_volume(&self, id: &str) -> Answer<()> {
+        Ok(self.agent.remove_volume(id).await?)
+    }
+
+    async fn sync_volume(&self, part: SyncVolumeRequest) -> Answer<()> {
+        Ok(self.agent.sync_volume(&part).await?)
+    }
+
+    async fn read_volume_file(&self, request: ReadVolumeFileRequest) -> Answer<Vec<u8>> {
+        Ok(self.agent.read_volume_file(&request).await?)
+    }
+
+    async fn open_share(&self, id: &str) -> Answer<OwnedFd> {
+        let header = StreamHeader::Share { volume: id.to_owned() };
+        let stream = open_stream(&self.run_dir, &header).await?.into_std()?;
+        stream.set_nonblocking(false)?;
+        Ok(stream.into())
+    }
+}
+
+/// The machine, as volumes call it.
+pub(super) struct MachineSeat(pub(super) Arc<dyn hypervisor::Machine>);
+
+#[async_trait]
+impl volume::Machine for MachineSeat {
+    async fn attach_disk(&self, serial: &str, file: OwnedFd, read_only: bool) -> Answer<()> {
+        Ok(self.0.attach_disk(Disk { serial: serial.to_owned(), file, read_only }).await?)
+    }
+
+    async fn detach_disk(&self, serial: &str) -> Answer<()> {
+        Ok(self.0.detach_disk(serial).await?)
+    }
+}
