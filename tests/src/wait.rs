@@ -25,3 +25,8 @@ pub fn until<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Result<Op
 pub fn until_true(what: &str, limit: Duration, mut look: impl FnMut() -> bool) -> Result<()> {
     until(what, limit, || Ok(look().then_some(())))
 }
+
+/// Lets `time` go by: only for striking at a moment that was drawn by chance, never for hoping that something is done.
+pub fn let_pass(time: Duration) {
+    thread::sleep(time);
+}

@@ -63,6 +63,12 @@ impl Cri {
         self.runtime::<_, Empty>("RemovePodSandbox", &SandboxId { pod_sandbox_id: id.into() }).map(drop)
     }
 
+    /// The ids of all pods.
+    pub fn sandboxes(&self) -> Result<Vec<String>> {
+        let answer: ListSandboxesResponse = self.runtime("ListPodSandbox", &ListSandboxesRequest {})?;
+        Ok(answer.items.into_iter().map(|item| item.id).collect())
+    }
+
     /// How a pod is.
     pub fn sandbox_status(&self, id: &str) -> Result<SandboxStatus> {
         let request = SandboxStatusRequest { pod_sandbox_id: id.into(), verbose: false };

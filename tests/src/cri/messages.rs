@@ -562,6 +562,26 @@ pub struct Condition {
     pub message: String,
 }
 
+/// Asks for all pods.
+#[derive(Clone, PartialEq, Message)]
+pub struct ListSandboxesRequest {}
+
+/// All pods.
+#[derive(Clone, PartialEq, Message)]
+pub struct ListSandboxesResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub items: Vec<SandboxItem>,
+}
+
+/// One pod of all; `state` is 0 ready, 1 not ready.
+#[derive(Clone, PartialEq, Message)]
+pub struct SandboxItem {
+    #[prost(string, tag = "1")]
+    pub id: String,
+    #[prost(int32, tag = "3")]
+    pub state: i32,
+}
+
 /// Nothing.
 #[derive(Clone, PartialEq, Message)]
 pub struct Empty {}

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -95,7 +95,7 @@ impl Node {
         let before = Inventory::default();
         let mut node = Self { layout, version, runtime, programs, coffer, daemon: None, before, _turn: turn };
         node.install_binaries()?;
-        node.write_coffer_config("")?;
+        node.write_coffer_config(&[])?;
         node.start_containerd()?;
         node.import_images()?;
         node.before = Inventory::take(&node.layout);
@@ -200,17 +200,29 @@ impl Node {
         Ok(())
     }
 
-    /// Writes Coffer's configuration with `more` at its end.
-    pub fn write_coffer_config(&self, more: &str) -> Result<()> {
+    /// Writes Coffer's configuration with `changes`: keys with their table (`paths.qemu`) and values as TOML has them.
+    pub fn write_coffer_config(&self, changes: &[(&str, &str)]) -> Result<()> {
         let Some(coffer) = &self.coffer else { return Ok(()) };
-        let text = format!(
-            "log_level = \"debug\"\n[paths]\nvmm = {:?}\nguest_dir = {:?}\nlayers_dir = {:?}\nrun_dir = {:?}\n{more}\n",
-            self.binaries().join("coffer-vmm"),
-            coffer.guest,
-            self.layout.layers(),
-            self.layout.pods(),
-        );
-        fs::write(self.layout.coffer_config(), text).context("cannot write coffer's configuration")
+        let text = |path: &Path| toml::Value::from(path.display().to_string());
+        let mut paths = toml::Table::new();
+        paths.insert("vmm".into(), text(&self.binaries().join("coffer-vmm")));
+        paths.insert("guest_dir".into(), text(&coffer.guest));
+        paths.insert("layers_dir".into(), text(&self.layout.layers()));
+        paths.insert("run_dir".into(), text(&self.layout.pods()));
+        let mut table = toml::Table::new();
+        table.insert("log_level".into(), "debug".into());
+        table.insert("paths".into(), paths.into());
+        for (key, value) in changes {
+            let parsed: toml::Table = format!("{key} = {value}").parse()?;
+            merge(&mut table, parsed);
+        }
+        fs::write(self.layout.coffer_config(), table.to_string())
+            .context("cannot write coffer's configuration")
+    }
+
+    /// The guest image that this node's pods boot.
+    pub fn guest(&self) -> Result<&Path> {
+        Ok(&self.coffer.as_ref().context("a node without coffer has no guest image")?.guest)
     }
 
     /// What is on the node now and was not there before the test.
@@ -269,5 +281,16 @@ impl Node {
             return Ok(());
         }
         bail!("after containerd had stopped there was still:\n{left}")
+    }
+}
+
+fn merge(into: &mut toml::Table, from: toml::Table) {
+    for (key, value) in from {
+        match (into.get_mut(&key), value) {
+            (Some(toml::Value::Table(old)), toml::Value::Table(new)) => merge(old, new),
+            (_, value) => {
+                into.insert(key, value);
+            }
+        }
     }
 }
