@@ -18,6 +18,6 @@ pub(crate) mod reset;
 mod root;
 mod start;
 
-pub(crate) use mounts::CGROUP_ROOT;
 pub(crate) use error::BootError;
+pub(crate) use mounts::CGROUP_ROOT;
 pub(crate) use start::start;

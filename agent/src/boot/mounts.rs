@@ -75,11 +75,16 @@ fn mount_one(entry: &Entry) -> io::Result<()> {
     Ok(mount(Some(entry.fs_type), entry.target, Some(entry.fs_type), flags, Some(entry.options))?)
 }
 
-/// One write for each controller: the kernel refuses a write as a whole when one of its controllers is refused.
+/// All at once; where the kernel refuses one of them it refuses the whole write, so then each by itself.
 fn delegate_controllers(root: &Path) {
     let available = fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
-    for controller in available.split_ascii_whitespace() {
-        if let Err(error) = fs::write(root.join("cgroup.subtree_control"), format!("+{controller}")) {
+    let wanted: Vec<String> = available.split_ascii_whitespace().map(|name| format!("+{name}")).collect();
+    let control = root.join("cgroup.subtree_control");
+    if fs::write(&control, wanted.join(" ")).is_ok() {
+        return;
+    }
+    for controller in wanted {
+        if let Err(error) = fs::write(&control, &controller) {
             tracing::warn!(controller, %error, "controller not available to containers");
         }
     }

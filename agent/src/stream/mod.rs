@@ -13,5 +13,5 @@ mod copy;
 mod registry;
 mod serve;
 
-pub(crate) use registry::{Registry, Stdio};
-pub(crate) use serve::{TakeShare, Targets, listen, serve};
+pub(crate) use registry::Registry;
+pub(crate) use serve::{Targets, listen, serve};

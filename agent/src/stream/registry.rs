@@ -13,23 +13,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use coffer_protocol::StreamKind;
 use tokio::sync::watch;
 
+use crate::container::Stdio;
 use crate::descriptor::Descriptor;
-
-/// The agent's ends of a process's streams.
-#[derive(Debug)]
-pub(crate) enum Stdio {
-    /// One pipe each, as far as there are any.
-    Pipes {
-        /// Write end.
-        stdin: Option<OwnedFd>,
-        /// Read end.
-        stdout: Option<OwnedFd>,
-        /// Read end.
-        stderr: Option<OwnedFd>,
-    },
-    /// The controlling side of a terminal, for both directions.
-    Terminal(OwnedFd),
-}
 
 /// Why a stream cannot be attached.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -144,6 +129,11 @@ impl Registry {
     /// Closes what a process still has open, and ends its copies.
     pub(crate) fn forget(&self, container: &str, exec: &str) {
         self.lock().remove(&(container.to_owned(), exec.to_owned()));
+    }
+
+    /// Forgets all processes of a container.
+    pub(crate) fn forget_all(&self, container: &str) {
+        self.lock().retain(|(of, _), _| of != container);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<(String, String), Process>> {

@@ -211,8 +211,8 @@ mod tests {
 
     use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 
-    use super::super::registry::Stdio;
     use super::*;
+    use crate::container::Stdio;
 
     struct Guest {
         directory: tempfile::TempDir,

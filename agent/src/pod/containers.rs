@@ -1,0 +1,295 @@
+//! Containers and their processes by id.
+
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use super::{Occupant, Pod, PodError, Seat};
+use crate::container::{
+    Container, ContainerError, ContainerSpec, CreateParams, Exit, Process, ProcessSpec, ProcessState,
+    ResourceUpdate, StdioRequest, WindowSize,
+};
+use crate::image::{LayerSource, Rootfs};
+
+/// The longest container id.
+const MAX_ID: usize = 128;
+
+/// A container to be made.
+#[derive(Debug)]
+pub(crate) struct NewContainer {
+    pub(crate) id: String,
+    /// OCI config.json.
+    pub(crate) spec: Vec<u8>,
+    /// Lowest first.
+    pub(crate) layers: Vec<LayerSource>,
+    pub(crate) stdio: StdioRequest,
+}
+
+/// A further process to be made.
+#[derive(Debug)]
+pub(crate) struct NewProcess {
+    pub(crate) id: ProcessId,
+    /// OCI `process` object.
+    pub(crate) process: Vec<u8>,
+    pub(crate) stdio: StdioRequest,
+}
+
+/// Names a process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ProcessId {
+    pub(crate) container: String,
+    /// Empty: the init process.
+    pub(crate) exec: String,
+}
+
+/// How a process is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Status {
+    pub(crate) state: ProcessState,
+    pub(crate) pid: u32,
+    pub(crate) exit: Option<Exit>,
+}
+
+impl Pod {
+    /// Makes a container, whose init process then waits to be started.
+    pub(crate) async fn create(&self, new: NewContainer) -> Result<Status, PodError> {
+        let pid_namespace = self.ready()?;
+        let id = new.id.clone();
+        self.take_seat(&id)?;
+        let made = self.make(new, pid_namespace).await;
+        let mut containers = self.containers();
+        match made {
+            Ok(occupant) => {
+                let status = status(&occupant.container.init());
+                containers.insert(id, Seat::Filled(Arc::new(occupant)));
+                Ok(status)
+            }
+            Err(error) => {
+                containers.remove(&id);
+                self.shared.streams.forget(&id, "");
+                Err(error)
+            }
+        }
+    }
+
+    async fn make(
+        &self,
+        new: NewContainer,
+        pid_namespace: Option<crate::container::SharedPidNamespace>,
+    ) -> Result<Occupant, PodError> {
+        let id = new.id.clone();
+        let failed = |source: ContainerError| PodError::Container { id: id.clone(), source };
+        let mut spec = ContainerSpec::parse(&new.spec).map_err(|error| failed(error.into()))?;
+        self.resolve_mounts(&mut spec).await?;
+        let mounted = self.shared.images.mount(&id, &new.layers).await;
+        let rootfs = mounted.map_err(|source| PodError::Image { id: id.clone(), source })?;
+        let params = CreateParams {
+            id: id.clone(),
+            spec,
+            rootfs: rootfs.path().to_owned(),
+            pid_namespace,
+            stdio: new.stdio,
+        };
+        let container = self.shared.runtime.create(params).await.map_err(failed)?;
+        if let Err(error) = self.announce(&id, "", &container.init()) {
+            self.discard(&id, &container).await;
+            return Err(error);
+        }
+        Ok(Occupant { container, rootfs: std::sync::Mutex::new(Some(rootfs)) })
+    }
+
+    /// Adds a process to a container; it waits to be started.
+    pub(crate) async fn exec(&self, new: NewProcess) -> Result<(), PodError> {
+        let ProcessId { container: id, exec } = new.id;
+        check_id("exec_id", &exec)?;
+        let occupant = self.occupant(&id)?;
+        let failed = |source: ContainerError| PodError::Container { id: id.clone(), source };
+        let spec = ProcessSpec::parse(&new.process).map_err(|error| failed(error.into()))?;
+        let process = occupant.container.exec(&exec, spec, new.stdio).await.map_err(failed)?;
+        self.announce(&id, &exec, &process)
+    }
+
+    /// Makes a process's streams known.
+    fn announce(&self, id: &str, exec: &str, process: &Process) -> Result<(), PodError> {
+        let Some(stdio) = process.take_stdio() else { return Ok(()) };
+        let announced = self.shared.streams.announce(id, exec, stdio);
+        announced.map_err(|source| PodError::Container {
+            id: id.to_owned(),
+            source: ContainerError::Agent { action: "watch the streams of a process", source },
+        })
+    }
+
+    /// Finds a process.
+    pub(crate) fn process(&self, id: &ProcessId) -> Result<Process, PodError> {
+        let occupant = self.occupant(&id.container)?;
+        let found = occupant.container.process(&id.exec);
+        found.ok_or_else(|| PodError::NoProcess { id: id.container.clone(), exec: id.exec.clone() })
+    }
+
+    /// Finds a container.
+    pub(crate) fn container(&self, id: &str) -> Result<Container, PodError> {
+        Ok(self.occupant(id)?.container.clone())
+    }
+
+    /// How a process is.
+    pub(crate) fn state(&self, id: &ProcessId) -> Result<Status, PodError> {
+        Ok(status(&self.process(id)?))
+    }
+
+    /// Lets a process execve.
+    pub(crate) async fn start(&self, id: &ProcessId) -> Result<Status, PodError> {
+        let process = self.process(id)?;
+        process.start().await.map_err(|source| self.failed(id, source))?;
+        Ok(status(&process))
+    }
+
+    /// Returns when a process has exited.
+    pub(crate) async fn wait(&self, id: &ProcessId) -> Result<Status, PodError> {
+        let process = self.process(id)?;
+        process.wait().await;
+        Ok(status(&process))
+    }
+
+    /// Sends a signal to a process, or to every process of its container.
+    pub(crate) fn signal(&self, id: &ProcessId, signal: i32, all: bool) -> Result<(), PodError> {
+        let sent = if all {
+            self.container(&id.container)?.signal_all(signal)
+        } else {
+            self.process(id)?.signal(signal)
+        };
+        sent.map_err(|source| self.failed(id, source))
+    }
+
+    /// Sets the size of a process's terminal.
+    pub(crate) fn resize(&self, id: &ProcessId, size: WindowSize) -> Result<(), PodError> {
+        self.process(id)?.resize(size).map_err(|source| self.failed(id, source))
+    }
+
+    /// Closes a process's stdin, after what is on its stream.
+    pub(crate) fn close_stdin(&self, id: &ProcessId) -> Result<(), PodError> {
+        self.process(id)?;
+        self.shared.streams.close_stdin(&id.container, &id.exec);
+        Ok(())
+    }
+
+    /// Freezes or thaws a container.
+    pub(crate) async fn freeze(&self, id: &str, frozen: bool) -> Result<(), PodError> {
+        let container = self.container(id)?;
+        let done = if frozen { container.pause().await } else { container.resume().await };
+        done.map_err(|source| PodError::Container { id: id.to_owned(), source })
+    }
+
+    /// Changes a container's limits, given as OCI `linux.resources`.
+    pub(crate) async fn update(&self, id: &str, resources: &[u8]) -> Result<(), PodError> {
+        let failed = |source: ContainerError| PodError::Container { id: id.to_owned(), source };
+        let container = self.container(id)?;
+        let update = ResourceUpdate::parse(resources).map_err(|error| failed(error.into()))?;
+        container.update(&update).await.map_err(failed)
+    }
+
+    /// The processes of a container, by their numbers in the guest.
+    pub(crate) fn pids(&self, id: &str) -> Result<Vec<u32>, PodError> {
+        self.container(id)?.pids().map_err(|source| PodError::Container { id: id.to_owned(), source })
+    }
+
+    /// A container's control group counters, also after its exit.
+    pub(crate) fn stats(&self, id: &str) -> Result<coffer_protocol::agent::Stats, PodError> {
+        self.container(id)?.stats().map_err(|source| PodError::Container { id: id.to_owned(), source })
+    }
+
+    /// Forgets an exited process; the container goes with its init process.
+    pub(crate) async fn delete(&self, id: &ProcessId) -> Result<Status, PodError> {
+        let occupant = self.occupant(&id.container)?;
+        let process = self.process(id)?;
+        match process.state() {
+            ProcessState::Stopped => {}
+            // It has never run, so nothing is lost with it.
+            ProcessState::Created => {
+                // It may have exited in between, which is what is wanted.
+                let _ = process.signal(libc::SIGKILL);
+                process.wait().await;
+            }
+            ProcessState::Running | ProcessState::Paused => {
+                return Err(PodError::StillRunning { id: id.container.clone(), exec: id.exec.clone() });
+            }
+        }
+        if id.exec.is_empty() {
+            self.delete_container(&id.container, &occupant).await?;
+        } else {
+            occupant.container.forget(&id.exec).map_err(|source| self.failed(id, source))?;
+            self.shared.streams.forget(&id.container, &id.exec);
+        }
+        Ok(status(&process))
+    }
+
+    async fn delete_container(&self, id: &str, occupant: &Arc<Occupant>) -> Result<(), PodError> {
+        let deleted = occupant.container.delete().await;
+        deleted.map_err(|source| PodError::Container { id: id.to_owned(), source })?;
+        self.shared.streams.forget_all(id);
+        let rootfs: Option<Rootfs> = occupant.rootfs.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(rootfs);
+        let mut containers = self.containers();
+        // Another call may have deleted it, and a third one made a new container of that name.
+        let same = matches!(containers.get(id), Some(Seat::Filled(seated)) if Arc::ptr_eq(seated, occupant));
+        if same {
+            containers.remove(id);
+        }
+        Ok(())
+    }
+
+    async fn discard(&self, id: &str, container: &Container) {
+        if let Err(error) = container.destroy().await {
+            tracing::error!(container = id, %error, "a container that was not wanted stays");
+        }
+    }
+
+    /// All containers.
+    pub(super) fn all(&self) -> Vec<Container> {
+        let filled = |seat: &Seat| match seat {
+            Seat::Filled(occupant) => Some(occupant.container.clone()),
+            Seat::Taken => None,
+        };
+        self.containers().values().filter_map(filled).collect()
+    }
+
+    fn take_seat(&self, id: &str) -> Result<(), PodError> {
+        check_id("container_id", id)?;
+        let mut containers = self.containers();
+        if containers.contains_key(id) {
+            return Err(PodError::ContainerExists { id: id.to_owned() });
+        }
+        containers.insert(id.to_owned(), Seat::Taken);
+        Ok(())
+    }
+
+    fn occupant(&self, id: &str) -> Result<Arc<Occupant>, PodError> {
+        match self.containers().get(id) {
+            Some(Seat::Filled(occupant)) => Ok(occupant.clone()),
+            Some(Seat::Taken) | None => Err(PodError::NoContainer { id: id.to_owned() }),
+        }
+    }
+
+    fn containers(&self) -> MutexGuard<'_, std::collections::HashMap<String, Seat>> {
+        self.shared.containers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failed(&self, id: &ProcessId, source: ContainerError) -> PodError {
+        PodError::Container { id: id.container.clone(), source }
+    }
+}
+
+fn status(process: &Process) -> Status {
+    Status { state: process.state(), pid: process.pid(), exit: process.exit() }
+}
+
+/// The id names directories.
+fn check_id(field: &'static str, id: &str) -> Result<(), PodError> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    if (1..=MAX_ID).contains(&id.len()) && !id.starts_with('.') && id.bytes().all(plain) {
+        return Ok(());
+    }
+    let value = id.chars().take(MAX_ID).collect();
+    Err(PodError::Field {
+        field,
+        value,
+        expected: "1 to 128 letters, digits, '.', '_' and '-', no '.' in front",
+    })
+}

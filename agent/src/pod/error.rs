@@ -1,0 +1,97 @@
+//! Why a call about the pod was refused.
+
+use crate::container::{self, ContainerError};
+use crate::image::ImageError;
+use crate::sandbox::SandboxError;
+use crate::volume::{self, VolumeError};
+
+/// Why a call about the pod was refused.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PodError {
+    /// A field of the request makes no sense.
+    #[error("{field} is {value:?}, expected {expected}")]
+    Field { field: &'static str, value: String, expected: &'static str },
+    /// The sandbox comes first.
+    #[error("the sandbox is not ready: call CreateSandbox first, and only once")]
+    NoSandbox,
+    /// There is one sandbox in a guest.
+    #[error("the sandbox exists already")]
+    SandboxExists,
+    /// The sandbox could not be prepared.
+    #[error("preparing the sandbox")]
+    Sandbox { source: SandboxError },
+    /// No such container.
+    #[error("container {id} is not known")]
+    NoContainer { id: String },
+    /// No such process.
+    #[error("process {exec} of container {id} is not known")]
+    NoProcess { id: String, exec: String },
+    /// The id is taken.
+    #[error("container {id} exists already")]
+    ContainerExists { id: String },
+    /// A process that runs cannot be deleted.
+    #[error("process {exec} of container {id} has not exited; kill it and wait for it first")]
+    StillRunning { id: String, exec: String },
+    /// The root file system.
+    #[error("root file system of container {id}")]
+    Image { id: String, source: ImageError },
+    /// A volume.
+    #[error("volume")]
+    Volume { source: VolumeError },
+    /// The container runtime's own reasons.
+    #[error("container {id}")]
+    Container { id: String, source: ContainerError },
+    /// A call was cut off, because its task ended without a result.
+    #[error("{what} was cut off")]
+    CutOff { what: &'static str },
+}
+
+/// What the caller can do about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Class {
+    InvalidArgument,
+    NotFound,
+    AlreadyExists,
+    FailedPrecondition,
+    DeadlineExceeded,
+    Internal,
+}
+
+impl PodError {
+    /// The class of this error.
+    pub(crate) fn class(&self) -> Class {
+        match self {
+            PodError::Field { .. } => Class::InvalidArgument,
+            PodError::NoSandbox | PodError::StillRunning { .. } => Class::FailedPrecondition,
+            PodError::SandboxExists | PodError::ContainerExists { .. } => Class::AlreadyExists,
+            PodError::NoContainer { .. } | PodError::NoProcess { .. } => Class::NotFound,
+            PodError::Image { source: ImageError::NoLayer | ImageError::TooManyLayers { .. }, .. } => {
+                Class::InvalidArgument
+            }
+            PodError::Sandbox { .. } | PodError::Image { .. } | PodError::CutOff { .. } => Class::Internal,
+            PodError::Volume { source } => of_volume(source.kind()),
+            PodError::Container { source, .. } => of_container(source.kind()),
+        }
+    }
+}
+
+fn of_volume(kind: volume::ErrorKind) -> Class {
+    match kind {
+        volume::ErrorKind::InvalidArgument => Class::InvalidArgument,
+        volume::ErrorKind::NotFound => Class::NotFound,
+        volume::ErrorKind::AlreadyExists => Class::AlreadyExists,
+        volume::ErrorKind::FailedPrecondition => Class::FailedPrecondition,
+        volume::ErrorKind::DeadlineExceeded => Class::DeadlineExceeded,
+        volume::ErrorKind::Internal => Class::Internal,
+    }
+}
+
+fn of_container(kind: container::ErrorKind) -> Class {
+    match kind {
+        container::ErrorKind::InvalidArgument => Class::InvalidArgument,
+        container::ErrorKind::NotFound => Class::NotFound,
+        container::ErrorKind::AlreadyExists => Class::AlreadyExists,
+        container::ErrorKind::FailedPrecondition => Class::FailedPrecondition,
+        container::ErrorKind::Internal => Class::Internal,
+    }
+}

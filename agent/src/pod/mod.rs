@@ -1,0 +1,68 @@
+//! The pod: its sandbox and its containers by id, each made of an image, volumes, streams and processes.
+//!
+//! ```text
+//! Pod::prepare ── sandbox                       Absent → Preparing → Ready | Failed
+//! Pod::create  ── seat, volumes, image, container::Runtime, streams     any failure gives all of it back
+//! Pod::exec, process, delete                    found by id; what they do is the container's own business
+//! ```
+//!
+//! No lock is held while anything is awaited, so no container waits for another. Nothing here knows the wire.
+
+mod containers;
+mod end;
+mod error;
+mod events;
+mod mounts;
+mod sandbox;
+mod usage;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+pub(crate) use containers::{NewContainer, NewProcess, ProcessId, Status};
+pub(crate) use error::{Class, PodError};
+pub(crate) use events::{Event, Events};
+pub(crate) use usage::{Usage, usage};
+
+use crate::container::{Container, Runtime, SharedPidNamespace};
+use crate::image::{Images, Rootfs};
+use crate::stream::Registry;
+use crate::volume::Volumes;
+
+/// The pod of this guest; clones share it.
+#[derive(Clone)]
+pub(crate) struct Pod {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    runtime: Runtime,
+    images: Images,
+    volumes: Volumes,
+    streams: Registry,
+    events: Events,
+    stage: Mutex<Stage>,
+    containers: Mutex<HashMap<String, Seat>>,
+}
+
+/// How far the sandbox is.
+enum Stage {
+    Absent,
+    Preparing,
+    Ready { pid_namespace: Option<SharedPidNamespace> },
+    Failed,
+}
+
+/// A container's place in the table.
+enum Seat {
+    /// It is being made.
+    Taken,
+    /// It is there.
+    Filled(Arc<Occupant>),
+}
+
+struct Occupant {
+    container: Container,
+    /// Taken by the one that unmounts it.
+    rootfs: Mutex<Option<Rootfs>>,
+}

@@ -1,0 +1,19 @@
+//! Turns a specification's mounts of pod-level volumes into places in the guest.
+
+use super::{Pod, PodError};
+use crate::container::{ContainerSpec, MountSource};
+
+impl Pod {
+    /// Replaces each `coffer-volume:<id>[/<path>]` by where that is.
+    pub(super) async fn resolve_mounts(&self, spec: &mut ContainerSpec) -> Result<(), PodError> {
+        for mount in &mut spec.mounts {
+            let MountSource::Path(source) = &mount.source else { continue };
+            let Some(source) = source.to_str() else { continue };
+            let resolved = self.shared.volumes.resolve(source).await;
+            if let Some(location) = resolved.map_err(|source| PodError::Volume { source })? {
+                mount.source = MountSource::Inside { root: location.root, path: location.path };
+            }
+        }
+        Ok(())
+    }
+}

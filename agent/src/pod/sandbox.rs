@@ -1,0 +1,96 @@
+//! The pod's one sandbox.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{Events, Pod, PodError, Shared, Stage};
+use crate::container::{Runtime, SharedPidNamespace};
+use crate::image::Images;
+use crate::network;
+use crate::sandbox::{self, SandboxError, Settings};
+use crate::stream::Registry;
+use crate::volume::Volumes;
+
+impl Pod {
+    /// A pod without sandbox or containers.
+    pub(crate) fn new(runtime: Runtime) -> Self {
+        let shared = Shared {
+            runtime,
+            images: Images::new(Path::new(sandbox::RUN), Path::new(sandbox::SCRATCH)),
+            volumes: Volumes::new(PathBuf::from(sandbox::VOLUMES), Path::new(sandbox::SCRATCH).join("v")),
+            streams: Registry::default(),
+            events: Events::new(),
+            stage: Mutex::new(Stage::Absent),
+            containers: Mutex::default(),
+        };
+        Pod { shared: Arc::new(shared) }
+    }
+
+    /// The pod's volumes.
+    pub(crate) fn volumes(&self) -> &Volumes {
+        &self.shared.volumes
+    }
+
+    /// The streams of the pod's processes.
+    pub(crate) fn streams(&self) -> &Registry {
+        &self.shared.streams
+    }
+
+    /// The pod's event log.
+    pub(crate) fn events(&self) -> &Events {
+        &self.shared.events
+    }
+
+    /// Prepares the sandbox, once.
+    pub(crate) async fn prepare(&self, settings: &Settings, share_pids: bool) -> Result<(), PodError> {
+        {
+            let mut stage = self.stage();
+            if !matches!(*stage, Stage::Absent) {
+                return Err(PodError::SandboxExists);
+            }
+            *stage = Stage::Preparing;
+        }
+        let prepared = self.prepare_now(settings, share_pids).await;
+        let (stage, answer) = match prepared {
+            Ok(pid_namespace) => (Stage::Ready { pid_namespace }, Ok(())),
+            Err(error) => (Stage::Failed, Err(error)),
+        };
+        *self.stage() = stage;
+        answer
+    }
+
+    async fn prepare_now(
+        &self,
+        settings: &Settings,
+        share_pids: bool,
+    ) -> Result<Option<SharedPidNamespace>, PodError> {
+        sandbox::prepare(settings).await.map_err(|source| PodError::Sandbox { source })?;
+        let registered = self.shared.volumes.register_shm(PathBuf::from(sandbox::SHM));
+        registered.map_err(|source| PodError::Volume { source })?;
+        if !share_pids {
+            return Ok(None);
+        }
+        let namespace = self.shared.runtime.shared_pid_namespace().await;
+        namespace
+            .map(Some)
+            .map_err(|source| PodError::Container { id: "of the pod's process ids".to_owned(), source })
+    }
+
+    /// Replaces the pod's network.
+    pub(crate) fn configure_network(&self, plan: &network::Plan) -> Result<(), PodError> {
+        let refused = |source| PodError::Sandbox { source: SandboxError::Network { source } };
+        network::apply(plan).map_err(refused)
+    }
+
+    /// The process id namespace of the pod, if it has one; refuses while there is no sandbox.
+    pub(super) fn ready(&self) -> Result<Option<SharedPidNamespace>, PodError> {
+        match &*self.stage() {
+            Stage::Ready { pid_namespace } => Ok(pid_namespace.clone()),
+            Stage::Absent | Stage::Preparing | Stage::Failed => Err(PodError::NoSandbox),
+        }
+    }
+
+    fn stage(&self) -> MutexGuard<'_, Stage> {
+        self.shared.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

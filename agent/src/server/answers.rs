@@ -1,0 +1,62 @@
+//! From the agent's own types to the wire's messages and status codes.
+
+use std::time::UNIX_EPOCH;
+
+use coffer_protocol::agent::{self, AgentStatsResponse, Oom, ProcessStatus, event, process_status};
+use ttrpc::{Code, get_status};
+
+use crate::chain::Chain;
+use crate::container::ProcessState;
+use crate::pod::{Class, Event, PodError, Status, Usage};
+
+impl From<PodError> for ttrpc::Error {
+    fn from(error: PodError) -> Self {
+        let code = match error.class() {
+            Class::InvalidArgument => Code::INVALID_ARGUMENT,
+            Class::NotFound => Code::NOT_FOUND,
+            Class::AlreadyExists => Code::ALREADY_EXISTS,
+            Class::FailedPrecondition => Code::FAILED_PRECONDITION,
+            Class::DeadlineExceeded => Code::DEADLINE_EXCEEDED,
+            Class::Internal => Code::INTERNAL,
+        };
+        ttrpc::Error::RpcStatus(get_status(code, Chain(&error).to_string()))
+    }
+}
+
+/// How a process is.
+pub(super) fn status(status: Status) -> ProcessStatus {
+    let state = match status.state {
+        ProcessState::Created => process_status::State::CREATED,
+        ProcessState::Running => process_status::State::RUNNING,
+        ProcessState::Paused => process_status::State::PAUSED,
+        ProcessState::Stopped => process_status::State::STOPPED,
+    };
+    let exit = status.exit;
+    let at = exit.and_then(|exit| exit.at.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+    ProcessStatus {
+        state: state.into(),
+        pid: status.pid,
+        exit_status: exit.map_or(0, |exit| exit.status),
+        exited_unix_nanos: u64::try_from(at.as_nanos()).unwrap_or(u64::MAX),
+        oom_killed: exit.is_some_and(|exit| exit.oom_killed),
+        ..Default::default()
+    }
+}
+
+/// One event.
+pub(super) fn event(event: Event) -> agent::Event {
+    let oom = Oom { container_id: event.oom, ..Default::default() };
+    agent::Event { sequence: event.sequence, kind: Some(event::Kind::Oom(oom)), ..Default::default() }
+}
+
+/// The agent's own counts.
+pub(super) fn usage(usage: Usage) -> AgentStatsResponse {
+    AgentStatsResponse {
+        open_files: usage.open_files,
+        threads: usage.threads,
+        processes: usage.processes,
+        resident_bytes: usage.resident_bytes,
+        mounts: usage.mounts,
+        ..Default::default()
+    }
+}
