@@ -109,11 +109,11 @@ fn create_in(
 ) -> Result<PodCgroup, CgroupError> {
     let relative = expand(cgroups_path)?;
     let mut made = PodCgroup::default();
+    let resources = hierarchies.iter().map(|each| Resource::Cgroup { path: each.root.join(&relative) });
+    record.add_all(resources.collect()).map_err(CgroupError::Record)?;
     for hierarchy in hierarchies {
         let path = hierarchy.root.join(&relative);
-        record.add(Resource::Cgroup { path: path.clone() }).map_err(CgroupError::Record)?;
-        let made_it = make(hierarchy, &relative, &mut made.warnings);
-        match made_it {
+        match make(hierarchy, &relative, &mut made.warnings) {
             Ok(()) => {
                 made.warnings.extend(set_limits(hierarchy, &path, limits));
                 made.procs.push(path.join("cgroup.procs"));

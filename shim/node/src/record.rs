@@ -336,9 +336,16 @@ impl PodRecord {
 
     /// Writes a resource down; make the resource only after this returned `Ok`.
     pub fn add(&self, resource: Resource) -> Result<(), RecordError> {
+        self.add_all(vec![resource])
+    }
+
+    /// Writes several resources down at once.
+    pub fn add_all(&self, resources: Vec<Resource>) -> Result<(), RecordError> {
         self.update(|record| {
-            if !record.resources.contains(&resource) {
-                record.resources.push(resource);
+            for resource in resources {
+                if !record.resources.contains(&resource) {
+                    record.resources.push(resource);
+                }
             }
         })
     }

@@ -242,6 +242,18 @@ fn pods_are_listed_with_how_they_stand() {
 }
 
 #[test]
+fn a_directory_whose_record_is_about_to_be_written_is_no_leftover() {
+    let node = Node::new();
+    let (new, old) = (node.run_root().join("test/new"), node.run_root().join("test/old"));
+    fs::create_dir_all(&new).expect("made");
+    fs::create_dir_all(&old).expect("made");
+    fs::File::open(&old).and_then(|dir| dir.set_modified(std::time::UNIX_EPOCH)).expect("set back");
+    let pods = scan(&node.run_root()).expect("scanned");
+    let names: Vec<&str> = pods.iter().map(|pod| pod.key.pod()).collect();
+    assert_eq!(names, ["old"]);
+}
+
+#[test]
 fn a_node_without_pods_has_an_empty_list() {
     assert!(scan(Path::new("/nonexistent/run")).expect("scanned").is_empty());
 }

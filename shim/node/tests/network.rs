@@ -285,6 +285,15 @@ fn a_connection_to_the_pods_loopback_reaches_our_listener_with_its_port() {
 }
 
 #[test]
+fn a_table_that_an_earlier_pod_left_is_replaced() {
+    let net = Net::new();
+    drop(redirect_loopback(&net.pod.path(), &net.record).expect("redirected"));
+    let redirect = redirect_loopback(&net.pod.path(), &net.record).expect("redirected again");
+    let _client = net.pod.inside(|| TcpStream::connect("127.0.0.1:8080").expect("connected"));
+    assert!(redirect.listeners[0].accept().is_ok());
+}
+
+#[test]
 fn after_detaching_nobody_answers_on_the_loopback() {
     let net = Net::new();
     let redirect = redirect_loopback(&net.pod.path(), &net.record).expect("redirected");

@@ -3,8 +3,12 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::record::{PodKey, Record, RecordError};
+
+/// A run directory without a record that is younger than this is taken for one of a pod that is being made.
+const BEING_MADE: Duration = Duration::from_secs(10);
 
 /// How a pod stands.
 #[derive(Debug)]
@@ -35,6 +39,7 @@ pub fn scan(run_root: &Path) -> io::Result<Vec<PodOnNode>> {
         for (pod, run_dir) in directories(&dir)? {
             let Ok(key) = PodKey::new(&namespace, &pod) else { continue };
             let standing = match Record::load(&run_dir) {
+                Err(RecordError::Missing { .. }) if is_new(&run_dir) => continue,
                 Ok(record) if record.shim_is_alive() => Standing::Alive(Box::new(record)),
                 Ok(record) => Standing::Dead(Box::new(record)),
                 Err(err) => Standing::Unreadable(err),
@@ -44,6 +49,12 @@ pub fn scan(run_root: &Path) -> io::Result<Vec<PodOnNode>> {
     }
     pods.sort_by(|a, b| a.key.cmp(&b.key));
     Ok(pods)
+}
+
+/// Whether a shim may be about to write its first record there.
+fn is_new(run_dir: &Path) -> bool {
+    let made = fs::metadata(run_dir).and_then(|metadata| metadata.modified());
+    made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age < BEING_MADE))
 }
 
 fn directories(parent: &Path) -> io::Result<Vec<(String, PathBuf)>> {

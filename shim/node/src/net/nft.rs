@@ -39,6 +39,7 @@ const REGISTER: u32 = 1;
 // From linux/netlink.h.
 const REQUEST: u16 = 0x01;
 const ACK: u16 = 0x04;
+const EXCLUSIVE: u16 = 0x200;
 const CREATE: u16 = 0x400;
 const APPEND: u16 = 0x800;
 const ERROR: u16 = 2;
@@ -48,16 +49,29 @@ const HEADER: usize = 16;
 const LOOPBACK_INDEX: u32 = 1;
 
 /// Makes the table in the calling thread's namespace: TCP connections to the loopback go to `port`.
+///
+/// A table of that name, left by an earlier shim in the same namespace, is replaced. It is not deleted on suspicion,
+/// because a deletion that finds nothing costs 20 ms: the kernel undoes the transaction and waits for all CPUs.
 pub(super) fn create_table(table: &str, port: u16, families: &[Family]) -> io::Result<()> {
+    match table_of(table, port, families).commit() {
+        Err(Errno::EXIST) => {
+            delete_table(table)?;
+            Ok(table_of(table, port, families).commit()?)
+        }
+        other => Ok(other?),
+    }
+}
+
+fn table_of(table: &str, port: u16, families: &[Family]) -> Batch {
     let mut batch = Batch::default();
     let mut body = Vec::new();
     string(&mut body, 1, table);
-    batch.message(NEW_TABLE, REQUEST | CREATE | ACK, &body);
+    batch.message(NEW_TABLE, REQUEST | CREATE | EXCLUSIVE | ACK, &body);
     batch.message(NEW_CHAIN, REQUEST | CREATE | ACK, &chain(table));
     for family in families {
         batch.message(NEW_RULE, REQUEST | CREATE | APPEND | ACK, &rule(table, port, *family));
     }
-    batch.commit().map_err(io::Error::from)
+    batch
 }
 
 /// Removes the table; `false` if there is none.

@@ -46,9 +46,9 @@ pub fn redirect_loopback(netns: &Path, record: &PodRecord) -> Result<Redirect, N
         let (port, listeners) =
             listen().map_err(|source| NetError::Listen { path: netns.to_owned(), source })?;
         let families: &[Family] = if listeners.len() > 1 { &[Family::V4, Family::V6] } else { &[Family::V4] };
-        // A table left by an earlier shim in the same namespace points to a listener that is gone.
-        let made = nft::delete_table(TABLE).and_then(|_| nft::create_table(TABLE, port, families));
-        made.map_err(|err| refused("redirect the loopback (nf_tables with nat is needed)", err.to_string()))?;
+        nft::create_table(TABLE, port, families).map_err(|err| {
+            refused("redirect the loopback (nf_tables with nat is needed)", err.to_string())
+        })?;
         Ok(Redirect { listeners })
     })
 }
