@@ -18,9 +18,9 @@ const METAPACKAGE: &str = "linux-image-cloud-amd64";
 /// To be raised when this file or `modules.rs` changes what comes out.
 const RECIPE: u32 = 1;
 
-/// This kernel does not read devices from its command line, so ACPI must stay on.
-const CMDLINE: &str = "console=ttyS0 quiet loglevel=4 reboot=t panic=-1 pci=off tsc=reliable no_timer_check \
-    rdinit=/init";
+/// This kernel does not read devices from its command line, so ACPI and PCI must stay on.
+const CMDLINE: &str = "console=ttyS0 loglevel=4 reboot=t panic=-1 cgroup_no_v1=all tsc=reliable no_timer_check \
+    8250.nr_uarts=1 rdinit=/init";
 
 const MODULES: &str = "modules.txt";
 

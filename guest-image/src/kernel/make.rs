@@ -10,7 +10,7 @@ use crate::command::{CommandError, SHOWN_LINES, command, name, run};
 use crate::progress::Progress;
 
 /// The slim kernel has about this many objects. It only serves to say how far a build is.
-const OBJECTS: usize = 1950;
+const OBJECTS: usize = 1760;
 
 /// `make` in `tree`. It is killed with the builder, so that it does not go on in a directory that is being removed.
 pub(super) fn make(tree: &Path) -> Command {

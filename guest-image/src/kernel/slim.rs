@@ -37,8 +37,8 @@ const RECIPE: u32 = 1;
 
 /// No ACPI, PCI or legacy device is looked for, since the machine has none: the shim adds what it has as
 /// `virtio_mmio.device=`. A panic or a reboot ends the machine at once by a triple fault.
-const CMDLINE: &str = "console=ttyS0 quiet loglevel=4 reboot=t panic=-1 pci=off acpi=off tsc=reliable \
-    no_timer_check rdinit=/init";
+const CMDLINE: &str = "console=ttyS0 loglevel=4 reboot=t panic=-1 acpi=off pci=off cgroup_no_v1=all \
+    tsc=reliable no_timer_check rdinit=/init";
 
 const FACTS: &str = "facts.json";
 

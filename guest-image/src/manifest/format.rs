@@ -40,7 +40,8 @@ pub struct Boot {
     pub initrd: FileName,
     /// The kernel's command line, before the machine's own devices are added to it.
     pub cmdline: String,
-    /// Whether this kernel finds virtio-mmio devices only in ACPI tables, and so needs a machine that has them.
+    /// Whether this kernel finds devices only through ACPI (and PCI), and so needs a machine that has it: it does not
+    /// read `virtio_mmio.device=` from its command line.
     pub needs_acpi: bool,
 }
 
