@@ -1,5 +1,7 @@
 //! Turns a specification's mounts of pod-level volumes into places in the guest.
 
+use std::path::PathBuf;
+
 use super::{Pod, PodError};
 use crate::container::{ContainerSpec, MountSource};
 
@@ -11,7 +13,9 @@ impl Pod {
             let Some(source) = source.to_str() else { continue };
             let resolved = self.shared.volumes.resolve(source).await;
             if let Some(location) = resolved.map_err(|source| PodError::Volume { source })? {
-                mount.source = MountSource::Inside { root: location.root, path: location.path };
+                // The kernel looks up no empty path; the volume itself is its own directory.
+                let path = if location.path.as_os_str().is_empty() { PathBuf::from(".") } else { location.path };
+                mount.source = MountSource::Inside { root: location.root, path };
             }
         }
         Ok(())
