@@ -3,9 +3,12 @@
 //! ```text
 //! cgroupsPath  /kubepods/burstable/podX/ID            → the same path below each hierarchy
 //!              kubepods-podX.slice:cri-containerd:ID  → /kubepods.slice/kubepods-podX.slice/cri-containerd-ID.scope
-//! v2           /sys/fs/cgroup/PATH                      cpu.max cpu.weight memory.max
-//! v1           /sys/fs/cgroup/{cpu,memory,pids}/PATH    cpu.cfs_quota_us cpu.shares memory.limit_in_bytes
+//! v2           /sys/fs/cgroup/PATH/coffer-POD                     cpu.max cpu.weight memory.max
+//! v1           /sys/fs/cgroup/{cpu,memory,pids}/PATH/coffer-POD   cpu.cfs_quota_us cpu.shares memory.limit_in_bytes
 //! ```
+//! The pod's own directory below its `cgroupsPath` bears its name, because two pods may be given one path, and the
+//! cleanup of one, which kills whatever is in its cgroup, must not reach the other.
+//!
 //! With a systemd-style path the directory is made directly, not asked of systemd: a scope with processes in it is
 //! left alone by systemd, and the slices above it, with the pod's limits, are kubelet's. Never here: statistics, or a
 //! decision on how large a limit should be.
@@ -107,7 +110,7 @@ fn create_in(
     limits: &Limits,
     record: &PodRecord,
 ) -> Result<PodCgroup, CgroupError> {
-    let relative = expand(cgroups_path)?;
+    let relative = expand(cgroups_path)?.join(format!("coffer-{}", record.key().pod()));
     let mut made = PodCgroup::default();
     let resources = hierarchies.iter().map(|each| Resource::Cgroup { path: each.root.join(&relative) });
     record.add_all(resources.collect()).map_err(CgroupError::Record)?;
@@ -297,8 +300,12 @@ mod tests {
     use crate::record::{NewPod, PodKey};
 
     fn record(root: &Path) -> PodRecord {
+        record_of(root, "p1")
+    }
+
+    fn record_of(root: &Path, pod: &str) -> PodRecord {
         let pod = NewPod {
-            key: PodKey::new("test", "p1").expect("a valid key"),
+            key: PodKey::new("test", pod).expect("a valid key"),
             bundle: "/bundle".into(),
             shim_address: None,
             trace_id: String::new(),
@@ -377,17 +384,54 @@ mod tests {
     }
 
     #[test]
+    fn two_pods_with_one_path_do_not_share_a_cgroup() {
+        let root = tempfile::tempdir().expect("a directory");
+        let fake = Hierarchy { root: root.path().join("cgroup"), version: Version::One, controllers: vec![] };
+        let one = create_in(std::slice::from_ref(&fake), "/same", &LIMITS, &record(&root.path().join("1")));
+        let other = record_of(&root.path().join("2"), "p2");
+        let other = create_in(&[fake], "/same", &LIMITS, &other);
+        assert_ne!(one.expect("made").procs, other.expect("made").procs);
+    }
+
+    #[test]
+    fn a_version_two_cgroup_takes_a_process_and_goes_with_it() {
+        let root = tempfile::tempdir().expect("a directory");
+        let record = record(root.path());
+        let table = fs::read_to_string("/proc/self/mountinfo").expect("read");
+        // On a machine of both versions this hierarchy has no controllers, but directories and members all the same.
+        let v2 = table.lines().filter_map(parse_mount).find(|hierarchy| hierarchy.version == Version::Two);
+        let v2 = Hierarchy { controllers: vec![], ..v2.expect("cgroup2 is mounted") };
+        let name = format!("/coffer-test-v2-{}/below", std::process::id());
+        let made = create_in(&[v2], &name, &LIMITS, &record).expect("made");
+        let mut child = member(&made);
+        let report = crate::cleanup::clean(root.path(), &record.snapshot(), soon());
+        child.wait().expect("it was killed");
+        assert!(report.is_complete(), "{report}");
+        let leaf = made.procs.first().and_then(|procs| procs.parent()).expect("made");
+        assert!(!leaf.exists() && !leaf.parent().is_some_and(Path::exists));
+        fs::remove_dir(leaf.ancestors().nth(2).expect("the test's own")).expect("removed");
+    }
+
+    fn member(made: &PodCgroup) -> std::process::Child {
+        let child =
+            std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().expect("starts");
+        made.procs.iter().for_each(|procs| fs::write(procs, child.id().to_string()).expect("placed"));
+        child
+    }
+
+    fn soon() -> std::time::Instant {
+        std::time::Instant::now() + std::time::Duration::from_secs(5)
+    }
+
+    #[test]
     fn this_machines_cgroup_takes_a_process_and_its_limits() {
         let root = tempfile::tempdir().expect("a directory");
         let record = record(root.path());
         let name = format!("/coffer-test-{}", std::process::id());
         let made = create(&name, &LIMITS, &record).expect("made");
-        let mut child =
-            std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().expect("starts");
-        made.procs.iter().for_each(|procs| fs::write(procs, child.id().to_string()).expect("placed"));
+        let mut child = member(&made);
         let placed = fs::read_to_string(format!("/proc/{}/cgroup", child.id())).expect("read");
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
-        let report = crate::cleanup::clean(root.path(), &record.snapshot(), deadline);
+        let report = crate::cleanup::clean(root.path(), &record.snapshot(), soon());
         child.wait().expect("it was killed");
         assert!(report.is_complete(), "{report}");
         assert!(!made.procs.is_empty());

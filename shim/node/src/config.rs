@@ -391,8 +391,9 @@ mod check {
                 first: given.first.unwrap_or(default.first),
                 count: given.count.unwrap_or(default.count),
             };
-            // The ids below 1000 are the system's own; the two highest mean "unchanged" and "nobody" to the kernel.
-            self.within("users.first", range.first, 1000, u32::MAX - 2)?;
+            // A pod's end kills whatever runs as its user, so people and services must be out of reach: they are below
+            // 65536. The two highest ids mean "unchanged" and "nobody" to the kernel.
+            self.within("users.first", range.first, 65_536, u32::MAX - 2)?;
             self.within("users.count", range.count, 1, u32::MAX - 1 - range.first)?;
             Ok(range)
         }
@@ -530,8 +531,8 @@ mod tests {
     }
 
     #[test]
-    fn a_user_range_that_holds_root_is_refused() {
-        assert!(matches!(parse("[users]\nfirst = 0"), Err(ConfigError::Value { key: "users.first", .. })));
+    fn a_user_range_that_holds_people_is_refused() {
+        assert!(matches!(parse("[users]\nfirst = 1000"), Err(ConfigError::Value { key: "users.first", .. })));
     }
 
     #[test]

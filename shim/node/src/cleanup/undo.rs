@@ -158,10 +158,15 @@ fn cgroups_below(cgroup: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(dirs)
 }
 
+/// Removes a cgroup with those below it, and its parent (the container's `cgroupsPath`) if nobody else is in it.
 fn remove_cgroup(cgroup: &Path) -> io::Result<bool> {
     let mut removed = false;
     for dir in cgroups_below(cgroup)?.iter().rev() {
         removed |= existed(fs::remove_dir(dir))?;
+    }
+    if let Some(parent) = cgroup.parent().filter(|_| removed) {
+        // The kernel refuses to remove a cgroup that has members or children, which is what is wanted.
+        drop(fs::remove_dir(parent));
     }
     Ok(removed)
 }
