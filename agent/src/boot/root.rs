@@ -32,6 +32,12 @@ pub(super) fn enter() -> Result<(), BootError> {
         .map_err(at("chmod"))?;
     // Some programs look at /etc/mtab; in the guest's own root nothing else is ever looked up in /etc.
     symlink("/proc/self/mounts", Path::new(STAGING).join("etc/mtab")).map_err(at("symlink"))?;
+    // The agent's own executable is in the initramfs, and a container's first process is briefly a copy of it: nobody
+    // shall write to it by way of /proc/<pid>/exe.
+    let read_only = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    if let Err(errno) = mount(None::<&str>, "/", None::<&str>, read_only, None::<&str>) {
+        tracing::warn!(%errno, "the initramfs stays writable");
+    }
     chdir(STAGING).map_err(io::Error::from).map_err(at("chdir"))?;
     mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>)
         .map_err(io::Error::from)

@@ -1,5 +1,6 @@
 //! Finds a disk by its serial, and waits for it when it was attached a moment ago.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use tokio::time::timeout;
 
 use super::uevents::Uevents;
 
+const SYS_BLOCK: &str = "/sys/block";
 /// How long a disk that was announced may take to appear.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The four bytes before the serial in a SCSI "unit serial number" page (SPC-4, 7.8.17).
@@ -35,32 +37,48 @@ pub(crate) enum DiskError {
 
 /// The device node of the disk with this serial; waits for it up to ten seconds.
 pub(crate) async fn find_disk(serial: &str) -> Result<PathBuf, DiskError> {
-    find_below(Path::new("/sys/block"), serial, PATIENCE).await
+    let mut found = find_disks(&[serial]).await?;
+    found.pop().ok_or_else(|| missing(Path::new(SYS_BLOCK), serial))
 }
 
-async fn find_below(sys_block: &Path, serial: &str, patience: Duration) -> Result<PathBuf, DiskError> {
-    if let Some(device) = look(sys_block, serial) {
-        return Ok(device);
+/// The device nodes of the disks with these serials, in their order; waits for them up to ten seconds.
+pub(super) async fn find_disks(serials: &[&str]) -> Result<Vec<PathBuf>, DiskError> {
+    find_below(Path::new(SYS_BLOCK), serials, PATIENCE).await
+}
+
+async fn find_below(
+    sys_block: &Path,
+    serials: &[&str],
+    patience: Duration,
+) -> Result<Vec<PathBuf>, DiskError> {
+    if let Ok(devices) = look(sys_block, serials) {
+        return Ok(devices);
     }
     let uevents = Uevents::open().map_err(listen)?;
-    // It may have come between the first look and the subscription.
+    // They may have come between the first look and the subscription.
     let wait = async {
         loop {
-            if let Some(device) = look(sys_block, serial) {
-                return Ok(device);
+            if let Ok(devices) = look(sys_block, serials) {
+                return Ok(devices);
             }
             uevents.block_device().await.map_err(listen)?;
         }
     };
     match timeout(patience, wait).await {
         Ok(found) => found,
-        Err(_) => Err(DiskError::Missing { serial: serial.to_owned(), present: present(sys_block) }),
+        Err(_) => look(sys_block, serials).map_err(|serial| missing(sys_block, serial)),
     }
 }
 
-fn look(sys_block: &Path, serial: &str) -> Option<PathBuf> {
-    let (name, _) = disks(sys_block).find(|(_, found)| found == serial)?;
-    Some(Path::new("/dev").join(name))
+/// One pass over all disks, however many are looked for; the first serial that is missing is the error.
+fn look<'a>(sys_block: &Path, serials: &[&'a str]) -> Result<Vec<PathBuf>, &'a str> {
+    let there: HashMap<String, String> = disks(sys_block).map(|(name, serial)| (serial, name)).collect();
+    let node = |serial: &&'a str| there.get(*serial).map(|name| Path::new("/dev").join(name)).ok_or(*serial);
+    serials.iter().map(node).collect()
+}
+
+fn missing(sys_block: &Path, serial: &str) -> DiskError {
+    DiskError::Missing { serial: serial.to_owned(), present: present(sys_block) }
 }
 
 fn present(sys_block: &Path) -> String {
@@ -106,21 +124,21 @@ mod tests {
     #[tokio::test]
     async fn a_scsi_disk_is_found_by_its_serial_page() {
         let root = sysfs();
-        let found = find_below(root.path(), "layer-01", Duration::ZERO).await.unwrap();
-        assert_eq!(found, Path::new("/dev/sdb"));
+        let found = find_below(root.path(), &["layer-01"], Duration::ZERO).await.unwrap();
+        assert_eq!(found, [PathBuf::from("/dev/sdb")]);
     }
 
     #[tokio::test]
     async fn a_virtio_disk_is_found_by_its_serial() {
         let root = sysfs();
-        let found = find_below(root.path(), "scratch", Duration::ZERO).await.unwrap();
-        assert_eq!(found, Path::new("/dev/vda"));
+        let found = find_below(root.path(), &["scratch"], Duration::ZERO).await.unwrap();
+        assert_eq!(found, [PathBuf::from("/dev/vda")]);
     }
 
     #[tokio::test]
     async fn a_missing_disk_is_reported_with_those_that_are_there() {
         let root = sysfs();
-        let error = find_below(root.path(), "layer-02", Duration::ZERO).await.unwrap_err();
+        let error = find_below(root.path(), &["layer-01", "layer-02"], Duration::ZERO).await.unwrap_err();
         let text = error.to_string();
         assert!(text.contains("layer-02") && text.contains("layer-01") && text.contains("scratch"), "{text}");
     }

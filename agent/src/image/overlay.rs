@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-use super::disks::{DiskError, find_disk};
+use super::disks::{DiskError, find_disks};
 use super::layers::{Layer, LayerRefused, LayerSource, Layers};
 use super::trash::Trash;
 
@@ -21,12 +21,8 @@ pub(crate) enum ImageError {
     #[error("the container has no layer")]
     NoLayer,
     /// A layer's disk is not there.
-    #[error("layer {index} ({serial})")]
+    #[error("layer disk")]
     Disk {
-        /// Counted from 1, lowest first.
-        index: usize,
-        /// Its disk's serial.
-        serial: String,
         /// Why.
         source: DiskError,
     },
@@ -96,11 +92,8 @@ impl Images {
 
     /// Mounts the root file system of container `id`, whose layers come lowest first.
     pub(crate) async fn mount(&self, id: &str, sources: &[LayerSource]) -> Result<Rootfs, ImageError> {
-        let mut devices = Vec::with_capacity(sources.len());
-        for (index, source) in (1..).zip(sources) {
-            let missing = |error| ImageError::Disk { index, serial: source.serial.clone(), source: error };
-            devices.push(find_disk(&source.serial).await.map_err(missing)?);
-        }
+        let serials: Vec<&str> = sources.iter().map(|source| source.serial.as_str()).collect();
+        let devices = find_disks(&serials).await.map_err(|source| ImageError::Disk { source })?;
         let layers: Vec<(LayerSource, PathBuf)> = sources.iter().cloned().zip(devices).collect();
         self.mount_on(id, &layers)
     }

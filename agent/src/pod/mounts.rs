@@ -14,7 +14,8 @@ impl Pod {
             let resolved = self.shared.volumes.resolve(source).await;
             if let Some(location) = resolved.map_err(|source| PodError::Volume { source })? {
                 // The kernel looks up no empty path; the volume itself is its own directory.
-                let path = if location.path.as_os_str().is_empty() { PathBuf::from(".") } else { location.path };
+                let path =
+                    if location.path.as_os_str().is_empty() { PathBuf::from(".") } else { location.path };
                 mount.source = MountSource::Inside { root: location.root, path };
             }
         }

@@ -20,6 +20,9 @@ const MAX_SIGNAL: i32 = 64;
 const MAX_INTERFACE_NAME: usize = 15;
 /// `RTNH_F_ONLINK` of linux/rtnetlink.h.
 const ONLINK: u32 = 4;
+const EROFS: &str = "erofs";
+/// File systems of disks; anything else the kernel could mount is no layer.
+const LAYER_TYPES: [&str; 3] = [EROFS, "squashfs", "ext4"];
 /// What a terminal has that nobody has told its size.
 const NO_SIZE: (u16, u16) = (0, 0);
 
@@ -107,13 +110,20 @@ fn neighbor(message: agent::Neighbor) -> Parsed<Neighbor> {
 
 /// CreateContainer.
 pub(super) fn container(request: CreateContainerRequest) -> Parsed<NewContainer> {
-    let layer = |layer: agent::LayerDisk| LayerSource { serial: layer.serial, fs_type: layer.fs_type };
     Ok(NewContainer {
         id: request.container_id,
         spec: request.spec,
-        layers: request.layers.into_iter().map(layer).collect(),
+        layers: request.layers.into_iter().map(layer).collect::<Parsed<_>>()?,
         stdio: stdio(request.streams.unwrap_or_default())?,
     })
+}
+
+fn layer(layer: agent::LayerDisk) -> Parsed<LayerSource> {
+    let fs_type = if layer.fs_type.is_empty() { EROFS.to_owned() } else { layer.fs_type };
+    if LAYER_TYPES.contains(&fs_type.as_str()) {
+        return Ok(LayerSource { serial: layer.serial, fs_type });
+    }
+    Err(PodError::Field { field: "layers.fs_type", value: fs_type, expected: "erofs, squashfs or ext4" })
 }
 
 /// ExecProcess.
@@ -189,6 +199,17 @@ mod tests {
         assert!(interface_name("../../x".to_owned()).is_err());
         assert!(interface_name("a/b".to_owned()).is_err());
         assert!(interface_name("eth0.100".to_owned()).is_ok());
+    }
+
+    #[test]
+    fn a_layer_is_erofs_unless_it_says_otherwise() {
+        assert_eq!(layer(agent::LayerDisk::new()).unwrap().fs_type, "erofs");
+    }
+
+    #[test]
+    fn a_layer_that_is_no_disk_is_refused() {
+        let proc = agent::LayerDisk { fs_type: "proc".to_owned(), ..Default::default() };
+        assert!(layer(proc).is_err());
     }
 
     #[test]
