@@ -118,25 +118,32 @@ struct Conversation<'a> {
 }
 
 impl Conversation<'_> {
+    /// Helper and process report on their own, so that the process may be ready, or have failed, before the helper
+    /// says that it exists.
     async fn follow(&mut self) -> Result<Launched, ContainerError> {
         let id = self.launch.id;
+        let mut ready = None;
+        let mut failure = None;
         loop {
-            let report = self.spawned.channel.receive().await.map_err(lacks("read a helper's report"))?;
-            match report {
+            match self.spawned.channel.receive().await.map_err(lacks("read a helper's report"))? {
                 Some((Report::Warning(warning), _)) => tracing::warn!(container = id, "{warning}"),
                 Some((Report::NeedsIdMaps, _)) => self.write_id_maps().map_err(lacks("write id maps"))?,
                 Some((Report::Cloned(pid), descriptors)) => self.register(pid, descriptors)?,
-                Some((Report::Ready, mut descriptors)) => {
-                    let Some(process) = self.made.take() else { return Err(self.died().await) };
-                    self.done = true;
-                    let socket = self.spawned.channel.take_over().map_err(lacks("keep a helper's socket"))?;
-                    return Ok(Launched { process, terminal: descriptors.pop(), channel: socket });
-                }
+                Some((Report::Ready, mut descriptors)) => ready = Some(descriptors.pop()),
                 Some((Report::Failed(source), _)) => {
-                    self.died().await;
-                    return Err(ContainerError::Setup { id: id.to_owned(), source });
+                    failure = Some(ContainerError::Setup { id: id.to_owned(), source });
                 }
-                None => return Err(self.died().await),
+                None => {
+                    let died = self.died().await;
+                    return Err(failure.unwrap_or(died));
+                }
+            }
+            if ready.is_some()
+                && let Some(process) = self.made.take()
+            {
+                self.done = true;
+                let channel = self.spawned.channel.take_over().map_err(lacks("keep a helper's socket"))?;
+                return Ok(Launched { process, terminal: ready.flatten(), channel });
             }
         }
     }

@@ -196,6 +196,6 @@ mod tests {
     fn a_closed_socket_reads_as_no_data() {
         let (here, there) = pair();
         drop(there);
-        assert_eq!(receive(here.as_fd()).unwrap().0, []);
+        assert!(receive(here.as_fd()).unwrap().0.is_empty());
     }
 }

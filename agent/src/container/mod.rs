@@ -73,9 +73,15 @@ mod container;
 mod device_filter;
 mod devices;
 mod error;
+#[cfg(test)]
+mod harness;
 mod identity;
 mod init;
+#[cfg(test)]
+mod inside_tests;
 mod launch;
+#[cfg(test)]
+mod lifecycle_tests;
 mod messages;
 mod mount_options;
 mod mounts;
@@ -83,6 +89,8 @@ mod pod_init;
 mod process;
 mod program;
 mod reaper;
+#[cfg(test)]
+mod reaper_tests;
 mod resources;
 mod rootfs;
 mod runtime;

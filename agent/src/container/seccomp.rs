@@ -337,6 +337,9 @@ fn halves(value: u64) -> (u32, u32) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+    use std::sync::OnceLock;
+
     use proptest::prelude::*;
 
     use super::super::bpf::code;
@@ -404,6 +407,19 @@ mod tests {
         }
     }
 
+    /// Calls by name, looked up once per ABI.
+    fn number_of(abi: Abi, name: &str) -> Option<u32> {
+        static TABLES: OnceLock<[HashMap<&str, u32>; 3]> = OnceLock::new();
+        let [x86_64, x32, i386] =
+            TABLES.get_or_init(|| [Abi::X86_64, Abi::X32, Abi::I386].map(syscalls::numbers));
+        let table = match abi {
+            Abi::X86_64 => x86_64,
+            Abi::X32 => x32,
+            Abi::I386 => i386,
+        };
+        table.get(name).copied()
+    }
+
     /// The profile's meaning, without any of the compiler's steps.
     fn evaluate(profile: &wire::Seccomp, call: &Call) -> u32 {
         let names = ["", ""];
@@ -416,8 +432,7 @@ mod tests {
             AUDIT_ARCH_I386 if lists(Architecture::X86) => Abi::I386,
             _ => return libc::SECCOMP_RET_KILL_THREAD,
         };
-        let numbers = syscalls::numbers(abi);
-        let number = |name: &String| numbers.get(name.as_str()).copied();
+        let number = |name: &String| number_of(abi, name);
         let last = profile.syscalls.iter().flat_map(|rule| rule.names.iter().filter_map(number)).max();
         if newer_calls_get_enosys(profile, default) && last.is_some_and(|last| call.nr > last) {
             return enosys();
@@ -515,7 +530,7 @@ mod tests {
         let arch =
             prop::sample::select(vec![AUDIT_ARCH_X86_64, AUDIT_ARCH_X86_64, AUDIT_ARCH_I386, 0xc000_00b7]);
         let named = prop::sample::select(NAMES.to_vec()).prop_flat_map(|name| {
-            let of = [Abi::X86_64, Abi::X32, Abi::I386].map(|abi| syscalls::numbers(abi).get(name).copied());
+            let of = [Abi::X86_64, Abi::X32, Abi::I386].map(|abi| number_of(abi, name));
             prop::sample::select(of.map(|n| n.unwrap_or(7)).to_vec())
         });
         let nr = prop_oneof![4 => named, 1 => 0u32..600, 1 => Just(X32_BIT), 1 => Just(u32::MAX), 1 => any::<u32>()];
@@ -523,7 +538,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(512))]
+        #![proptest_config(ProptestConfig::with_cases(128))]
         #[test]
         fn the_program_decides_as_the_profile_says(profile in profile(), calls in prop::collection::vec(call(), 200)) {
             let filter = compile(&profile).unwrap();

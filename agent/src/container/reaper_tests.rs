@@ -1,0 +1,86 @@
+//! Tests of the reaper with many real children.
+
+use std::process::{Command, Stdio};
+
+use super::harness::{Guest, exec_spec, finish, spec};
+use super::reaper::{Reaper, exited};
+use super::*;
+
+#[tokio::test]
+async fn two_hundred_children_that_exit_at_once_each_keep_their_code() {
+    let guest = Guest::new();
+    let watches: Vec<_> = (0..200u32)
+        .map(|code| {
+            let child = Command::new("sh").arg("-c").arg(format!("exit {code}")).spawn().unwrap();
+            (code, guest.runtime.watch(&child).unwrap())
+        })
+        .collect();
+    for (code, watch) in watches {
+        assert_eq!(watch.await.status, code);
+    }
+}
+
+#[tokio::test]
+async fn a_child_killed_by_a_signal_has_128_added() {
+    let guest = Guest::new();
+    let child = Command::new("sh").arg("-c").arg("kill -TERM $$").spawn().unwrap();
+    assert_eq!(guest.runtime.watch(&child).unwrap().await.status, 128 + 15);
+}
+
+#[test]
+fn orphans_are_reaped_and_steal_no_exit_code() {
+    // The kernel gives orphans to the main thread of a subreaper, so this needs a process of its own.
+    let output =
+        Command::new("/proc/self/exe").arg("orphans-scenario").stdin(Stdio::null()).output().unwrap();
+    let text =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && text.contains("all orphans reaped"), "{text}");
+}
+
+/// Runs before main, as the only thread of a fresh process.
+pub(super) fn orphans_scenario() {
+    nix::sys::prctl::set_child_subreaper(true).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let reaper = Reaper::start().unwrap();
+        let launcher = super::launch::Launcher::new(reaper);
+        // Each child leaves four orphans behind and exits with a code of its own.
+        let watches: Vec<_> = (0..50u32)
+            .map(|code| {
+                let script = format!("for i in 1 2 3 4; do (sleep 0.01; exit 99) & done; exit {code}");
+                let child = Command::new("sh").arg("-c").arg(script).spawn().unwrap();
+                (code, launcher.watch(&child).unwrap())
+            })
+            .collect();
+        for (code, mut watch) in watches {
+            assert_eq!(exited(&mut watch).await.status, code);
+        }
+        while !std::fs::read_to_string("/proc/thread-self/children").unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    });
+    println!("all orphans reaped");
+}
+
+#[tokio::test]
+async fn a_hundred_execs_at_once_each_keep_their_code() {
+    let guest = Guest::new();
+    let container = guest.create("c", &spec("sleep 1000")).await.unwrap();
+    container.init().start().await.unwrap();
+    let execs = (0..100u32).map(|code| {
+        let container = container.clone();
+        tokio::spawn(async move {
+            let id = format!("e{code}");
+            let spec = exec_spec(&format!("exit {code}"));
+            let process = container.exec(&id, spec, StdioRequest::default()).await.unwrap();
+            let (status, _) = finish(&process).await;
+            assert_eq!(container.forget(&id).unwrap().status, status);
+            (code, status)
+        })
+    });
+    for exec in execs.collect::<Vec<_>>() {
+        let (code, status) = exec.await.unwrap();
+        assert_eq!(code, status);
+    }
+    container.destroy().await.unwrap();
+}
