@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::str::FromStr;
 
 use anyhow::{Context, bail};
@@ -18,7 +19,7 @@ use coffer_vmm::vsock::{self, MAX_CONNECTIONS, Setup};
 /// Descriptors that are not the host's sockets: the standard three, QEMU's, the rings', the guest's memory, some spare.
 const OTHER_FILES: usize = 64;
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     let mut arguments = std::env::args().skip(1);
     match arguments.next().as_deref() {
         Some("vsock") => run_vsock(&Options::parse(arguments)?),
@@ -28,7 +29,7 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
-fn run_vsock(options: &Options) -> anyhow::Result<()> {
+fn run_vsock(options: &Options) -> anyhow::Result<ExitCode> {
     let mut inherited = Inherited::default();
     let mut take = |name| -> anyhow::Result<OwnedFd> {
         let number: RawFd = options.get(name)?;
@@ -46,11 +47,25 @@ fn run_vsock(options: &Options) -> anyhow::Result<()> {
     };
     jail::drop_privileges(options.get("--uid")?, options.get("--parent")?)?;
     jail::allow_only(vsock::allowed().context("system call filter")?)?;
-    let counts = vsock::serve(setup)?;
+    let counts = match vsock::serve(setup) {
+        Ok(counts) => counts,
+        Err(error) => {
+            // Not by way of anyhow: it might look for a backtrace, which means to open files.
+            eprintln!("coffer-vmm: {}", chain(&error));
+            return Ok(ExitCode::FAILURE);
+        }
+    };
     if counts != vsock::Counts::default() {
         eprintln!("coffer-vmm: the guest's sockets: {counts}");
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", chain(source)),
+        None => error.to_string(),
+    }
 }
 
 /// Pairs of `--name value`, each name once.

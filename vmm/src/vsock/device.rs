@@ -10,7 +10,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, connect, socket_with,
+};
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 
 use super::buffer::{Access, Buffer, Memory};
@@ -30,6 +32,9 @@ pub const RX: usize = 0;
 
 /// Number of the queue that the guest fills for the device.
 pub const TX: usize = 1;
+
+/// How every socket of the host's is made.
+const FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
 
 const RECV: Ends = Ends { recv: true, send: false };
 const SEND: Ends = Ends { recv: false, send: true };
@@ -310,10 +315,14 @@ impl Device {
     /// Looks at the host's sockets. What came of it is moved by the next [`Device::serve`].
     pub fn poll_host(&mut self) -> io::Result<()> {
         loop {
-            let (happenings, more) = self.links.events()?;
+            let (happenings, mut more) = self.links.events()?;
             for happening in happenings {
                 match happening {
-                    Happening::Clients => self.accept(),
+                    Happening::Clients => {
+                        self.accept();
+                        // What they have said already is the next thing to look at.
+                        more = true;
+                    }
                     Happening::Link { number, writable, hung_up } => self.attend(number, writable, hung_up),
                 }
             }
@@ -325,11 +334,9 @@ impl Device {
 
     fn accept(&mut self) {
         // Ends with WouldBlock; any other failure leaves the client in the backlog until the next one comes.
-        while let Ok((stream, _)) = self.listener.accept() {
-            if self.stopped || stream.set_nonblocking(true).is_err() {
-                continue;
-            }
-            if self.links.insert(Link::new(stream, Role::Greeting)).is_none() {
+        while let Ok(socket) = accept_with(&self.listener, FLAGS) {
+            let link = Link::new(UnixStream::from(socket), Role::Greeting);
+            if self.stopped || self.links.insert(link).is_none() {
                 self.counts.refused += 1;
             }
         }
@@ -404,8 +411,7 @@ fn dial(dial: &Path, port: u32) -> io::Result<UnixStream> {
     let mut path = dial.as_os_str().to_owned();
     path.push(format!("_{port}"));
     let address = SocketAddrUnix::new(PathBuf::from(path)).map_err(|_| ErrorKind::InvalidInput)?;
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, FLAGS, None)?;
     connect(&socket, &address)?;
     Ok(UnixStream::from(socket))
 }

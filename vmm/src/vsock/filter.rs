@@ -12,16 +12,15 @@ use seccompiler::{SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule}
 /// Calls that are allowed whatever their arguments.
 const PLAIN: &[i64] = &[
     // The loop, and the sockets it watches.
-    libc::SYS_poll,
     libc::SYS_ppoll,
     libc::SYS_epoll_create1,
     libc::SYS_epoll_ctl,
-    libc::SYS_epoll_wait,
     libc::SYS_epoll_pwait,
+    // Continues a wait after the process was stopped and went on.
+    libc::SYS_restart_syscall,
     // Bytes between the guest, the host's sockets and QEMU.
     libc::SYS_read,
     libc::SYS_write,
-    libc::SYS_readv,
     libc::SYS_writev,
     libc::SYS_recvfrom,
     libc::SYS_recvmsg,
@@ -32,34 +31,26 @@ const PLAIN: &[i64] = &[
     libc::SYS_connect,
     libc::SYS_shutdown,
     libc::SYS_close,
-    // The regions of the guest's memory that QEMU hands over: their size is checked before they are mapped.
-    libc::SYS_fstat,
+    // The regions of the guest's memory that QEMU hands over: their files' size is looked at before they are mapped.
     libc::SYS_statx,
-    libc::SYS_lseek,
     libc::SYS_munmap,
     // The allocator.
     libc::SYS_brk,
     libc::SYS_mremap,
-    libc::SYS_madvise,
-    libc::SYS_futex,
-    libc::SYS_getrandom,
-    // The end.
+    // The end: the runtime takes its signal stack down.
     libc::SYS_sigaltstack,
-    libc::SYS_rt_sigprocmask,
     libc::SYS_rt_sigreturn,
-    libc::SYS_restart_syscall,
-    libc::SYS_exit,
     libc::SYS_exit_group,
 ];
 
-/// `MADV_*` and such need no bound; these three calls do.
+/// Calls of which only some uses are allowed.
 fn bounded() -> Result<BTreeMap<i64, Vec<SeccompRule>>, seccompiler::BackendError> {
     let exec = u64::try_from(libc::PROT_EXEC).unwrap_or(u64::MAX);
     let unix = u64::try_from(libc::AF_UNIX).unwrap_or(u64::MAX);
     let dup = u64::try_from(libc::F_DUPFD_CLOEXEC).unwrap_or(u64::MAX);
     let getfd = u64::try_from(libc::F_GETFD).unwrap_or(u64::MAX);
     Ok(BTreeMap::from([
-        // Never executable memory.
+        // Memory that is not executable: the guest's, and the allocator's.
         (libc::SYS_mmap, vec![argument(2, SeccompCmpOp::MaskedEq(exec), 0)?]),
         (libc::SYS_mprotect, vec![argument(2, SeccompCmpOp::MaskedEq(exec), 0)?]),
         // Only Unix sockets.

@@ -19,6 +19,8 @@ pub mod buffer;
 pub mod connection;
 pub mod credit;
 pub mod device;
+#[cfg(test)]
+mod device_tests;
 mod filter;
 mod link;
 mod links;

@@ -99,6 +99,12 @@ impl Backend {
         for (region, file) in regions.iter().zip(files) {
             let (guest, size, qemu) = (region.guest_phys_addr, region.memory_size, region.user_addr);
             let length = usize::try_from(size).ok()?;
+            // A region beyond its file's end would be a trap to step into. QEMU can still shorten the file later: that
+            // ends this process, which serves no other machine.
+            let end = region.mmap_offset.checked_add(size)?;
+            if file.metadata().ok()?.len() < end {
+                return None;
+            }
             let offset = FileOffset::new(file, region.mmap_offset);
             mapped.push(GuestRegionMmap::from_range(GuestAddress(guest), length, Some(offset)).ok()?);
             places.push(Place { qemu, guest, size });
