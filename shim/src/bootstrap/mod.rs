@@ -27,11 +27,17 @@ use flags::{Action, Flags};
 /// The word by which the shim starts itself as the holder of a network namespace.
 pub(crate) const HOLD_NETWORK: &str = "hold-network";
 
+/// The word by which the shim starts itself as the file server of a share.
+pub(crate) const SHARE: &str = "share";
+
 /// Does what the command line asks for.
 pub(crate) fn run(args: impl Iterator<Item = OsString>) -> anyhow::Result<()> {
     let mut args = args.peekable();
     if args.next_if(|word| word == HOLD_NETWORK).is_some() {
         return hold::hold(args.next().map(Into::into));
+    }
+    if args.next_if(|word| word == SHARE).is_some() {
+        return Ok(crate::ninep::run(args)?);
     }
     let flags = Flags::parse(args)?;
     match flags.action {

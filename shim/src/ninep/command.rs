@@ -60,11 +60,10 @@ pub(crate) enum ShareError {
 pub(crate) fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), ShareError> {
     let given = parse(args)?;
     let mut inherited = Inherited::default();
-    let take = |number| inherited.take(number).map_err(|source| ShareError::Descriptor { source });
-    let [root, stream] = [given.root, given.stream].map(take);
-    let stream = UnixStream::from(stream?);
+    let mut take = |number| inherited.take(number).map_err(|source| ShareError::Descriptor { source });
+    let (root, stream) = (take(given.root)?, UnixStream::from(take(given.stream)?));
     stream.set_nonblocking(false).map_err(|error| served(ServeError::Stream { source: error }))?;
-    let Inside { root, descriptors, most_files } = jail::enter(root?, given.terms).map_err(jailed)?;
+    let Inside { root, descriptors, most_files } = jail::enter(root, given.terms).map_err(jailed)?;
     let tree = Tree::new(root, descriptors, given.terms.read_only)
         .map_err(|error| ShareError::Kind { source: error.into() })?;
     let fids = (most_files.saturating_sub(OWN_FILES) / FILES_PER_FID).min(MAX_FIDS);
@@ -121,5 +120,38 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Given, ShareError> 
         (Some(root), Some(stream)) => Ok(Given { root, stream, terms }),
         (None, _) => Err(ShareError::Usage { word: OsString::from("--root-fd") }),
         (_, None) => Err(ShareError::Usage { word: OsString::from("--stream-fd") }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Given, ShareError> {
+        parse(line.split(' ').map(OsString::from))
+    }
+
+    #[test]
+    fn a_command_line_is_read() {
+        let given = parsed("--root-fd 3 --stream-fd 4 --read-only").unwrap();
+        assert_eq!(
+            (given.root, given.stream, given.terms.read_only, given.terms.recursive),
+            (3, 4, true, false)
+        );
+    }
+
+    #[test]
+    fn a_command_line_without_a_stream_is_refused() {
+        assert!(matches!(parsed("--root-fd 3"), Err(ShareError::Usage { word }) if word == "--stream-fd"));
+    }
+
+    #[test]
+    fn a_descriptor_that_is_no_number_is_refused() {
+        assert!(matches!(parsed("--root-fd x --stream-fd 4"), Err(ShareError::Usage { .. })));
+    }
+
+    #[test]
+    fn an_unknown_word_is_refused() {
+        assert!(matches!(parsed("--root-fd 3 --stream-fd 4 --writable"), Err(ShareError::Usage { .. })));
     }
 }

@@ -41,7 +41,12 @@ impl ShareServer {
         let root = rustix::fs::openat(CWD, spec.source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         let (root_fd, stream_fd) = (root.as_raw_fd(), stream.as_raw_fd());
         let mut command = Command::new("/proc/self/exe");
-        command.arg("share").args(["--root-fd", &root_fd.to_string(), "--stream-fd", &stream_fd.to_string()]);
+        command.arg(crate::bootstrap::SHARE).args([
+            "--root-fd",
+            &root_fd.to_string(),
+            "--stream-fd",
+            &stream_fd.to_string(),
+        ]);
         command.args(spec.read_only.then_some("--read-only")).args(spec.recursive.then_some("--recursive"));
         command.env_clear().current_dir("/").kill_on_drop(true);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
