@@ -14,6 +14,7 @@ mod group;
 mod hypervisor;
 mod log;
 mod memory;
+mod metrics;
 mod ninep;
 mod pod;
 mod publisher;

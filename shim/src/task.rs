@@ -3,6 +3,7 @@
 //! Every answer's status code is part of the contract, because containerd decides by it whether a container is gone.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use coffer_node::layers::RootfsMount;
@@ -35,6 +36,22 @@ impl TaskService {
     pub(crate) fn new(pod: Arc<Pod>) -> Self {
         Self { pod }
     }
+
+    /// Counts a call and puts its error in containerd's terms.
+    async fn ran<T>(
+        &self,
+        call: &'static str,
+        work: impl Future<Output = Result<T, PodError>> + Send,
+    ) -> ttrpc::Result<T> {
+        let began = Instant::now();
+        let outcome = work.await;
+        let code = outcome.as_ref().map_or_else(|err| err.reason().name(), |_| "ok");
+        self.pod.metrics().call(call, code, began.elapsed());
+        if let Err(err) = &outcome {
+            tracing::info!(call, code, error = chain(err), "a call has failed");
+        }
+        outcome.map_err(status)
+    }
 }
 
 #[async_trait]
@@ -53,17 +70,17 @@ impl Task for TaskService {
             config_path: req.options.as_ref().and_then(config_path),
             id: req.id,
         };
-        let pid = self.pod.create(request).await.map_err(status)?;
+        let pid = self.ran("Create", self.pod.create(request)).await?;
         Ok(CreateTaskResponse { pid, ..Default::default() })
     }
 
     async fn start(&self, _: &TtrpcContext, req: StartRequest) -> ttrpc::Result<StartResponse> {
-        let pid = self.pod.start(ProcessKey::new(&req.id, &req.exec_id)).await.map_err(status)?;
+        let pid = self.ran("Start", self.pod.start(ProcessKey::new(&req.id, &req.exec_id))).await?;
         Ok(StartResponse { pid, ..Default::default() })
     }
 
     async fn delete(&self, _: &TtrpcContext, req: DeleteRequest) -> ttrpc::Result<DeleteResponse> {
-        let (pid, exit) = self.pod.delete(ProcessKey::new(&req.id, &req.exec_id)).await.map_err(status)?;
+        let (pid, exit) = self.ran("Delete", self.pod.delete(ProcessKey::new(&req.id, &req.exec_id))).await?;
         Ok(DeleteResponse {
             pid,
             exit_status: exit.status,
@@ -82,12 +99,12 @@ impl Task for TaskService {
             process: req.spec.into_option().map(|any| any.value).unwrap_or_default(),
             stdio: stdio(req.stdin, req.stdout, req.stderr, req.terminal),
         };
-        self.pod.exec(request).await.map_err(status).map(|()| Empty::new())
+        self.ran("Exec", self.pod.exec(request)).await.map(|()| Empty::new())
     }
 
     async fn resize_pty(&self, _: &TtrpcContext, req: ResizePtyRequest) -> ttrpc::Result<Empty> {
         let key = ProcessKey::new(&req.id, &req.exec_id);
-        self.pod.resize(&key, req.width, req.height).await.map_err(status).map(|()| Empty::new())
+        self.ran("ResizePty", self.pod.resize(&key, req.width, req.height)).await.map(|()| Empty::new())
     }
 
     async fn state(&self, _: &TtrpcContext, req: StateRequest) -> ttrpc::Result<StateResponse> {
@@ -96,11 +113,11 @@ impl Task for TaskService {
     }
 
     async fn pause(&self, _: &TtrpcContext, req: PauseRequest) -> ttrpc::Result<Empty> {
-        self.pod.pause(&req.id).await.map_err(status).map(|()| Empty::new())
+        self.ran("Pause", self.pod.pause(&req.id)).await.map(|()| Empty::new())
     }
 
     async fn resume(&self, _: &TtrpcContext, req: ResumeRequest) -> ttrpc::Result<Empty> {
-        self.pod.resume(&req.id).await.map_err(status).map(|()| Empty::new())
+        self.ran("Resume", self.pod.resume(&req.id)).await.map(|()| Empty::new())
     }
 
     async fn checkpoint(&self, _: &TtrpcContext, _: CheckpointTaskRequest) -> ttrpc::Result<Empty> {
@@ -109,7 +126,7 @@ impl Task for TaskService {
 
     async fn kill(&self, _: &TtrpcContext, req: KillRequest) -> ttrpc::Result<Empty> {
         let key = ProcessKey::new(&req.id, &req.exec_id);
-        self.pod.kill(key, req.signal, req.all).await.map_err(status).map(|()| Empty::new())
+        self.ran("Kill", self.pod.kill(key, req.signal, req.all)).await.map(|()| Empty::new())
     }
 
     async fn pids(&self, _: &TtrpcContext, req: PidsRequest) -> ttrpc::Result<PidsResponse> {
@@ -130,16 +147,16 @@ impl Task for TaskService {
 
     async fn update(&self, _: &TtrpcContext, req: UpdateTaskRequest) -> ttrpc::Result<Empty> {
         let resources = req.resources.into_option().map(|any| any.value).unwrap_or_default();
-        self.pod.update(&req.id, &resources).await.map_err(status).map(|()| Empty::new())
+        self.ran("Update", self.pod.update(&req.id, &resources)).await.map(|()| Empty::new())
     }
 
     async fn wait(&self, _: &TtrpcContext, req: WaitRequest) -> ttrpc::Result<WaitResponse> {
-        let exit = self.pod.wait(&ProcessKey::new(&req.id, &req.exec_id)).await.map_err(status)?;
+        let exit = self.ran("Wait", self.pod.wait(&ProcessKey::new(&req.id, &req.exec_id))).await?;
         Ok(WaitResponse { exit_status: exit.status, exited_at: exited_at(Some(exit)), ..Default::default() })
     }
 
     async fn stats(&self, _: &TtrpcContext, req: StatsRequest) -> ttrpc::Result<StatsResponse> {
-        let stats = self.pod.stats(&req.id).await.map_err(status)?;
+        let stats = self.ran("Stats", self.pod.stats(&req.id)).await?;
         let any = stats::metrics(stats).map_err(|err| get_rpc_status(Code::INTERNAL, err))?;
         Ok(StatsResponse { stats: MessageField::some(any), ..Default::default() })
     }

@@ -30,6 +30,9 @@ const QUICK: Duration = Duration::from_secs(10);
 /// For calls that mount, fork or unmount.
 const SLOW: Duration = Duration::from_secs(60);
 
+/// For what is only nice to know.
+const BRIEF: Duration = Duration::from_secs(2);
+
 /// For the last words to a guest that is going to be killed anyway.
 const LAST: Duration = Duration::from_secs(1);
 
@@ -179,6 +182,13 @@ impl Agent {
         let limit = wait + QUICK;
         let response = call("awaiting events", limit, self.client.events(within(limit), &request)).await?;
         Ok(response.events)
+    }
+
+    /// The agent's own resources.
+    pub(crate) async fn resources(&self) -> Result<agent::AgentStatsResponse, PodError> {
+        let request = agent::Empty::new();
+        call("asking for the agent's resources", BRIEF, self.client.agent_stats(within(BRIEF), &request))
+            .await
     }
 
     /// Makes a volume.

@@ -21,6 +21,7 @@ use super::spec::HostSpec;
 use super::state::{Exit, Process, ProcessEvent, Sandbox, SandboxAction, SandboxEvent};
 use super::{CreateRequest, Event, ProcessKey, boot};
 use crate::group::{Group, GroupError};
+use crate::metrics::{self, Metrics, Snapshot};
 use crate::publisher::Publisher;
 
 /// How long Delete waits for output that is still on its way to a reader.
@@ -49,6 +50,7 @@ pub(crate) struct PodSetup {
 pub(crate) struct Pod {
     pub(super) setup: PodSetup,
     pub(super) publisher: Publisher,
+    metrics: Arc<Metrics>,
     registry: Mutex<Registry>,
     /// The machine's state, for whoever waits for its end.
     sandbox: watch::Sender<Sandbox>,
@@ -70,10 +72,16 @@ impl Pod {
         Arc::new(Self {
             setup,
             publisher,
+            metrics: Metrics::new(),
             registry: Mutex::new(Registry::default()),
             sandbox: watch::Sender::new(Sandbox::Empty),
             left: watch::Sender::new(false),
         })
+    }
+
+    /// What is counted.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// The registry, for a moment without waits.
@@ -219,7 +227,21 @@ impl Pod {
             }
         }
         self.watch_guest(guest.clone());
+        self.serve_metrics(guest.clone());
         guest
+    }
+
+    fn serve_metrics(self: &Arc<Self>, guest: Arc<Guest>) {
+        let pod = self.clone();
+        tokio::spawn(async move {
+            let path = guest.record().run_dir().join(metrics::SOCKET);
+            let look = || async {
+                let agent = guest.agent().resources().await.ok();
+                let (containers, processes) = pod.lock().count();
+                Snapshot { containers, processes, phases: guest.phases(), agent }
+            };
+            metrics::serve(pod.metrics.clone(), &path, look).await;
+        });
     }
 
     /// Undoes a failed creation; a pod whose first container failed goes with it.

@@ -125,6 +125,23 @@ pub(crate) enum Reason {
     Unknown,
 }
 
+impl Reason {
+    /// Its name in logs and metrics.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::NotFound => "not_found",
+            Self::AlreadyExists => "already_exists",
+            Self::FailedPrecondition => "failed_precondition",
+            Self::InvalidArgument => "invalid_argument",
+            Self::Unimplemented => "unimplemented",
+            Self::DeadlineExceeded => "deadline_exceeded",
+            Self::Unavailable => "unavailable",
+            Self::Cancelled => "cancelled",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 impl PodError {
     /// A failure of the host.
     pub(crate) fn host(doing: &'static str, source: impl Error + Send + Sync + 'static) -> Self {

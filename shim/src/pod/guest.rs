@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use coffer_node::layers::Layer;
 use coffer_node::record::PodRecord;
-use coffer_node::trace::{Phase, Recorder};
+use coffer_node::trace::{Phase, Recorder, Span};
 use coffer_protocol::StreamHeader;
 use coffer_protocol::agent::{CreateContainerRequest, LayerDisk, Stats};
 use coffer_vmm::spec::Disk;
@@ -284,6 +284,11 @@ impl Guest {
     pub(super) fn trace_failure(&self, error: &PodError) {
         self.recorder().failure(&chain(error));
         self.save_trace();
+    }
+
+    /// The phases of the pod's start so far.
+    pub(super) fn phases(&self) -> Vec<Span> {
+        self.recorder().trace().spans.clone()
     }
 
     /// What the pod costs the host, in the form of a container's counters.

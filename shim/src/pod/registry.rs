@@ -194,6 +194,13 @@ impl Registry {
         }))
     }
 
+    /// Containers, and their processes that have not ended.
+    pub(super) fn count(&self) -> (usize, usize) {
+        let entries = self.containers.values().flat_map(|c| std::iter::once(&c.init).chain(c.execs.values()));
+        let alive = entries.filter(|entry| entry.state.exit().is_none()).count();
+        (self.containers.len(), alive)
+    }
+
     /// The guest is gone: every process that still runs has ended with `exit`.
     pub(super) fn end_all(&mut self, exit: Exit) -> Vec<Event> {
         let ids: Vec<String> = self.containers.keys().cloned().collect();

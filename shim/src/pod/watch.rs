@@ -9,7 +9,7 @@ use super::agent::Ended;
 use super::driver::Pod;
 use super::error::PodError;
 use super::guest::Guest;
-use super::state::{Exit, ProcessEvent, SandboxEvent};
+use super::state::{Exit, ProcessEvent, Sandbox, SandboxEvent};
 use super::{Event, ProcessKey};
 
 /// Exit status when nobody knows how a process ended.
@@ -92,7 +92,9 @@ impl Pod {
                 () = guest.gone() => {}
                 () = pod.follow_events(&guest) => {}
             }
-            tracing::warn!(console = guest.console(), "the virtual machine is gone");
+            if pod.lock().sandbox == Sandbox::Ready {
+                tracing::warn!(console = guest.console(), "the virtual machine is gone");
+            }
             pod.on_sandbox(SandboxEvent::GuestGone);
         });
     }
