@@ -15,7 +15,7 @@ use crate::manifest::{
     AgentFacts, Boot, FORMAT, FileFacts, FileName, KernelKind, MANIFEST_FILE, Manifest, ManifestError,
 };
 
-const INITRD: &str = "initrd.img";
+const INITRD: FileName = FileName::ours("initrd.img");
 
 /// Kernel and initrd are held by every node and read at every start.
 const MAX_BOOT_BYTES: u64 = 24 << 20;
@@ -99,7 +99,7 @@ pub fn build(recipe: &Recipe, cache: &Cache) -> Result<Manifest, BuildError> {
 pub fn assemble(kernel: &Kernel, agent: Vec<u8>, out: &Path) -> Result<Manifest, BuildError> {
     let facts = AgentFacts::of(&agent);
     limit("the agent", facts.size, MAX_AGENT_BYTES)?;
-    let mut contents = BTreeMap::from([(name(INITRD), initrd(kernel, agent)?)]);
+    let mut contents = BTreeMap::from([(INITRD, initrd(kernel, agent)?)]);
     for (name, path) in &kernel.files {
         contents.insert(name.clone(), fs::read(path).map_err(file(path))?);
     }
@@ -108,7 +108,7 @@ pub fn assemble(kernel: &Kernel, agent: Vec<u8>, out: &Path) -> Result<Manifest,
         return Ok(manifest);
     }
     let text = serde_json::to_string_pretty(&manifest).map_err(io::Error::other).map_err(file(out))?;
-    contents.insert(name(MANIFEST_FILE), format!("{text}\n").into_bytes());
+    contents.insert(FileName::ours(MANIFEST_FILE), format!("{text}\n").into_bytes());
     replace(out, &contents)?;
     manifest.verify_all(out).map_err(|source| BuildError::Manifest { source })?;
     Ok(manifest)
@@ -121,10 +121,9 @@ fn manifest(
 ) -> Result<Manifest, BuildError> {
     let files: BTreeMap<_, _> =
         contents.iter().map(|(name, bytes)| (name.clone(), FileFacts::of(bytes))).collect();
-    let booted = kernel.files.first().map_or_else(|| name("vmlinux"), |(name, _)| name.clone());
     let boot = Boot {
-        kernel: booted,
-        initrd: name(INITRD),
+        kernel: kernel.boots.clone(),
+        initrd: INITRD,
         cmdline: kernel.cmdline.to_owned(),
         needs_acpi: kernel.needs_acpi,
     };
@@ -143,7 +142,7 @@ fn initrd(kernel: &Kernel, agent: Vec<u8>) -> Result<Vec<u8>, BuildError> {
         }
         initrd.modules(modules);
     }
-    initrd.to_bytes().map_err(file(Path::new(INITRD)))
+    initrd.to_bytes().map_err(file(Path::new(INITRD.as_str())))
 }
 
 /// Writes a new directory beside `out` and swaps the two, so that nobody ever sees a mixture.
@@ -177,10 +176,6 @@ fn limit(what: &'static str, size: u64, limit: u64) -> Result<(), BuildError> {
     if size > limit { Err(BuildError::TooLarge { what, size, limit }) } else { Ok(()) }
 }
 
-fn name(text: &str) -> FileName {
-    FileName::try_from(text.to_owned()).expect("our own file names are plain")
-}
-
 fn file(path: &Path) -> impl FnOnce(io::Error) -> BuildError + use<> {
     let path = path.to_owned();
     move |source| BuildError::File { path, source }
@@ -204,7 +199,8 @@ mod tests {
                 package: "linux-source-6.12=6.12.0-1".into(),
                 config: Digest::of(b"config"),
             },
-            files: vec![(name("vmlinux"), dir.join("vmlinux")), (name("bzImage"), dir.join("bzImage"))],
+            boots: FileName::ours("vmlinux"),
+            files: ["vmlinux", "bzImage"].map(|name| (FileName::ours(name), dir.join(name))).into(),
             modules: Vec::new(),
             cmdline: "console=ttyS0",
             needs_acpi: false,

@@ -8,10 +8,10 @@ use super::error::{KernelError, command as failed, file};
 use crate::command::{command, run};
 use crate::progress::Progress;
 
-/// Where Debian 12 has newer kernels. A machine whose own suites lack them gets them from there, without a change to
-/// its package sources.
-const FALLBACK_SOURCE: &str = "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] \
-    http://deb.debian.org/debian-security bookworm-security main\n";
+/// Debian's releases get newer kernels here. A machine whose own suites have none fetches it from there, from the
+/// mirror that it uses anyway and without a change to its package sources.
+const NEWER: &str = "backports";
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// A package in one version, and how apt reaches it.
 #[derive(Debug, Clone)]
@@ -30,8 +30,10 @@ impl Package {
             update(&options)?;
             found = candidate(name, &options)?;
         }
-        if found.is_none() {
-            options.extend(fallback(cache)?);
+        if found.is_none()
+            && let Some(source) = newer_source()?
+        {
+            options.extend(only_source(&source, cache)?);
             update(&options)?;
             found = candidate(name, &options)?;
         }
@@ -131,15 +133,29 @@ fn update(options: &[OsString]) -> Result<(), KernelError> {
     Ok(())
 }
 
-/// Options that make apt see [`FALLBACK_SOURCE`] alone, with lists of its own.
-fn fallback(cache: &Path) -> Result<Vec<OsString>, KernelError> {
+/// A line for apt's sources that names the newer suite of this machine's Debian release, if it runs one.
+fn newer_source() -> Result<Option<String>, KernelError> {
+    let mut targets = command("apt-get");
+    targets.args(["indextargets", "--format", "$(ORIGIN) $(REPO_URI) $(CODENAME)", "Created-By: Packages"]);
+    let text = run(&mut targets).map_err(failed("ask apt for its package sources"))?;
+    Ok(text.lines().find_map(newer_suite))
+}
+
+fn newer_suite(target: &str) -> Option<String> {
+    let [origin, mirror, release] = target.split_whitespace().collect::<Vec<_>>().try_into().ok()?;
+    let is_release = origin == "Debian" && release.chars().all(|c| c.is_ascii_lowercase());
+    is_release.then(|| format!("deb [signed-by={KEYRING}] {mirror} {release}-{NEWER} main\n"))
+}
+
+/// Options that make apt see `source` alone, with lists of its own.
+fn only_source(source: &str, cache: &Path) -> Result<Vec<OsString>, KernelError> {
     let root = cache.join("apt");
     let (lists, archives, sources) =
         (root.join("lists/partial"), root.join("archives/partial"), root.join("sources.list"));
     for dir in [&lists, &archives] {
         fs::create_dir_all(dir).map_err(file(dir))?;
     }
-    fs::write(&sources, FALLBACK_SOURCE).map_err(file(&sources))?;
+    fs::write(&sources, source).map_err(file(&sources))?;
     let option = |key: &str, path: &Path| {
         let mut option = OsString::from(format!("-o{key}="));
         option.push(path);
@@ -179,6 +195,19 @@ mod tests {
     fn a_package_without_candidate_has_none() {
         assert_eq!(parse_candidate("x:\n  Installed: (none)\n  Candidate: (none)\n"), None);
         assert_eq!(parse_candidate(""), None);
+    }
+
+    #[test]
+    fn the_newer_suite_is_looked_for_on_the_same_mirror() {
+        let source = newer_suite("Debian http://mirror.example/debian/ bookworm").unwrap();
+        assert!(source.ends_with(" http://mirror.example/debian/ bookworm-backports main\n"), "{source}");
+    }
+
+    #[test]
+    fn a_suite_that_is_no_release_of_debian_has_no_newer_one() {
+        assert_eq!(newer_suite("Debian http://mirror.example/debian/ bookworm-updates"), None);
+        assert_eq!(newer_suite("Other http://mirror.example/other/ bookworm"), None);
+        assert_eq!(newer_suite("$(ORIGIN) http://mirror.example/debian/ $(CODENAME)"), None);
     }
 
     #[test]

@@ -22,6 +22,7 @@ const RECIPE: u32 = 1;
 const CMDLINE: &str = "console=ttyS0 loglevel=4 reboot=t panic=-1 cgroup_no_v1=all tsc=reliable no_timer_check \
     8250.nr_uarts=1 rdinit=/init";
 
+const BZIMAGE: FileName = FileName::ours("bzImage");
 const MODULES: &str = "modules.txt";
 
 impl Kernel {
@@ -39,7 +40,7 @@ impl Kernel {
 fn fetch(package: &Package, keep: &Path, work: &Path) -> Result<(), KernelError> {
     package.extract(work)?;
     let release = package.name.trim_start_matches("linux-image-").to_owned();
-    copy(&work.join("boot").join(format!("vmlinuz-{release}")), &keep.join("bzImage"))?;
+    copy(&work.join("boot").join(format!("vmlinuz-{release}")), &keep.join(BZIMAGE.as_str()))?;
     let modules = collect(work, &release, keep)?;
     let list = keep.join(MODULES);
     fs::write(&list, modules.join("\n")).map_err(file(&list))?;
@@ -82,10 +83,10 @@ fn open(dir: &Path) -> Result<Kernel, KernelError> {
     let list = dir.join(MODULES);
     let list = fs::read_to_string(&list).map_err(file(&list))?;
     let modules: Vec<PathBuf> = list.lines().map(|name| dir.join(name)).collect();
-    let image = FileName::try_from("bzImage".to_owned()).ok();
     Ok(Kernel {
         facts: load_facts(dir)?,
-        files: image.into_iter().map(|name| (name, dir.join("bzImage"))).collect(),
+        boots: BZIMAGE,
+        files: vec![(BZIMAGE, dir.join(BZIMAGE.as_str()))],
         modules,
         cmdline: CMDLINE,
         needs_acpi: true,

@@ -30,7 +30,9 @@ use crate::manifest::{FileName, KernelFacts};
 pub struct Kernel {
     /// Where it comes from.
     pub facts: KernelFacts,
-    /// Its files in the order of preference: name in the image, and where it is now. The first one is booted.
+    /// Which of its files is booted.
+    pub boots: FileName,
+    /// Its files: name in the image, and where it is now.
     pub files: Vec<(FileName, PathBuf)>,
     /// Modules in the order in which they have to be loaded.
     pub modules: Vec<PathBuf>,

@@ -40,6 +40,12 @@ const RECIPE: u32 = 1;
 const CMDLINE: &str = "console=ttyS0 loglevel=4 reboot=t panic=-1 acpi=off pci=off cgroup_no_v1=all \
     tsc=reliable no_timer_check rdinit=/init";
 
+/// For a hypervisor: neither unpacked nor moved before it runs.
+const VMLINUX: FileName = FileName::ours("vmlinux");
+
+/// For firmware.
+const BZIMAGE: FileName = FileName::ours("bzImage");
+
 const FACTS: &str = "facts.json";
 
 impl Kernel {
@@ -71,9 +77,9 @@ fn make_kernel(source: &Package, keep: &Path, work: &Path) -> Result<(), KernelE
     let vmlinux = tree.join("vmlinux");
     let elf = fs::read(&vmlinux).map_err(file(&vmlinux))?;
     let packed = elf::repack(&elf).map_err(|source| KernelError::Elf { source })?;
-    write(&keep.join("vmlinux"), packed)?;
+    write(&keep.join(VMLINUX.as_str()), packed)?;
     let image = tree.join("arch/x86/boot/bzImage");
-    fs::copy(&image, keep.join("bzImage")).map_err(file(&image))?;
+    fs::copy(&image, keep.join(BZIMAGE.as_str())).map_err(file(&image))?;
     let release = tree.join("include/config/kernel.release");
     let facts = KernelFacts {
         kind: KernelKind::Slim,
@@ -124,13 +130,10 @@ fn configure(source: &Package, tree: &Path) -> Result<String, KernelError> {
 }
 
 fn open(dir: &Path) -> Result<Kernel, KernelError> {
-    let names = ["vmlinux", "bzImage"];
-    let files = names
-        .into_iter()
-        .filter_map(|name| Some((FileName::try_from(name.to_owned()).ok()?, dir.join(name))));
     Ok(Kernel {
+        boots: VMLINUX,
+        files: [VMLINUX, BZIMAGE].map(|name| (name.clone(), dir.join(name.as_str()))).into(),
         facts: load_facts(dir)?,
-        files: files.collect(),
         modules: Vec::new(),
         cmdline: CMDLINE,
         needs_acpi: false,

@@ -1,6 +1,6 @@
 //! The types of `manifest.json`. Every key is known and required; a key that is not known here is refused.
 
-use std::borrow::Borrow;
+use std::borrow::{Borrow, Cow};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -106,7 +106,7 @@ impl AgentFacts {
 /// The plain name of a file in the image's directory: it leads nowhere else.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct FileName(String);
+pub struct FileName(Cow<'static, str>);
 
 /// A string that is not a plain file name.
 #[derive(Debug, thiserror::Error)]
@@ -114,6 +114,11 @@ pub struct FileName(String);
 pub struct NotAFileName(String);
 
 impl FileName {
+    /// A name that this program gives.
+    pub(crate) const fn ours(name: &'static str) -> Self {
+        Self(Cow::Borrowed(name))
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -126,7 +131,7 @@ impl TryFrom<String> for FileName {
     fn try_from(name: String) -> Result<Self, NotAFileName> {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
         if (1..=64).contains(&name.len()) && !name.starts_with('.') && name.chars().all(plain) {
-            Ok(Self(name))
+            Ok(Self(name.into()))
         } else {
             Err(NotAFileName(name))
         }
@@ -135,7 +140,7 @@ impl TryFrom<String> for FileName {
 
 impl From<FileName> for String {
     fn from(name: FileName) -> String {
-        name.0
+        name.0.into_owned()
     }
 }
 
