@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use coffer_node::config::HypervisorChoice;
 use coffer_vmm::spec::{Disk, VmSpec};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 
@@ -258,9 +258,10 @@ async fn the_guest_reaches_a_listener_of_the_host_and_no_other(guest: &Guest) {
 }
 
 async fn many_bytes_arrive_whole_both_ways(guest: &Guest) {
-    let bytes = pattern(64 * MIB);
+    let mib = std::env::var("COFFER_VSOCK_MIB").ok().and_then(|mib| mib.parse().ok()).unwrap_or(64);
+    let bytes = pattern(mib * MIB);
     let mut stream = guest.ask("sink").await;
-    timeout(PATIENCE, stream.write_all(&bytes)).await.expect("64 MiB to the guest").unwrap();
+    timeout(PATIENCE, stream.write_all(&bytes)).await.expect("they reach the guest").unwrap();
     stream.shutdown().await.unwrap();
     let mut sum = String::new();
     timeout(PATIENCE, stream.read_to_string(&mut sum)).await.expect("their hash").unwrap();
@@ -268,7 +269,7 @@ async fn many_bytes_arrive_whole_both_ways(guest: &Guest) {
 
     let mut stream = guest.ask(&format!("source {}", bytes.len())).await;
     let mut received = Vec::new();
-    timeout(PATIENCE, stream.read_to_end(&mut received)).await.expect("64 MiB from the guest").unwrap();
+    timeout(PATIENCE, stream.read_to_end(&mut received)).await.expect("they reach the host").unwrap();
     assert!(received == bytes, "{} bytes arrived, or they differ", received.len());
 }
 
@@ -370,6 +371,53 @@ async fn a_device_that_dies_takes_the_machine_with_it() {
     let end = timeout(PATIENCE, guest.machine.ended()).await.expect("the machine ends");
     assert!(matches!(end, VmEnd::DeviceLost { .. }), "{end}");
     assert!(!children().contains(&qemu));
+}
+
+/// The variable that makes the next test be the shim that is killed.
+const BE_SHIM: &str = "COFFER_TEST_BE_SHIM";
+
+#[tokio::test]
+async fn a_shim_that_is_killed_takes_its_machine_with_it() {
+    let Some(ground) = ground() else { return };
+    if std::env::var_os(BE_SHIM).is_some() {
+        let guest = boot_with(ground, Vec::new()).await;
+        println!("\nMACHINE {}", children().iter().map(i32::to_string).collect::<Vec<_>>().join(" "));
+        panic!("it was to be killed, but: {}", guest.machine.ended().await);
+    }
+    let name = format!("{}::a_shim_that_is_killed_takes_its_machine_with_it", module_path!());
+    let mut shim = tokio::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "--nocapture", name.split_once("::").unwrap().1])
+        .env(BE_SHIM, "1")
+        .env("COFFER_VMM", &ground.vmm)
+        .stdout(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(shim.stdout.take().unwrap()).lines();
+    let pids = loop {
+        let line = timeout(PATIENCE, lines.next_line()).await.expect("the machine").unwrap().expect("a line");
+        if let Some(pids) = line.strip_prefix("MACHINE ") {
+            break pids
+                .split(' ')
+                .map(|pid| rustix::process::Pid::from_raw(pid.parse().unwrap()).unwrap())
+                .collect::<Vec<_>>();
+        }
+    };
+    assert_eq!(pids.len(), 2);
+    let held: Vec<_> = pids
+        .iter()
+        .map(|pid| rustix::process::pidfd_open(*pid, rustix::process::PidfdFlags::empty()).unwrap())
+        .collect();
+    shim.start_kill().unwrap();
+    for process in &held {
+        let mut gone = [rustix::event::PollFd::new(process, rustix::event::PollFlags::IN)];
+        let patience = rustix::event::Timespec { tv_sec: 30, tv_nsec: 0 };
+        assert_eq!(
+            rustix::event::poll(&mut gone, Some(&patience)).unwrap(),
+            1,
+            "a process outlives its shim"
+        );
+    }
 }
 
 #[tokio::test]

@@ -2,7 +2,8 @@
 //! PID 1 of the test guest. Compiled by the tests, not part of the shim.
 //!
 //! It reports to CID 2 port 1023, then obeys one line per connection to its port 1024:
-//! `echo`, `sink`, `source N`, `stall`, `disks`, `head SERIAL`, `dial PORT`, `half`, `halt`.
+//! `echo`, `sink`, `source N`, `stall`, `half PORT`, `dial PORT`, `disks`, `head SERIAL`, `write SERIAL TEXT`, `nics`,
+//! `uptime`, `halt`.
 
 use std::ffi::{CString, c_char, c_int, c_ulong, c_void};
 use std::fs::{self, File};
@@ -160,6 +161,13 @@ fn obey(stream: File) -> std::io::Result<()> {
             }
             None => out.write_all(b"refused")?,
         },
+        "nics" => {
+            for entry in fs::read_dir("/sys/class/net")?.flatten() {
+                let read = |name: &str| fs::read_to_string(entry.path().join(name)).unwrap_or_default();
+                let name = entry.file_name().into_string().unwrap();
+                writeln!(out, "{name} {} {}", read("address").trim(), read("mtu").trim())?;
+            }
+        }
         "uptime" => out.write_all(&fs::read("/proc/uptime")?)?,
         // SAFETY: takes no pointers.
         "halt" => unsafe {

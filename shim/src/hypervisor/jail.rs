@@ -31,7 +31,9 @@ const SYSTEM: [&str; 4] = ["/usr", "/lib", "/lib32", "/lib64"];
 /// One system call, or a few that belong together.
 #[derive(Debug)]
 pub(super) enum Step {
-    /// Leaves this descriptor open in the program.
+    /// Leaves none but the standard descriptors open in the program, whoever forgot to mark one.
+    CloseOthers,
+    /// Leaves this descriptor open in the program all the same; after [`Step::CloseOthers`].
     Pass(RawFd),
     /// Joins the cgroup whose `cgroup.procs` this is.
     Join(OwnedFd),
@@ -176,6 +178,7 @@ pub(super) fn start(mut command: Command, steps: Vec<Step>) -> Result<Child, Ste
 impl Step {
     fn name(&self) -> &'static str {
         match self {
+            Step::CloseOthers => "close descriptors",
             Step::Pass(_) => "pass descriptors",
             Step::Join(_) => "join the cgroup",
             Step::Unshare(_) => "leave namespaces",
@@ -194,6 +197,11 @@ impl Step {
 
     fn take(&self) -> io::Result<()> {
         match self {
+            Step::CloseOthers => {
+                let cloexec = libc::CLOSE_RANGE_CLOEXEC;
+                // SAFETY: takes no pointers, and only sets flags of descriptors.
+                called(unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, cloexec) })
+            }
             // SAFETY: sets a flag of a descriptor; a number that is none fails.
             Step::Pass(number) => done(unsafe { libc::fcntl(*number, libc::F_SETFD, 0) }),
             Step::Join(procs) => {
@@ -344,10 +352,14 @@ mod tests {
     #[test]
     fn a_descriptor_is_passed_only_when_asked() {
         let file = fs::File::open("/etc/hostname").unwrap();
+        rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty()).unwrap();
         let number = file.as_raw_fd();
         let argument = format!("/proc/self/fd/{number}");
-        assert_eq!(run(Vec::new(), "/bin/readlink", &argument).unwrap(), "");
-        assert_eq!(run(vec![Step::Pass(number)], "/bin/readlink", &argument).unwrap(), "/etc/hostname\n");
+        assert_eq!(run(vec![Step::CloseOthers], "/bin/readlink", &argument).unwrap(), "");
+        assert_eq!(
+            run(vec![Step::CloseOthers, Step::Pass(number)], "/bin/readlink", &argument).unwrap(),
+            "/etc/hostname\n"
+        );
     }
 
     #[test]

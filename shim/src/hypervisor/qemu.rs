@@ -109,6 +109,7 @@ impl Qemu {
             taps: spec.nics.iter().map(|nic| nic.tap.as_raw_fd()).collect(),
         };
         let mut steps = joins(spec)?;
+        steps.push(Step::CloseOthers);
         steps.extend(files.taps.iter().chain([&files.qmp, &files.vsock]).map(|number| Step::Pass(*number)));
         let apart = libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
         steps.push(Step::Unshare(apart));
@@ -134,6 +135,7 @@ impl Qemu {
             ("--control-fd", sockets.device_control.as_raw_fd()),
         ];
         let mut steps = joins(spec)?;
+        steps.push(Step::CloseOthers);
         steps.extend(passed.iter().map(|(_, number)| Step::Pass(*number)));
         steps.push(Step::Unshare(libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS));
         steps.extend([Step::Settle, Step::DieWith(std::process::id())]);

@@ -60,6 +60,11 @@ impl<'m> Buffer<'m> {
         self.len
     }
 
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// Its slices, in order.
     pub fn slices(&self) -> &[VolatileSlice<'m>] {
         &self.slices
@@ -76,10 +81,10 @@ impl<'m> Buffer<'m> {
         for slice in self.slices {
             let take = slice.len().min(len - front.len);
             let (head, tail) = slice.split_at(take).ok()?;
-            if head.len() > 0 {
+            if !head.is_empty() {
                 front.push(head).ok()?;
             }
-            if tail.len() > 0 {
+            if !tail.is_empty() {
                 back.push(tail).ok()?;
             }
         }

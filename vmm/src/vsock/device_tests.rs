@@ -10,7 +10,7 @@ use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::buffer::Memory;
-use super::device::{Device, Served};
+use super::device::Device;
 use super::packet::{Credit, Ends, HEADER_LEN, HOST_CID, Key, Op, Packet};
 
 const GUEST: u64 = 3;
@@ -408,7 +408,7 @@ proptest! {
         for _ in 0..4 {
             driver.device.poll_host().unwrap();
             let served = driver.device.serve(&driver.memory, &mut driver.rx, &mut driver.tx);
-            if !served.unwrap_or(Served::default()).again {
+            if !served.unwrap_or_default().again {
                 break;
             }
         }

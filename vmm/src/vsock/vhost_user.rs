@@ -109,7 +109,7 @@ impl Backend {
             mapped.push(GuestRegionMmap::from_range(GuestAddress(guest), length, Some(offset)).ok()?);
             places.push(Place { qemu, guest, size });
         }
-        mapped.sort_by_key(|region| vm_memory::GuestMemoryRegion::start_addr(region));
+        mapped.sort_by_key(vm_memory::GuestMemoryRegion::start_addr);
         self.memory = Some(Memory::from_regions(mapped).ok()?);
         self.places = places;
         Some(())
