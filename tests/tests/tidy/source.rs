@@ -21,6 +21,10 @@ pub(crate) struct Source {
     pub(crate) items: Vec<Item>,
     /// How many lines its tests have.
     test_lines: usize,
+    /// Whether all of it is tests: its parent declares it so.
+    pub(crate) all_tests: bool,
+    /// Paths that modules declared here as tests may have.
+    pub(crate) test_modules: Vec<PathBuf>,
 }
 
 impl Source {
@@ -30,7 +34,9 @@ impl Source {
         let file = syn::parse_file(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let (tests, items): (Vec<Item>, Vec<Item>) = file.items.into_iter().partition(is_test);
         let test_lines = tests.iter().map(lines_of).sum();
-        Self { path: path.to_owned(), lines: text.lines().map(str::to_owned).collect(), items, test_lines }
+        let test_modules = tests.iter().flat_map(|item| module_files(path, item)).collect();
+        let lines = text.lines().map(str::to_owned).collect();
+        Self { path: path.to_owned(), lines, items, test_lines, all_tests: false, test_modules }
     }
 
     /// The finding's beginning for `line`, from 1.
@@ -42,14 +48,7 @@ impl Source {
     pub(crate) fn is_product(&self) -> bool {
         let path = self.path.to_string_lossy();
         let built = path.ends_with("build.rs") || path.contains("/tests/") || path.contains("/benches/");
-        PRODUCT.iter().any(|crate_path| path.starts_with(crate_path)) && !built && !self.is_test_module()
-    }
-
-    /// Whether it is a module of tests in a file of its own.
-    fn is_test_module(&self) -> bool {
-        self.path
-            .file_stem()
-            .is_some_and(|stem| stem == "tests" || stem.to_string_lossy().ends_with("_tests"))
+        PRODUCT.iter().any(|crate_path| path.starts_with(crate_path)) && !built && !self.all_tests
     }
 
     pub(crate) fn too_long(&self) -> Option<String> {
@@ -114,6 +113,17 @@ fn is_test(item: &Item) -> bool {
             && attribute.parse_args::<syn::Meta>().is_ok_and(|meta| meta.path().is_ident("test"));
         of_tests || attribute.path().is_ident("test")
     })
+}
+
+/// Where the file of a module that is declared in the file at `path` may be.
+fn module_files(path: &Path, item: &Item) -> Vec<PathBuf> {
+    let Item::Mod(module) = item else { return Vec::new() };
+    let folder = match path.file_stem().and_then(|stem| stem.to_str()) {
+        Some("mod" | "lib" | "main") | None => path.parent().unwrap_or(path).to_owned(),
+        Some(_) => path.with_extension(""),
+    };
+    let name = module.ident.to_string();
+    vec![folder.join(format!("{name}.rs")), folder.join(name).join("mod.rs")]
 }
 
 fn lines_of(item: &Item) -> usize {

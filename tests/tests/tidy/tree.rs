@@ -10,7 +10,12 @@ use crate::source::Source;
 /// Every Rust file, parsed. A parsed file belongs to the thread that parsed it, so each test does this anew.
 pub(crate) fn sources() -> Vec<Source> {
     let rust = files().into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
-    rust.map(|path| Source::read(&path)).collect()
+    let mut sources: Vec<Source> = rust.map(|path| Source::read(&path)).collect();
+    let tests: Vec<PathBuf> = sources.iter().flat_map(|source| source.test_modules.clone()).collect();
+    for source in &mut sources {
+        source.all_tests = tests.contains(&source.path);
+    }
+    sources
 }
 
 /// Every file of the workspace by its path in it; not what cargo or git made.
