@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::capabilities::CapabilitySets;
 use super::error::SpecError;
 use super::mount_options::{self, Mount, MountOptions, MountSource};
-use super::resources::ResourceUpdate;
+use super::resources::{ACCESS_MKNOD, ACCESS_READ, ACCESS_WRITE, DEVICE_BLOCK, DeviceRule, ResourceUpdate};
 use super::seccomp::{self, Filter};
 use super::wire::{self, NamespaceKind};
 
@@ -108,6 +108,19 @@ pub(crate) struct ProcessSpec {
 }
 
 impl ContainerSpec {
+    /// Lets the container use a block device that one of its mounts shows it.
+    pub(crate) fn allow_block_device(&mut self, (major, minor): (u32, u32), write: bool) {
+        let access = ACCESS_READ | ACCESS_MKNOD | if write { ACCESS_WRITE } else { 0 };
+        let (major, minor) = (Some(major), Some(minor));
+        self.resources.devices.push(DeviceRule {
+            allow: true,
+            kind: Some(DEVICE_BLOCK),
+            major,
+            minor,
+            access,
+        });
+    }
+
     /// Parses a `config.json`.
     pub(crate) fn parse(json: &[u8]) -> Result<Self, SpecError> {
         let wire: wire::Spec = parse_json(json)?;

@@ -33,8 +33,16 @@ pub(super) enum Content {
         stream: OwnedFd,
     },
     Disk,
-    Device,
+    Device(Device),
     Shm,
+}
+
+/// A block device by its numbers in the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Device {
+    pub(crate) major: u32,
+    pub(crate) minor: u32,
+    pub(crate) read_only: bool,
 }
 
 /// Where volumes are put.
@@ -161,8 +169,11 @@ async fn make_disk(id: &str, target: PathBuf, disk: &DiskVolume) -> Result<Live,
     let (disk, place, name) = (disk.clone(), target.clone(), id.to_owned());
     blocking(id, "mount", move || {
         if disk.fs_type.is_empty() {
-            mounts::node(&device, &place, &disk).map_err(mount_error(&name, "a device node", &place))?;
-            Ok(Live { root: place, content: Content::Device })
+            let number =
+                mounts::node(&device, &place, &disk).map_err(mount_error(&name, "a device node", &place))?;
+            let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
+            let device = Device { major, minor, read_only: disk.read_only };
+            Ok(Live { root: place, content: Content::Device(device) })
         } else {
             mounts::disk(&device, &place, &disk).map_err(mount_error(&name, &disk.fs_type, &place))?;
             Ok(Live { root: place, content: Content::Disk })

@@ -44,8 +44,9 @@ pub(super) fn disk(device: &Path, target: &Path, volume: &DiskVolume) -> io::Res
     mount(device, target, &volume.fs_type, MountFlags::NODEV | read_only, "")
 }
 
-/// Makes `<target>/device`, a node for the disk of its own mode and owner, on a tmpfs that honours nodes.
-pub(super) fn node(device: &Path, target: &Path, volume: &DiskVolume) -> io::Result<()> {
+/// Makes `<target>/device`, a node for the disk of its own mode and owner, on a tmpfs that honours nodes. Answers the
+/// device's number.
+pub(super) fn node(device: &Path, target: &Path, volume: &DiskVolume) -> io::Result<u64> {
     let number = rustix::fs::stat(device)?.st_rdev;
     mount(
         "tmpfs",
@@ -58,7 +59,8 @@ pub(super) fn node(device: &Path, target: &Path, volume: &DiskVolume) -> io::Res
     let path = target.join(NODE);
     rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::BlockDevice, Mode::RUSR | Mode::WUSR, number)?;
     rustix::fs::chown(&path, owner(volume.uid)?, group(volume.gid)?)?;
-    Ok(rustix::fs::chmod(&path, Mode::from_raw_mode(mode))?)
+    rustix::fs::chmod(&path, Mode::from_raw_mode(mode))?;
+    Ok(number)
 }
 
 /// Name of the node of a raw disk in its volume.

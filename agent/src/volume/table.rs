@@ -12,7 +12,7 @@ use rustix::fs::{CWD, OFlags};
 use tokio::sync::Mutex as AsyncMutex;
 
 use super::inside::{make_missing, open_inside, path_text, read_end};
-use super::live::{Content, Live, Places, blocking};
+use super::live::{Content, Device, Live, Places, blocking};
 use super::path::{RelPath, check_id, parse_source};
 use super::remove::open_dir;
 use super::stage::{Stage, clear};
@@ -24,6 +24,8 @@ use super::{VolumeError, apply, mounts};
 pub(crate) struct Location {
     pub(crate) root: PathBuf,
     pub(crate) path: PathBuf,
+    /// Set when it is the node of a block device, which the container must be allowed to use.
+    pub(crate) device: Option<Device>,
 }
 
 /// All volumes of the pod; a cheap clone.
@@ -156,11 +158,15 @@ impl Volumes {
                 path: path.as_str().to_owned(),
                 source,
             };
-            if matches!(live.content, Content::Device) {
+            if let Content::Device(device) = live.content {
                 if !path.is_root() {
                     return Err(outside(io::ErrorKind::NotADirectory.into()));
                 }
-                return Ok(Some(Location { root: live.root.clone(), path: PathBuf::from(mounts::NODE) }));
+                return Ok(Some(Location {
+                    root: live.root.clone(),
+                    path: PathBuf::from(mounts::NODE),
+                    device: Some(device),
+                }));
             }
             let root =
                 open_dir(CWD, path_text(&live.root).map_err(outside)?).map_err(|e| outside(e.into()))?;
@@ -168,7 +174,7 @@ impl Volumes {
                 make_missing(&root, &path).map_err(outside)?;
             }
             open_inside(&root, &path, OFlags::PATH).map_err(outside)?;
-            Ok(Some(Location { root: live.root.clone(), path: PathBuf::from(path.as_str()) }))
+            Ok(Some(Location { root: live.root.clone(), path: PathBuf::from(path.as_str()), device: None }))
         })
         .await
     }
