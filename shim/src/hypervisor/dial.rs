@@ -22,8 +22,9 @@ use tokio::time::timeout;
 /// Name of the device's socket in the run directory; a guest's connection to host port P goes to `vsock.sock_P`.
 pub(super) const SOCKET: &str = "vsock.sock";
 
-/// How long a connection to the guest may take.
-const DEADLINE: Duration = Duration::from_secs(10);
+/// How long a connection to the guest may take: its kernel answers at once, but under software emulation on a loaded
+/// host that may be seconds. Whoever must be done sooner puts its own limit around.
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// How long to wait before a full backlog is tried again.
 const PAUSE: Duration = Duration::from_millis(5);

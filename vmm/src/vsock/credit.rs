@@ -15,6 +15,9 @@ use super::packet::Credit;
 /// however few bytes the packets carry; credit alone does not bound that, so packets are counted too.
 const PACKET_OVERHEAD: u32 = 1024;
 
+/// The most packets on the way to the guest, however large a buffer it claims: each is remembered here.
+const MAX_PACKETS: u32 = 4096;
+
 /// The guest sent more than it was given credit for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Overrun;
@@ -96,7 +99,8 @@ impl Outflow {
     /// Payload bytes that the next packet may carry.
     pub fn room(&self) -> u32 {
         let packets = u32::try_from(self.tails.len()).unwrap_or(u32::MAX);
-        if packets.saturating_mul(PACKET_OVERHEAD) >= self.peer.buf_alloc && packets > 0 {
+        let fit = (self.peer.buf_alloc / PACKET_OVERHEAD).clamp(1, MAX_PACKETS);
+        if packets >= fit {
             return 0;
         }
         self.peer.buf_alloc.saturating_sub(self.unread())
@@ -208,6 +212,15 @@ mod tests {
         assert_eq!(outflow.room(), 0);
         outflow.learn(guest(2 * PACKET_OVERHEAD, 10));
         assert!(outflow.room() > 0);
+    }
+
+    #[test]
+    fn a_guest_that_claims_an_endless_buffer_does_not_make_the_list_of_packets_endless() {
+        let mut outflow = Outflow::new(guest(u32::MAX, 0));
+        while outflow.room() > 0 {
+            outflow.send(1);
+        }
+        assert_eq!(outflow.tails.len(), 4096);
     }
 
     #[test]
