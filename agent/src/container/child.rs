@@ -17,22 +17,18 @@ use std::fs;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{Gid, Uid, setresgid, setresuid};
 use rustix::fs::{Mode, OFlags};
 
-use super::error::SetupError;
 use super::init;
-use super::messages::{self, Instructions, NewContainer, NewExec, Order, Report};
+use super::messages::{Instructions, NewContainer, NewExec, Order, Report};
 use super::pod_init;
+use super::report::{Agent, Descriptors, Step, process, write_file};
 use super::sys::{self, Cloned};
 
 /// The argument that makes the agent's executable a helper.
 pub(super) const MODE: &str = "container-init";
-
-/// The result of one step.
-pub(super) type Step<T> = Result<T, SetupError>;
 
 /// Becomes a helper, and never returns, if this process was started as one. Called first thing in `main`, while the
 /// process has one thread.
@@ -45,70 +41,18 @@ pub(crate) fn run_if_child() {
 /// Runs as a helper.
 pub(super) fn run() -> ! {
     let Ok(socket) = sys::adopt_inherited(0) else { std::process::exit(1) };
-    let agent = Agent { socket };
+    let agent = Agent::on(socket);
     let Err(error) = follow(&agent);
     agent.failed(error);
     std::process::exit(1)
 }
 
-/// The agent, seen from a helper or from the process it made.
-#[derive(Debug)]
-pub(super) struct Agent {
-    socket: OwnedFd,
-}
-
-impl Agent {
-    pub(super) fn report(&self, report: &Report, descriptors: &[BorrowedFd<'_>]) -> Step<()> {
-        messages::send_report(self.socket.as_fd(), report, descriptors).map_err(lost)
-    }
-
-    pub(super) fn warn(&self, warning: String) {
-        // A warning that cannot be sent is lost with the agent that would have read it.
-        let _ = self.report(&Report::Warning(warning), &[]);
-    }
-
-    /// Waits for an order. `read`, because a seccomp filter that is loaded already allows that if anything.
-    pub(super) fn wait_for(&self, order: Order) -> Step<()> {
-        let mut byte = [0];
-        let length = rustix::io::retry_on_intr(|| rustix::io::read(&self.socket, &mut byte));
-        match length.map_err(|errno| lost(errno.into()))? {
-            1 if byte == [order.byte()] => Ok(()),
-            _ => Err(SetupError::Instructions { problem: "an order is missing".to_owned() }),
-        }
-    }
-
-    /// Ends the conversation without executing anything.
-    pub(super) fn hang_up(&self) {
-        // It fails only when the agent has hung up before.
-        let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
-    }
-
-    /// Reports a failure, by `write` for the same reason.
-    pub(super) fn failed(&self, error: SetupError) {
-        let json = serde_json::to_vec(&Report::Failed(error)).unwrap_or_default();
-        let _ = rustix::io::write(&self.socket, &json);
-    }
-}
-
-/// Descriptors in the order in which the agent sends them.
-#[derive(Debug)]
-pub(super) struct Descriptors(std::vec::IntoIter<OwnedFd>);
-
-impl Descriptors {
-    pub(super) fn take(&mut self) -> Step<OwnedFd> {
-        self.0
-            .next()
-            .ok_or_else(|| SetupError::Instructions { problem: "a descriptor is missing".to_owned() })
-    }
-}
-
 fn follow(agent: &Agent) -> Step<Infallible> {
-    let (_, descriptors) = messages::receive(agent.socket.as_fd()).map_err(lost)?;
-    let mut descriptors = Descriptors(descriptors.into_iter());
+    let (instructions, descriptors) = agent.instructions()?;
     // Before anything of the container can look at this process: its memory and its links below /proc are root's.
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
         .map_err(process("make the helper undumpable"))?;
-    match messages::read_instructions(descriptors.take()?).map_err(lost)? {
+    match instructions {
         Instructions::Container(new) => container(agent, *new, descriptors),
         Instructions::Exec(new) => exec(agent, *new, descriptors),
         Instructions::PidNamespace => {
@@ -128,6 +72,13 @@ fn container(agent: &Agent, new: NewContainer, mut descriptors: Descriptors) -> 
         Some(_) => Some(open_procs(&cgroup)?),
         None => None,
     };
+    // What is written below /proc/self comes before the user namespace, from within which it is root's.
+    if let Some(adjustment) = new.process.spec.oom_score_adj {
+        adjust_oom_score(agent, adjustment);
+    }
+    if let Some(offsets) = &namespaces.time {
+        make_time_namespace(offsets)?;
+    }
     if namespaces.user.is_some() {
         unshare(CloneFlags::CLONE_NEWUSER).map_err(process("make a user namespace"))?;
         agent.report(&Report::NeedsIdMaps, &[])?;
@@ -138,16 +89,10 @@ fn container(agent: &Agent, new: NewContainer, mut descriptors: Descriptors) -> 
         (true, CloneFlags::CLONE_NEWNS),
         (namespaces.ipc, CloneFlags::CLONE_NEWIPC),
         (namespaces.uts, CloneFlags::CLONE_NEWUTS),
-        (namespaces.time.is_some(), CloneFlags::from_bits_retain(libc::CLONE_NEWTIME)),
         (pid_namespace.is_none(), CloneFlags::CLONE_NEWPID),
     ];
     let flags = wanted.into_iter().filter(|(wanted, _)| *wanted).map(|(_, flag)| flag).collect();
     unshare(flags).map_err(process("make the container's namespaces"))?;
-    if let Some(offsets) = &namespaces.time {
-        let lines: String = offsets.iter().map(|(clock, s, ns)| format!("{clock} {s} {ns}\n")).collect();
-        write_file("/proc/self/timens_offsets", &lines)
-            .map_err(process("set the time namespace's offsets"))?;
-    }
     if let Some(pid_namespace) = pid_namespace {
         setns(pid_namespace, CloneFlags::CLONE_NEWPID).map_err(process("join the pod's pid namespace"))?;
     }
@@ -167,7 +112,7 @@ fn exec(agent: &Agent, new: NewExec, mut descriptors: Descriptors) -> Step<Infal
     };
     if let Some(adjustment) = new.process.spec.oom_score_adj {
         // Inherited by the process, and here /proc is still the agent's.
-        init::adjust_oom_score(agent, adjustment);
+        adjust_oom_score(agent, adjustment);
     }
     let mut flags = CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWIPC
@@ -189,6 +134,24 @@ fn exec(agent: &Agent, new: NewExec, mut descriptors: Descriptors) -> Step<Infal
     // Last, because the kernel lets a process enter only cgroups that its cgroup namespace shows.
     setns(&leader, CloneFlags::CLONE_NEWCGROUP).map_err(process("join the container's cgroup namespace"))?;
     init::exec(agent, new.process, descriptors)
+}
+
+/// Needs privilege when it lowers the value; a container can live with another one.
+fn adjust_oom_score(agent: &Agent, adjustment: i32) {
+    if let Err(error) = write_file("/proc/self/oom_score_adj", &adjustment.to_string()) {
+        agent.warn(format!("oom_score_adj stays as it is: setting it to {adjustment} failed: {error}"));
+    }
+}
+
+/// For the children of this process.
+fn make_time_namespace(offsets: &[(String, i64, u32)]) -> Step<()> {
+    unshare(CloneFlags::from_bits_retain(libc::CLONE_NEWTIME)).map_err(process("make a time namespace"))?;
+    let lines: String = offsets.iter().map(|(clock, s, ns)| format!("{clock} {s} {ns}\n")).collect();
+    match lines.is_empty() {
+        true => Ok(()),
+        false => write_file("/proc/self/timens_offsets", &lines)
+            .map_err(process("set the time namespace's offsets")),
+    }
 }
 
 /// Returns in the new process only; the helper reports it and exits.
@@ -216,21 +179,4 @@ fn open_procs(cgroup: &OwnedFd) -> Step<OwnedFd> {
 /// 0 is the writing process.
 fn join(procs: OwnedFd) -> Step<()> {
     fs::File::from(procs).write_all(b"0").map_err(process("join the container's cgroup"))
-}
-
-/// Writes an existing file at once.
-pub(super) fn write_file(path: &str, text: &str) -> Result<(), std::io::Error> {
-    fs::OpenOptions::new().write(true).open(path)?.write_all(text.as_bytes())
-}
-
-/// Turns the kernel's answer into the error of a step about the process.
-pub(super) fn process<E: Into<super::error::Errno>>(action: &str) -> impl FnOnce(E) -> SetupError {
-    move |errno| SetupError::Process { action: action.to_owned(), errno: errno.into() }
-}
-
-fn lost(error: std::io::Error) -> SetupError {
-    match error.raw_os_error() {
-        Some(number) => SetupError::Instructions { problem: Errno::from_raw(number).desc().to_lowercase() },
-        None => SetupError::Instructions { problem: error.to_string() },
-    }
 }

@@ -18,20 +18,31 @@ use coffer_protocol::agent::Stats;
 use tokio::sync::mpsc;
 
 use super::capabilities::CapabilitySets;
-use super::cgroup::Cgroup;
+use super::cgroup::{Cgroup, Hierarchy};
 use super::device_filter::{self, Attached};
 use super::error::ContainerError;
 use super::launch::{Launch, Launched, Launcher};
 use super::messages::{Instructions, NewContainer, NewExec, NewProcess};
-use super::process::{Process, ProcessState};
+use super::pid_namespace::SharedPidNamespace;
+use super::process::Process;
 use super::reaper::Exit;
 use super::resources::ResourceUpdate;
-use super::runtime::{Runtime, SharedPidNamespace};
 use super::seccomp::Filter;
 use super::spec::{ContainerSpec, ProcessSpec};
+use super::state::ProcessState;
 use super::stats;
 use super::stdio::{Stdio, StdioRequest};
 use super::sys;
+
+/// What all containers stand on.
+#[derive(Debug, Clone)]
+pub(super) struct Ground {
+    pub(super) launcher: Launcher,
+    pub(super) hierarchy: Hierarchy,
+    /// Whether device access is enforced. Only tests, on machines that let nobody load a program, go without.
+    pub(super) enforce_devices: bool,
+    pub(super) oom_sender: mpsc::UnboundedSender<String>,
+}
 
 /// What a container is made of.
 #[derive(Debug)]
@@ -78,10 +89,10 @@ enum Exec {
 }
 
 impl Container {
-    pub(super) async fn create(runtime: &Runtime, params: CreateParams) -> Result<Self, ContainerError> {
+    pub(super) async fn create(ground: &Ground, params: CreateParams) -> Result<Self, ContainerError> {
         check_id(&params.id)?;
-        let cgroup = Arc::new(runtime.hierarchy.create(&params.id)?);
-        match Self::create_in(runtime, params, &cgroup).await {
+        let cgroup = Arc::new(ground.hierarchy.create(&params.id)?);
+        match Self::create_in(ground, params, &cgroup).await {
             Ok(container) => Ok(container),
             Err(error) => {
                 if let Err(leftover) = bury(&cgroup).await {
@@ -93,13 +104,13 @@ impl Container {
     }
 
     async fn create_in(
-        runtime: &Runtime,
+        ground: &Ground,
         params: CreateParams,
         cgroup: &Arc<Cgroup>,
     ) -> Result<Self, ContainerError> {
         cgroup.apply(&params.spec.resources)?;
         let directory = cgroup.directory()?;
-        let devices = match runtime.enforce_devices {
+        let devices = match ground.enforce_devices {
             true => Some(attach_devices(cgroup, &directory, &params.spec.resources, None)?),
             false => None,
         };
@@ -125,24 +136,24 @@ impl Container {
             descriptors,
             mappings: spec.namespaces.user.as_ref(),
         };
-        let launched = runtime.launcher.launch(launch).await?;
-        Self::assemble(runtime, params, cgroup, devices, (launched, pipes))
+        let launched = ground.launcher.launch(launch).await?;
+        Self::assemble(ground, params, cgroup, devices, (launched, pipes))
     }
 
     fn assemble(
-        runtime: &Runtime,
+        ground: &Ground,
         params: CreateParams,
         cgroup: &Arc<Cgroup>,
         devices: Option<Attached>,
         (launched, pipes): (Launched, Option<Stdio>),
     ) -> Result<Self, ContainerError> {
         let paused = Arc::new(AtomicBool::new(false));
-        let oom = Arc::new(OomCounter::new(&params.id, Arc::clone(cgroup), runtime.oom_sender.clone()));
+        let oom = Arc::new(OomCounter::new(&params.id, Arc::clone(cgroup), ground.oom_sender.clone()));
         let init = Process::new(&params.id, launched, pipes, Arc::clone(&paused)).map_err(no_pipes)?;
         let container = Container(Arc::new(Inner {
             id: params.id,
             cgroup: Arc::clone(cgroup),
-            launcher: runtime.launcher.clone(),
+            launcher: ground.launcher.clone(),
             init,
             execs: Mutex::default(),
             filter: params.spec.filter,

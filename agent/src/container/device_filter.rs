@@ -198,6 +198,12 @@ fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<libc::c_int> {
     }
 }
 
+/// Whether this machine lets this process load programs at all.
+#[cfg(test)]
+pub(super) fn can_load() -> bool {
+    load(&assemble(&[])).is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -7,8 +7,8 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
 
-use super::child::Step;
 use super::messages::NewContainer;
+use super::report::Step;
 use super::rootfs::{Leaf, Root, at};
 use super::spec::DeviceNode;
 use super::terminal::Terminal;

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::process::ProcessState;
+use super::state::ProcessState;
 
 /// Why an OCI document was refused. Every variant names the field by its path in the document.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -51,8 +51,18 @@ impl Guest {
         let config = RuntimeConfig { cgroup_root: cgroup_root.to_owned(), parent };
         let mut runtime = Runtime::new(config).expect("these tests need root and cgroup v2");
         // Where the machine lets nobody load a program the rest can still be tested.
-        runtime.enforce_devices = false;
+        runtime.ground.enforce_devices = super::device_filter::can_load();
         Guest { runtime, rootfs: rootfs(), cgroup }
+    }
+
+    /// Whether this machine's hierarchy has a controller; without it a test has nothing to look at.
+    pub(super) fn has(&self, controller: &str) -> bool {
+        let list = fs::read_to_string(self.cgroup.join("cgroup.controllers")).unwrap();
+        let has = list.split_whitespace().any(|name| name == controller);
+        if !has {
+            eprintln!("the {controller} controller is not in cgroup v2 here: nothing was tested");
+        }
+        has
     }
 
     pub(super) fn root(&self) -> &Path {

@@ -6,8 +6,8 @@ use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use rustix::fs::Mode;
 
 use super::capabilities;
-use super::child::{Agent, Step, process};
 use super::messages::NewProcess;
+use super::report::{Agent, Step, process};
 use super::seccomp::Filter;
 use super::spec::ProcessSpec;
 use super::sys;

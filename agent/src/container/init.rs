@@ -14,13 +14,13 @@ use std::path::PathBuf;
 use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{Mode, OFlags};
 
-use super::child::{Agent, Descriptors, Step, process, write_file};
 use super::devices;
 use super::error::SetupError;
 use super::identity;
 use super::messages::{NewContainer, NewProcess, Order, Report};
 use super::mounts;
 use super::program::Program;
+use super::report::{Agent, Descriptors, Step, process, write_file};
 use super::rootfs::Root;
 use super::sys;
 use super::terminal::{self, Terminal};
@@ -36,9 +36,6 @@ pub(super) fn container(agent: &Agent, new: NewContainer, mut descriptors: Descr
         if errno != nix::errno::Errno::ENOSYS {
             return Err(process("make a session keyring")(errno));
         }
-    }
-    if let Some(adjustment) = new.process.spec.oom_score_adj {
-        adjust_oom_score(agent, adjustment);
     }
     let root = Root::attach(&new.rootfs)?;
     mounts::apply(&root, &new)?;
@@ -143,12 +140,5 @@ fn ready(agent: &Agent, master: Option<OwnedFd>) -> Step<()> {
     match master {
         Some(master) => agent.report(&Report::Ready, &[master.as_fd()]),
         None => agent.report(&Report::Ready, &[]),
-    }
-}
-
-/// Needs privilege when it lowers the value; a container can live with another one.
-pub(super) fn adjust_oom_score(agent: &Agent, adjustment: i32) {
-    if let Err(error) = write_file("/proc/self/oom_score_adj", &adjustment.to_string()) {
-        agent.warn(format!("oom_score_adj stays as it is: setting it to {adjustment} failed: {error}"));
     }
 }

@@ -18,6 +18,7 @@ use super::child;
 use super::error::{ContainerError, SetupError};
 use super::messages::{self, Instructions, Order, Report};
 use super::reaper::{ExitWatch, Launching, Reaper, exited};
+use super::report::write_file;
 use super::spec::UserMappings;
 use super::sys;
 
@@ -161,8 +162,8 @@ impl Conversation<'_> {
             return Err(io::Error::from(io::ErrorKind::InvalidData));
         };
         let directory = format!("/proc/{}", self.spawned.helper.pid);
-        child::write_file(&format!("{directory}/uid_map"), &mappings.uids)?;
-        child::write_file(&format!("{directory}/gid_map"), &mappings.gids)?;
+        write_file(&format!("{directory}/uid_map"), &mappings.uids)?;
+        write_file(&format!("{directory}/gid_map"), &mappings.gids)?;
         self.spawned.channel.send(Order::IdMapsWritten)
     }
 

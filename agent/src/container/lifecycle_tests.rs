@@ -230,8 +230,8 @@ async fn a_frozen_container_can_be_killed() {
 #[tokio::test]
 async fn a_signal_to_all_reaches_the_execs_too() {
     let guest = Guest::new();
-    let script = "trap 'exit 8' USR1; while :; do sleep 0.01; done";
-    let container = guest.create("c", &spec(script)).await.unwrap();
+    // The first process of a pid namespace ignores what it has no handler for.
+    let container = guest.create("c", &spec("sleep 1000")).await.unwrap();
     container.init().start().await.unwrap();
     let exec = container.exec("e", exec_spec("sleep 1000"), StdioRequest::default()).await.unwrap();
     exec.start().await.unwrap();

@@ -10,7 +10,7 @@
 
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Read, Seek, Write};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
@@ -20,6 +20,7 @@ use super::error::SetupError;
 use super::mount_options::Mount;
 use super::seccomp::Filter;
 use super::spec::{DeviceNode, Namespaces, ProcessSpec, RootOptions};
+use super::sys;
 
 /// What a helper is to make.
 #[derive(Debug, Serialize, Deserialize)]
@@ -136,7 +137,7 @@ pub(super) fn receive(socket: BorrowedFd<'_>) -> io::Result<(Vec<u8>, Vec<OwnedF
     let mut descriptors = Vec::new();
     for control in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(raw) = control {
-            descriptors.extend(raw.into_iter().map(adopt));
+            descriptors.extend(raw.into_iter().map(sys::adopt_received));
         }
     }
     let length = message.bytes;
@@ -155,13 +156,6 @@ pub(super) fn send_report(
         json = serde_json::to_vec(&Report::Warning("a warning was too long to pass on".to_owned()))?;
     }
     send(socket, &json, descriptors)
-}
-
-#[allow(unsafe_code)] // A descriptor out of a control message has no safe owner yet.
-fn adopt(raw: RawFd) -> OwnedFd {
-    // SAFETY: the kernel has just installed this descriptor for us, and the message that named it is consumed, so
-    // nothing else owns it.
-    unsafe { OwnedFd::from_raw_fd(raw) }
 }
 
 #[cfg(test)]

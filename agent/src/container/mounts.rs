@@ -11,10 +11,10 @@ use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, OpenTreeFlags};
 
-use super::child::Step;
 use super::error::SetupError;
 use super::messages::NewContainer;
 use super::mount_options::{Mount, MountOptions, MountSource, attr};
+use super::report::Step;
 use super::rootfs::{Leaf, Root, at, by_descriptor, copy_mount, open_in};
 use super::sys;
 

@@ -13,8 +13,8 @@ use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use rustix::mount::{MountFlags, MountPropagationFlags};
 
 use super::capabilities::CapabilitySets;
-use super::child::{Agent, Step, process};
 use super::messages::{Order, Report};
+use super::report::{Agent, Step, process};
 use super::rootfs::{Root, at};
 
 /// The user that Kubernetes' own pause image runs as.

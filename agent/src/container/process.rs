@@ -1,11 +1,5 @@
-//! A process of a container: its state, its signals, its exit.
-//!
-//! ```text
-//! Created ── start ──► Running ◄── pause, resume ──► Paused
-//!    └────────────────────┴── exit published ──► Stopped       the exit is remembered until the handle is gone
-//! ```
+//! A process of a container: its state, its signals, its exit, which is remembered until the last handle is gone.
 
-use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,32 +9,9 @@ use tokio::sync::watch;
 use super::error::ContainerError;
 use super::launch::{Channel, Launched};
 use super::reaper::{Exit, ExitWatch, exited};
+use super::state::ProcessState;
 use super::stdio::{Stdio, WindowSize};
 use super::sys;
-
-/// See the module.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ProcessState {
-    /// Set up, not yet executing its program.
-    Created,
-    /// Executing.
-    Running,
-    /// Frozen with its container.
-    Paused,
-    /// Gone; its exit is known.
-    Stopped,
-}
-
-impl fmt::Display for ProcessState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            ProcessState::Created => "created",
-            ProcessState::Running => "running",
-            ProcessState::Paused => "paused",
-            ProcessState::Stopped => "stopped",
-        })
-    }
-}
 
 /// A handle; clones are the same process.
 #[derive(Debug, Clone)]

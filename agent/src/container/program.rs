@@ -10,8 +10,8 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access, execve};
 
-use super::child::Step;
 use super::error::SetupError;
+use super::report::Step;
 use super::spec::ProcessSpec;
 
 /// Where a process without a PATH of its own is looked for.

@@ -4,7 +4,6 @@
 //! and what cgroup v2 lacks (real-time scheduling, network classes).
 
 use super::error::SpecError;
-use super::spec::parse_json;
 use super::wire;
 
 /// New limits for a container.
@@ -49,7 +48,7 @@ const FIELD: &str = "linux.resources";
 impl ResourceUpdate {
     /// Parses a `linux.resources` object.
     pub(crate) fn parse(json: &[u8]) -> Result<Self, SpecError> {
-        Self::from_wire(&parse_json::<wire::Resources>(json)?)
+        Self::from_wire(&wire::parse::<wire::Resources>(json)?)
     }
 
     pub(super) fn from_wire(resources: &wire::Resources) -> Result<Self, SpecError> {

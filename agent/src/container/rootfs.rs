@@ -15,8 +15,8 @@ use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 
-use super::child::{Step, process};
 use super::error::SetupError;
+use super::report::{Step, process};
 
 /// As many links as the kernel follows in one path.
 const MAX_LINKS: u32 = 40;

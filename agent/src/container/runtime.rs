@@ -1,18 +1,16 @@
 //! What all containers of a guest share: the reaper, the cgroup hierarchy, the notices of memory shortage.
 
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
 
 use super::cgroup::Hierarchy;
-use super::container::{Container, CreateParams};
+use super::container::{Container, CreateParams, Ground};
 use super::error::ContainerError;
-use super::launch::{Launch, Launcher, Made};
-use super::messages::Instructions;
+use super::launch::Launcher;
+use super::pid_namespace::SharedPidNamespace;
 use super::reaper::{Exit, Reaper, exited};
-use super::sys;
 
 /// Where containers' cgroups go.
 #[derive(Debug, Clone)]
@@ -26,11 +24,7 @@ pub(crate) struct RuntimeConfig {
 /// A handle; clones are the same runtime.
 #[derive(Debug, Clone)]
 pub(crate) struct Runtime {
-    pub(super) launcher: Launcher,
-    pub(super) hierarchy: Hierarchy,
-    /// Whether device access is enforced. Only the tests, on kernels that let nobody load a program, go without.
-    pub(super) enforce_devices: bool,
-    pub(super) oom_sender: mpsc::UnboundedSender<String>,
+    pub(super) ground: Ground,
     oom_receiver: Arc<Mutex<Option<mpsc::UnboundedReceiver<String>>>>,
 }
 
@@ -42,10 +36,7 @@ impl Runtime {
             .map_err(|source| ContainerError::Agent { action: "listen for SIGCHLD", source })?;
         let (oom_sender, oom_receiver) = mpsc::unbounded_channel();
         Ok(Runtime {
-            launcher: Launcher::new(reaper),
-            hierarchy,
-            enforce_devices: true,
-            oom_sender,
+            ground: Ground { launcher: Launcher::new(reaper), hierarchy, enforce_devices: true, oom_sender },
             oom_receiver: Arc::new(Mutex::new(Some(oom_receiver))),
         })
     }
@@ -60,10 +51,10 @@ impl Runtime {
     ///
     /// The work goes on when this future is dropped, and what it made is then destroyed.
     pub(crate) async fn create(&self, params: CreateParams) -> Result<Container, ContainerError> {
-        let runtime = self.clone();
+        let ground = self.ground.clone();
         let (sender, receiver) = tokio::sync::oneshot::channel();
         tokio::spawn(async move {
-            let created = Container::create(&runtime, params).await;
+            let created = Container::create(&ground, params).await;
             if let Err(Ok(container)) = sender.send(created) {
                 let destroyed = container.destroy().await;
                 tracing::warn!(
@@ -82,24 +73,7 @@ impl Runtime {
 
     /// Makes a pid namespace for all containers of a pod.
     pub(crate) async fn shared_pid_namespace(&self) -> Result<SharedPidNamespace, ContainerError> {
-        let launched = self
-            .launcher
-            .launch(Launch {
-                id: "pod",
-                instructions: Instructions::PidNamespace,
-                descriptors: Vec::new(),
-                mappings: None,
-            })
-            .await?;
-        let path = format!("/proc/{}/ns/pid", launched.process.pid);
-        let namespace = std::fs::File::open(path)
-            .map_err(|source| ContainerError::Agent { action: "open the pod's pid namespace", source })?;
-        let shared = SharedPidNamespace(Arc::new(SharedInner {
-            namespace: namespace.into(),
-            first: launched.process,
-        }));
-        launched.channel.start("pod").await?;
-        Ok(shared)
+        SharedPidNamespace::make(&self.ground.launcher).await
     }
 
     /// Waits for a child that the caller spawned on this thread, without a race with the reaper if it is called
@@ -108,37 +82,9 @@ impl Runtime {
         &self,
         child: &std::process::Child,
     ) -> Result<impl Future<Output = Exit> + use<>, ContainerError> {
-        let watch = self.launcher.watch(child);
+        let watch = self.ground.launcher.watch(child);
         let mut watch =
             watch.map_err(|source| ContainerError::Agent { action: "watch a child process", source })?;
         Ok(async move { exited(&mut watch).await })
-    }
-}
-
-/// A pid namespace with a first process that only reaps. It ends with the last clone of this handle.
-#[derive(Debug, Clone)]
-pub(crate) struct SharedPidNamespace(Arc<SharedInner>);
-
-#[derive(Debug)]
-struct SharedInner {
-    namespace: OwnedFd,
-    first: Made,
-}
-
-impl SharedPidNamespace {
-    /// Process id of the first process, in the agent's pid namespace.
-    pub(crate) fn pid(&self) -> u32 {
-        self.0.first.pid.unsigned_abs()
-    }
-
-    pub(super) fn descriptor(&self) -> &OwnedFd {
-        &self.0.namespace
-    }
-}
-
-impl Drop for SharedInner {
-    fn drop(&mut self) {
-        // It fails only when the process is gone already.
-        let _ = sys::pidfd_signal(self.first.pidfd.as_fd(), libc::SIGKILL);
     }
 }

@@ -9,7 +9,6 @@
 
 use std::path::{Component, PathBuf};
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::capabilities::CapabilitySets;
@@ -123,7 +122,7 @@ impl ContainerSpec {
 
     /// Parses a `config.json`.
     pub(crate) fn parse(json: &[u8]) -> Result<Self, SpecError> {
-        let wire: wire::Spec = parse_json(json)?;
+        let wire: wire::Spec = wire::parse(json)?;
         if !wire.oci_version.starts_with("1.") {
             return Err(SpecError::Value {
                 field: "ociVersion".to_owned(),
@@ -179,7 +178,7 @@ impl ContainerSpec {
 impl ProcessSpec {
     /// Parses a `process` object, as an exec request carries it.
     pub(crate) fn parse(json: &[u8]) -> Result<Self, SpecError> {
-        Self::from_wire(parse_json(json)?, "")
+        Self::from_wire(wire::parse(json)?, "")
     }
 
     fn from_wire(wire: wire::Process, prefix: &str) -> Result<Self, SpecError> {
@@ -230,18 +229,6 @@ impl ProcessSpec {
             notes: notes.into_iter().flatten().collect(),
         })
     }
-}
-
-/// Parses JSON; an error names the field by its path.
-pub(super) fn parse_json<T: DeserializeOwned>(json: &[u8]) -> Result<T, SpecError> {
-    let mut deserializer = serde_json::Deserializer::from_slice(json);
-    let parsed = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-        SpecError::Malformed { field: error.path().to_string(), problem: error.into_inner().to_string() }
-    })?;
-    deserializer
-        .end()
-        .map_err(|error| SpecError::Malformed { field: ".".to_owned(), problem: error.to_string() })?;
-    Ok(parsed)
 }
 
 fn refuse_what_has_no_place(spec: &wire::Spec) -> Result<(), SpecError> {

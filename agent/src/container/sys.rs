@@ -125,6 +125,13 @@ pub(super) fn adopt_inherited(number: RawFd) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
 
+/// Takes over a descriptor out of a control message that the caller has just received and does not keep.
+pub(super) fn adopt_received(number: RawFd) -> OwnedFd {
+    // SAFETY: the kernel has just installed this descriptor for us, and the message that named it is consumed, so
+    // nothing else owns it.
+    unsafe { OwnedFd::from_raw_fd(number) }
+}
+
 /// Makes `number` (0, 1 or 2) a copy of `descriptor`.
 pub(super) fn replace_standard(descriptor: BorrowedFd<'_>, number: RawFd) -> Result<(), Errno> {
     // SAFETY: only 0, 1 and 2 are replaced, which std never closes and owns through no OwnedFd.

@@ -10,7 +10,7 @@ use rustix::fs::{OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::pty::OpenptFlags;
 
-use super::child::Step;
+use super::report::Step;
 use super::rootfs::{at, copy_mount};
 use super::sys;
 

@@ -2,13 +2,28 @@
 //!
 //! Keys that are not listed are ignored, as the specification asks; a listed key with a value of another type, and an
 //! enumeration's unknown value, are refused by serde, whose path tracker names the field. What the values mean is
-//! decided in `spec.rs`. Own structures rather than the `oci-spec` crate: its enumerations are matched with a regular
-//! expression library that would be a tenth of the agent, and its getters hide which fields are read at all.
+//! decided in `spec.rs`. Own structures rather than the `oci-spec` crate, which brings a regular expression library along
+//! and whose getters hide which fields are read at all.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
+
+use super::error::SpecError;
+
+/// Parses JSON; an error names the field by its path.
+pub(super) fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, SpecError> {
+    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    let parsed = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        SpecError::Malformed { field: error.path().to_string(), problem: error.into_inner().to_string() }
+    })?;
+    deserializer
+        .end()
+        .map_err(|error| SpecError::Malformed { field: ".".to_owned(), problem: error.to_string() })?;
+    Ok(parsed)
+}
 
 /// Go writes an empty slice as `null` where a field lacks `omitempty`.
 fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(d: D) -> Result<T, D::Error> {
