@@ -2,10 +2,11 @@
 
 use std::path::{Component, Path, PathBuf};
 
-/// Where kubelet keeps its pods.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Where kubelet keeps its pods: below a directory that every distribution names `kubelet`, wherever it is, or below
+/// the one that is given.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Kubelet {
-    root: PathBuf,
+    root: Option<PathBuf>,
 }
 
 /// What a path below kubelet's root is.
@@ -28,28 +29,22 @@ pub(crate) enum KubeletPath {
     HostsFile,
 }
 
-impl Default for Kubelet {
-    fn default() -> Self {
-        Kubelet { root: PathBuf::from("/var/lib/kubelet") }
-    }
-}
-
 impl Kubelet {
     /// A kubelet whose `--root-dir` is `root`.
     pub(crate) fn at(root: PathBuf) -> Kubelet {
-        Kubelet { root }
+        Kubelet { root: Some(root) }
     }
 
     /// What `path` is, if its shape is one of kubelet's.
     pub(crate) fn parse(&self, path: &Path) -> Option<KubeletPath> {
-        let names = self.names(path)?;
+        let (pods, names) = self.split(path)?;
         match names.as_slice() {
             [_, "etc-hosts"] => Some(KubeletPath::HostsFile),
             [_, "containers", _, _] => Some(KubeletPath::ContainerFile),
             [_, "volume-subpaths", _, _, _] => Some(KubeletPath::SubPath),
             [pod, "volumes", "kubernetes.io~empty-dir", name, rest @ ..] => {
                 Some(KubeletPath::EmptyDirectory {
-                    root: self.root.join("pods").join(pod).join("volumes/kubernetes.io~empty-dir").join(name),
+                    root: pods.join(pod).join("volumes/kubernetes.io~empty-dir").join(name),
                     rest: rest.join("/"),
                 })
             }
@@ -68,24 +63,28 @@ impl Kubelet {
 
     /// For the bind mount of a part of a volume: the pod's `volumes` directory and the volume's name.
     pub(crate) fn volume_of_sub_path(&self, path: &Path) -> Option<(PathBuf, String)> {
-        match self.names(path)?.as_slice() {
+        let (pods, names) = self.split(path)?;
+        match names.as_slice() {
             [pod, "volume-subpaths", volume, _, _] => {
-                Some((self.root.join("pods").join(pod).join("volumes"), (*volume).to_owned()))
+                Some((pods.join(pod).join("volumes"), (*volume).to_owned()))
             }
             _ => None,
         }
     }
 
-    /// The names below `<root>/pods`, if the path has nothing but plain names there.
-    fn names<'a>(&self, path: &'a Path) -> Option<Vec<&'a str>> {
-        let below = path.strip_prefix(&self.root).ok()?.strip_prefix("pods").ok()?;
-        below
-            .components()
-            .map(|component| match component {
-                Component::Normal(name) => name.to_str(),
-                _ => None,
-            })
-            .collect()
+    /// The directory of all pods and the names below it, if the path has nothing but plain names there.
+    fn split<'a>(&self, path: &'a Path) -> Option<(PathBuf, Vec<&'a str>)> {
+        let root = match &self.root {
+            Some(root) => root.as_path(),
+            None => path.ancestors().find(|above| above.ends_with("kubelet/pods"))?.parent()?,
+        };
+        let pods = root.join("pods");
+        let plain = |component| match component {
+            Component::Normal(name) => name.to_str(),
+            _ => None,
+        };
+        let names = path.strip_prefix(&pods).ok()?.components().map(plain).collect::<Option<_>>()?;
+        Some((pods, names))
     }
 }
 
@@ -99,7 +98,14 @@ mod tests {
     }
 
     #[test]
-    fn another_root_is_another_kubelet() {
+    fn a_kubelet_is_found_wherever_it_is() {
+        let path = Path::new("/var/snap/k8s/common/var/lib/kubelet/pods/u/etc-hosts");
+        assert_eq!(Kubelet::default().parse(path), Some(KubeletPath::HostsFile));
+        assert_eq!(Kubelet::default().parse(Path::new("/srv/pods/u/etc-hosts")), None);
+    }
+
+    #[test]
+    fn a_given_root_is_the_only_one() {
         let kubelet = Kubelet::at(PathBuf::from("/k"));
         assert_eq!(kubelet.parse(Path::new("/k/pods/u/etc-hosts")), Some(KubeletPath::HostsFile));
         assert_eq!(kubelet.parse(Path::new("/var/lib/kubelet/pods/u/etc-hosts")), None);
