@@ -17,7 +17,7 @@ use virtio_queue::{Queue, QueueOwnedT, QueueT};
 
 use super::buffer::{Access, Buffer, Memory};
 use super::link::{Greeting, Link, Read, Role};
-use super::links::{Happening, Links};
+use super::links::{Change, Happening, Links};
 use super::packet::{Ends, HEADER_LEN, Key, Malformed, Packet};
 use super::table::{Table, Task, Turn};
 
@@ -323,7 +323,7 @@ impl Device {
                         // What they have said already is the next thing to look at.
                         more = true;
                     }
-                    Happening::Link { number, writable, hung_up } => self.attend(number, writable, hung_up),
+                    Happening::Link { number, change } => self.attend(number, change),
                 }
             }
             if !more {
@@ -342,18 +342,18 @@ impl Device {
         }
     }
 
-    fn attend(&mut self, number: u32, writable: bool, hung_up: bool) {
+    fn attend(&mut self, number: u32, change: Change) {
         let Some(link) = self.links.get(number) else { return };
         match link.role {
             Role::Greeting => match link.read_greeting() {
-                Greeting::Incomplete if !hung_up => {}
+                Greeting::Incomplete if !change.hung_up => {}
                 Greeting::Connect(port) => {
                     let key = self.table.call(port, number);
                     link.role = Role::Attached(key);
                 }
                 Greeting::Incomplete | Greeting::Wrong => self.links.remove(number),
             },
-            Role::Attached(key) => self.attend_attached(key, number, writable, hung_up),
+            Role::Attached(key) => self.attend_attached(key, number, change),
             Role::Finishing => {
                 if link.flush().gone || !link.is_waiting() {
                     self.links.remove(number);
@@ -362,21 +362,21 @@ impl Device {
         }
     }
 
-    fn attend_attached(&mut self, key: Key, number: u32, writable: bool, hung_up: bool) {
-        if hung_up && self.table.is_calling(key) {
+    fn attend_attached(&mut self, key: Key, number: u32, change: Change) {
+        if change.hung_up && self.table.is_calling(key) {
             self.table.hang_up(key);
             self.links.remove(number);
             return;
         }
         let Some(link) = self.links.get(number) else { return };
-        if writable {
+        if change.writable {
             let written = link.flush();
             self.table.forwarded(key, written.bytes);
             if written.gone {
                 self.table.host_closed(key, RECV);
             }
         }
-        if hung_up {
+        if change.hung_up {
             link.discard();
             self.table.host_closed(key, RECV);
         }

@@ -25,11 +25,18 @@ pub(super) enum Happening {
     Link {
         /// Its number.
         number: u32,
-        /// It may take bytes again.
-        writable: bool,
-        /// The other side neither reads nor writes any more.
-        hung_up: bool,
+        /// In what way.
+        change: Change,
     },
+}
+
+/// What changed at a socket; that it may have bytes is always possible.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Change {
+    /// It may take bytes again.
+    pub(super) writable: bool,
+    /// The other side neither reads nor writes any more.
+    pub(super) hung_up: bool,
 }
 
 #[derive(Debug, Default)]
@@ -126,11 +133,9 @@ impl Links {
             return None;
         }
         let flags = event.flags;
-        Some(Happening::Link {
-            number,
-            writable: flags.contains(EventFlags::OUT),
-            hung_up: flags.intersects(EventFlags::HUP | EventFlags::ERR),
-        })
+        let writable = flags.contains(EventFlags::OUT);
+        let hung_up = flags.intersects(EventFlags::HUP | EventFlags::ERR);
+        Some(Happening::Link { number, change: Change { writable, hung_up } })
     }
 }
 
@@ -185,6 +190,10 @@ mod tests {
         links.insert(ours);
         drop(theirs);
         let (events, _) = links.events().unwrap();
-        assert!(events.iter().any(|event| matches!(event, Happening::Link { number: 0, hung_up: true, .. })));
+        assert!(
+            events
+                .iter()
+                .any(|event| matches!(event, Happening::Link { number: 0, change } if change.hung_up))
+        );
     }
 }
