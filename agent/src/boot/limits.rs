@@ -2,10 +2,15 @@
 
 use std::fs;
 
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 
-/// Open files of the agent, and the hard limit of every container that sets none itself.
-const OPEN_FILES: u64 = 524_288;
+/// Limits of the agent, and of every container that sets none itself. The kernel would derive the latter two from the
+/// memory; for processes containers have a control group.
+const LIMITS: [(Resource, u64); 3] = [
+    (Resource::RLIMIT_NOFILE, 524_288),
+    (Resource::RLIMIT_NPROC, RLIM_INFINITY),
+    (Resource::RLIMIT_SIGPENDING, 65_536),
+];
 
 /// What a distribution sets and a bare kernel does not.
 const SYSCTLS: [(&str, &str); 12] = [
@@ -31,7 +36,9 @@ pub(super) fn apply() {
             tracing::debug!(key, %error, "setting left as it is");
         }
     }
-    if let Err(errno) = setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES, OPEN_FILES) {
-        tracing::warn!(%errno, "limit of open files left as it is");
+    for (resource, limit) in LIMITS {
+        if let Err(errno) = setrlimit(resource, limit, limit) {
+            tracing::warn!(?resource, %errno, "limit left as it is");
+        }
     }
 }

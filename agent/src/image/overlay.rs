@@ -169,11 +169,11 @@ impl Rootfs {
 
 impl Drop for Rootfs {
     fn drop(&mut self) {
-        if self.mounted {
-            if let Err(errno) = umount2(&self.path, MntFlags::empty()) {
-                tracing::warn!(path = %self.path.display(), %errno, "root file system still in use, detached");
-                let _ = umount2(&self.path, MntFlags::MNT_DETACH);
-            }
+        if self.mounted
+            && let Err(errno) = umount2(&self.path, MntFlags::empty())
+        {
+            tracing::warn!(path = %self.path.display(), %errno, "root file system still in use, detached");
+            let _ = umount2(&self.path, MntFlags::MNT_DETACH);
         }
         let _ = fs::remove_dir(&self.path);
         let _ = self.path.parent().map(fs::remove_dir);

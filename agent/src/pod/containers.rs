@@ -76,11 +76,10 @@ impl Pod {
         pid_namespace: Option<crate::container::SharedPidNamespace>,
     ) -> Result<Occupant, PodError> {
         let id = new.id.clone();
-        let failed = |source: ContainerError| PodError::Container { id: id.clone(), source };
-        let mut spec = ContainerSpec::parse(&new.spec).map_err(|error| failed(error.into()))?;
+        let mut spec = ContainerSpec::parse(&new.spec).map_err(PodError::container(&id))?;
         self.resolve_mounts(&mut spec).await?;
         let mounted = self.shared.images.mount(&id, &new.layers).await;
-        let rootfs = mounted.map_err(|source| PodError::Image { id: id.clone(), source })?;
+        let rootfs = mounted.map_err(|error| PodError::Image { id: id.clone(), source: Box::new(error) })?;
         let params = CreateParams {
             id: id.clone(),
             spec,
@@ -88,7 +87,7 @@ impl Pod {
             pid_namespace,
             stdio: new.stdio,
         };
-        let container = self.shared.runtime.create(params).await.map_err(failed)?;
+        let container = self.shared.runtime.create(params).await.map_err(PodError::container(&id))?;
         if let Err(error) = self.announce(&id, "", &container.init()) {
             self.discard(&id, &container).await;
             return Err(error);
@@ -101,9 +100,9 @@ impl Pod {
         let ProcessId { container: id, exec } = new.id;
         check_id("exec_id", &exec)?;
         let occupant = self.occupant(&id)?;
-        let failed = |source: ContainerError| PodError::Container { id: id.clone(), source };
-        let spec = ProcessSpec::parse(&new.process).map_err(|error| failed(error.into()))?;
-        let process = occupant.container.exec(&exec, spec, new.stdio).await.map_err(failed)?;
+        let spec = ProcessSpec::parse(&new.process).map_err(PodError::container(&id))?;
+        let process =
+            occupant.container.exec(&exec, spec, new.stdio).await.map_err(PodError::container(&id))?;
         self.announce(&id, &exec, &process)
     }
 
@@ -111,10 +110,8 @@ impl Pod {
     fn announce(&self, id: &str, exec: &str, process: &Process) -> Result<(), PodError> {
         let Some(stdio) = process.take_stdio() else { return Ok(()) };
         let announced = self.shared.streams.announce(id, exec, stdio);
-        announced.map_err(|source| PodError::Container {
-            id: id.to_owned(),
-            source: ContainerError::Agent { action: "watch the streams of a process", source },
-        })
+        let watch = |source| ContainerError::Agent { action: "watch the streams of a process", source };
+        announced.map_err(|error| PodError::container(id)(watch(error)))
     }
 
     /// Finds a process.
@@ -137,7 +134,7 @@ impl Pod {
     /// Lets a process execve.
     pub(crate) async fn start(&self, id: &ProcessId) -> Result<Status, PodError> {
         let process = self.process(id)?;
-        process.start().await.map_err(|source| self.failed(id, source))?;
+        process.start().await.map_err(PodError::container(&id.container))?;
         Ok(status(&process))
     }
 
@@ -155,12 +152,12 @@ impl Pod {
         } else {
             self.process(id)?.signal(signal)
         };
-        sent.map_err(|source| self.failed(id, source))
+        sent.map_err(PodError::container(&id.container))
     }
 
     /// Sets the size of a process's terminal.
     pub(crate) fn resize(&self, id: &ProcessId, size: WindowSize) -> Result<(), PodError> {
-        self.process(id)?.resize(size).map_err(|source| self.failed(id, source))
+        self.process(id)?.resize(size).map_err(PodError::container(&id.container))
     }
 
     /// Closes a process's stdin, after what is on its stream.
@@ -174,25 +171,24 @@ impl Pod {
     pub(crate) async fn freeze(&self, id: &str, frozen: bool) -> Result<(), PodError> {
         let container = self.container(id)?;
         let done = if frozen { container.pause().await } else { container.resume().await };
-        done.map_err(|source| PodError::Container { id: id.to_owned(), source })
+        done.map_err(PodError::container(id))
     }
 
     /// Changes a container's limits, given as OCI `linux.resources`.
     pub(crate) async fn update(&self, id: &str, resources: &[u8]) -> Result<(), PodError> {
-        let failed = |source: ContainerError| PodError::Container { id: id.to_owned(), source };
         let container = self.container(id)?;
-        let update = ResourceUpdate::parse(resources).map_err(|error| failed(error.into()))?;
-        container.update(&update).await.map_err(failed)
+        let update = ResourceUpdate::parse(resources).map_err(PodError::container(id))?;
+        container.update(&update).await.map_err(PodError::container(id))
     }
 
     /// The processes of a container, by their numbers in the guest.
     pub(crate) fn pids(&self, id: &str) -> Result<Vec<u32>, PodError> {
-        self.container(id)?.pids().map_err(|source| PodError::Container { id: id.to_owned(), source })
+        self.container(id)?.pids().map_err(PodError::container(id))
     }
 
     /// A container's control group counters, also after its exit.
     pub(crate) fn stats(&self, id: &str) -> Result<coffer_protocol::agent::Stats, PodError> {
-        self.container(id)?.stats().map_err(|source| PodError::Container { id: id.to_owned(), source })
+        self.container(id)?.stats().map_err(PodError::container(id))
     }
 
     /// Forgets an exited process; the container goes with its init process.
@@ -214,7 +210,7 @@ impl Pod {
         if id.exec.is_empty() {
             self.delete_container(&id.container, &occupant).await?;
         } else {
-            occupant.container.forget(&id.exec).map_err(|source| self.failed(id, source))?;
+            occupant.container.forget(&id.exec).map_err(PodError::container(&id.container))?;
             self.shared.streams.forget(&id.container, &id.exec);
         }
         Ok(status(&process))
@@ -222,7 +218,7 @@ impl Pod {
 
     async fn delete_container(&self, id: &str, occupant: &Arc<Occupant>) -> Result<(), PodError> {
         let deleted = occupant.container.delete().await;
-        deleted.map_err(|source| PodError::Container { id: id.to_owned(), source })?;
+        deleted.map_err(PodError::container(id))?;
         self.shared.streams.forget_all(id);
         let rootfs: Option<Rootfs> = occupant.rootfs.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(rootfs);
@@ -269,10 +265,6 @@ impl Pod {
 
     fn containers(&self) -> MutexGuard<'_, std::collections::HashMap<String, Seat>> {
         self.shared.containers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn failed(&self, id: &ProcessId, source: ContainerError) -> PodError {
-        PodError::Container { id: id.container.clone(), source }
     }
 }
 

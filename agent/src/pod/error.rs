@@ -19,7 +19,7 @@ pub(crate) enum PodError {
     SandboxExists,
     /// The sandbox could not be prepared.
     #[error("preparing the sandbox")]
-    Sandbox { source: SandboxError },
+    Sandbox { source: Box<SandboxError> },
     /// No such container.
     #[error("container {id} is not known")]
     NoContainer { id: String },
@@ -34,13 +34,13 @@ pub(crate) enum PodError {
     StillRunning { id: String, exec: String },
     /// The root file system.
     #[error("root file system of container {id}")]
-    Image { id: String, source: ImageError },
+    Image { id: String, source: Box<ImageError> },
     /// A volume.
     #[error("volume")]
-    Volume { source: VolumeError },
+    Volume { source: Box<VolumeError> },
     /// The container runtime's own reasons.
     #[error("container {id}")]
-    Container { id: String, source: ContainerError },
+    Container { id: String, source: Box<ContainerError> },
     /// A call was cut off, because its task ended without a result.
     #[error("{what} was cut off")]
     CutOff { what: &'static str },
@@ -58,6 +58,22 @@ pub(crate) enum Class {
 }
 
 impl PodError {
+    /// For `map_err`: what the container runtime says about container `id`.
+    pub(super) fn container<E: Into<ContainerError>>(id: &str) -> impl Fn(E) -> PodError {
+        let id = id.to_owned();
+        move |error| PodError::Container { id: id.clone(), source: Box::new(error.into()) }
+    }
+
+    /// For `map_err`: what the volumes say.
+    pub(crate) fn volume(error: VolumeError) -> PodError {
+        PodError::Volume { source: Box::new(error) }
+    }
+
+    /// For `map_err`: why the sandbox is not as it should be.
+    pub(super) fn sandbox(error: SandboxError) -> PodError {
+        PodError::Sandbox { source: Box::new(error) }
+    }
+
     /// The class of this error.
     pub(crate) fn class(&self) -> Class {
         match self {
@@ -65,13 +81,21 @@ impl PodError {
             PodError::NoSandbox | PodError::StillRunning { .. } => Class::FailedPrecondition,
             PodError::SandboxExists | PodError::ContainerExists { .. } => Class::AlreadyExists,
             PodError::NoContainer { .. } | PodError::NoProcess { .. } => Class::NotFound,
-            PodError::Image { source: ImageError::NoLayer | ImageError::TooManyLayers { .. }, .. } => {
-                Class::InvalidArgument
-            }
-            PodError::Sandbox { .. } | PodError::Image { .. } | PodError::CutOff { .. } => Class::Internal,
+            PodError::Image { source, .. } => of_image(source),
+            PodError::Sandbox { .. } | PodError::CutOff { .. } => Class::Internal,
             PodError::Volume { source } => of_volume(source.kind()),
             PodError::Container { source, .. } => of_container(source.kind()),
         }
+    }
+}
+
+fn of_image(error: &ImageError) -> Class {
+    match error {
+        ImageError::NoLayer | ImageError::TooManyLayers { .. } => Class::InvalidArgument,
+        ImageError::Disk { .. }
+        | ImageError::Layer { .. }
+        | ImageError::Directory { .. }
+        | ImageError::Overlay { .. } => Class::Internal,
     }
 }
 

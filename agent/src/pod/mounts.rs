@@ -13,7 +13,7 @@ impl Pod {
             let MountSource::Path(source) = &mount.source else { continue };
             let Some(source) = source.to_str() else { continue };
             let resolved = self.shared.volumes.resolve(source).await;
-            if let Some(location) = resolved.map_err(|source| PodError::Volume { source })? {
+            if let Some(location) = resolved.map_err(PodError::volume)? {
                 devices.extend(location.device);
                 // The kernel looks up no empty path; the volume itself is its own directory.
                 let path =

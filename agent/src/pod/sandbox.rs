@@ -64,21 +64,19 @@ impl Pod {
         settings: &Settings,
         share_pids: bool,
     ) -> Result<Option<SharedPidNamespace>, PodError> {
-        sandbox::prepare(settings).await.map_err(|source| PodError::Sandbox { source })?;
+        sandbox::prepare(settings).await.map_err(PodError::sandbox)?;
         let registered = self.shared.volumes.register_shm(PathBuf::from(sandbox::SHM));
-        registered.map_err(|source| PodError::Volume { source })?;
+        registered.map_err(PodError::volume)?;
         if !share_pids {
             return Ok(None);
         }
         let namespace = self.shared.runtime.shared_pid_namespace().await;
-        namespace
-            .map(Some)
-            .map_err(|source| PodError::Container { id: "of the pod's process ids".to_owned(), source })
+        namespace.map(Some).map_err(PodError::container("pod"))
     }
 
     /// Replaces the pod's network.
     pub(crate) fn configure_network(&self, plan: &network::Plan) -> Result<(), PodError> {
-        let refused = |source| PodError::Sandbox { source: SandboxError::Network { source } };
+        let refused = |source| PodError::sandbox(SandboxError::Network { source });
         network::apply(plan).map_err(refused)
     }
 

@@ -60,3 +60,58 @@ pub(super) fn usage(usage: Usage) -> AgentStatsResponse {
         ..Default::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::container::ContainerError;
+    use crate::image::ImageError;
+
+    fn code(error: PodError) -> Code {
+        match ttrpc::Error::from(error) {
+            ttrpc::Error::RpcStatus(status) => status.code(),
+            other => panic!("{other} is no status"),
+        }
+    }
+
+    fn of_runtime(source: ContainerError) -> PodError {
+        PodError::Container { id: "c".to_owned(), source: Box::new(source) }
+    }
+
+    #[test]
+    fn what_is_unknown_is_not_found() {
+        assert_eq!(code(PodError::NoContainer { id: "c".to_owned() }), Code::NOT_FOUND);
+        assert_eq!(code(PodError::NoProcess { id: "c".to_owned(), exec: "e".to_owned() }), Code::NOT_FOUND);
+        assert_eq!(
+            code(of_runtime(ContainerError::Finished { id: "c".to_owned(), pid: 7 })),
+            Code::NOT_FOUND
+        );
+    }
+
+    #[test]
+    fn what_is_there_already_exists() {
+        assert_eq!(code(PodError::ContainerExists { id: "c".to_owned() }), Code::ALREADY_EXISTS);
+        assert_eq!(code(PodError::SandboxExists), Code::ALREADY_EXISTS);
+    }
+
+    #[test]
+    fn what_comes_too_early_fails_its_precondition() {
+        let running = PodError::StillRunning { id: "c".to_owned(), exec: String::new() };
+        assert_eq!(code(running), Code::FAILED_PRECONDITION);
+        assert_eq!(code(PodError::NoSandbox), Code::FAILED_PRECONDITION);
+    }
+
+    #[test]
+    fn what_can_never_work_is_an_invalid_argument() {
+        let image = PodError::Image { id: "c".to_owned(), source: Box::new(ImageError::NoLayer) };
+        assert_eq!(code(image), Code::INVALID_ARGUMENT);
+        assert_eq!(code(of_runtime(ContainerError::Id { id: "/".to_owned() })), Code::INVALID_ARGUMENT);
+    }
+
+    #[test]
+    fn a_status_carries_the_whole_chain_of_causes() {
+        let error = PodError::Image { id: "c".to_owned(), source: Box::new(ImageError::NoLayer) };
+        let ttrpc::Error::RpcStatus(status) = error.into() else { panic!("no status") };
+        assert_eq!(status.message(), "root file system of container c: the container has no layer");
+    }
+}

@@ -93,19 +93,19 @@ impl wire::Agent for AgentService {
 
     async fn add_volume(&self, _: &TtrpcContext, request: Volume) -> Answer<Empty> {
         let added = self.pod.volumes().add(request).await;
-        added.map_err(|source| PodError::Volume { source })?;
+        added.map_err(PodError::volume)?;
         Ok(Empty::new())
     }
 
     async fn remove_volume(&self, _: &TtrpcContext, request: VolumeRef) -> Answer<Empty> {
         let removed = self.pod.volumes().remove(&request.id).await;
-        removed.map_err(|source| PodError::Volume { source })?;
+        removed.map_err(PodError::volume)?;
         Ok(Empty::new())
     }
 
     async fn sync_volume(&self, _: &TtrpcContext, request: SyncVolumeRequest) -> Answer<Empty> {
         let synced = self.pod.volumes().sync(request).await;
-        synced.map_err(|source| PodError::Volume { source })?;
+        synced.map_err(PodError::volume)?;
         Ok(Empty::new())
     }
 
@@ -115,7 +115,7 @@ impl wire::Agent for AgentService {
         request: ReadVolumeFileRequest,
     ) -> Answer<ReadVolumeFileResponse> {
         let read = self.pod.volumes().read_file(&request.id, &request.path, request.max_bytes).await;
-        let data = read.map_err(|source| PodError::Volume { source })?;
+        let data = read.map_err(PodError::volume)?;
         Ok(ReadVolumeFileResponse { data, ..Default::default() })
     }
 
