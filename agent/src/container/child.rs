@@ -23,6 +23,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::init;
 use super::messages::{Instructions, NewContainer, NewExec, Order, Report};
+use super::mounts::Early;
 use super::pod_init;
 use super::report::{Agent, Descriptors, Step, process, write_file};
 use super::sys::{self, Cloned};
@@ -79,6 +80,7 @@ fn container(agent: &Agent, new: NewContainer, mut descriptors: Descriptors) -> 
     if let Some(offsets) = &namespaces.time {
         make_time_namespace(offsets)?;
     }
+    let early = Early::make(&new)?;
     if namespaces.user.is_some() {
         unshare(CloneFlags::CLONE_NEWUSER).map_err(process("make a user namespace"))?;
         agent.report(&Report::NeedsIdMaps, &[])?;
@@ -100,7 +102,7 @@ fn container(agent: &Agent, new: NewContainer, mut descriptors: Descriptors) -> 
     if let Some(procs) = procs {
         join(procs)?;
     }
-    init::container(agent, new, descriptors)
+    init::container(agent, new, &early, descriptors)
 }
 
 fn exec(agent: &Agent, new: NewExec, mut descriptors: Descriptors) -> Step<Infallible> {

@@ -18,7 +18,7 @@ use super::devices;
 use super::error::SetupError;
 use super::identity;
 use super::messages::{NewContainer, NewProcess, Order, Report};
-use super::mounts;
+use super::mounts::{self, Early};
 use super::program::Program;
 use super::report::{Agent, Descriptors, Step, process, write_file};
 use super::rootfs::Root;
@@ -26,7 +26,12 @@ use super::sys;
 use super::terminal::{self, Terminal};
 
 /// Becomes the init process of a container.
-pub(super) fn container(agent: &Agent, new: NewContainer, mut descriptors: Descriptors) -> Step<Infallible> {
+pub(super) fn container(
+    agent: &Agent,
+    new: NewContainer,
+    early: &Early,
+    mut descriptors: Descriptors,
+) -> Step<Infallible> {
     start_session()?;
     if new.namespaces.cgroup {
         unshare(CloneFlags::CLONE_NEWCGROUP).map_err(process("make a cgroup namespace"))?;
@@ -38,7 +43,7 @@ pub(super) fn container(agent: &Agent, new: NewContainer, mut descriptors: Descr
         }
     }
     let root = Root::attach(&new.rootfs)?;
-    mounts::apply(&root, &new)?;
+    mounts::apply(&root, &new, early)?;
     devices::make(&root, &new)?;
     let terminal = match new.process.terminal {
         Some(size) => Some(terminal::open(root.fd(), size)?),

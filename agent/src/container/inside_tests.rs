@@ -14,8 +14,8 @@ fn push(spec: &mut Value, list: &str, value: Value) {
 #[tokio::test]
 async fn a_container_sees_only_its_own_processes_and_name() {
     let guest = Guest::new();
-    let (status, output) = guest.run(&spec("echo $$; uname -n; ls /proc | grep -c '^[0-9]'")).await;
-    assert_eq!((status, output.as_str()), (0, "1\nbox\n3\n"));
+    let (status, output) = guest.run(&spec("echo $$; uname -n; cd /proc; echo [0-9]*")).await;
+    assert_eq!((status, output.as_str()), (0, "1\nbox\n1\n"));
 }
 
 #[tokio::test]
@@ -207,7 +207,7 @@ async fn no_descriptor_of_the_agent_is_left_in_the_process() {
 async fn the_usual_devices_are_there() {
     let guest = Guest::new();
     let script = "cd /dev; for d in null zero full random urandom tty; do [ -c $d ] && stat -c '%n %t:%T %a' $d; done; \
-                  readlink ptmx fd stdin; echo x >null";
+                  for l in ptmx fd stdin; do readlink $l; done; echo x >null";
     let expected = "null 1:3 666\nzero 1:5 666\nfull 1:7 666\nrandom 1:8 666\nurandom 1:9 666\ntty 5:0 666\n\
                     pts/ptmx\n/proc/self/fd\n/proc/self/fd/0\n";
     assert_eq!(guest.run(&spec(script)).await.1, expected);

@@ -5,37 +5,69 @@
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, MountPropagationFlags, OpenTreeFlags};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, OpenTreeFlags,
+};
 
 use super::error::SetupError;
 use super::messages::NewContainer;
 use super::mount_options::{Mount, MountOptions, MountSource, attr};
-use super::report::Step;
+use super::report::{Step, process};
 use super::rootfs::{Leaf, Root, at, by_descriptor, copy_mount, open_in};
 use super::sys;
 
+/// Detached mounts that are made before the container's user namespace: file systems of the pod's namespaces, which
+/// that user namespace does not own and so could not mount.
+#[derive(Debug, Default)]
+pub(super) struct Early {
+    sysfs: Option<OwnedFd>,
+    mqueue: Option<OwnedFd>,
+}
+
+impl Early {
+    /// Makes those that the container will need.
+    pub(super) fn make(new: &NewContainer) -> Step<Self> {
+        let wanted = |kind: &str| {
+            new.namespaces.user.is_some()
+                && new.mounts.iter().any(|mount| !mount.is_bind() && mount.kind == kind)
+        };
+        Ok(Early {
+            sysfs: wanted("sysfs").then(|| detached("sysfs")).transpose()?,
+            mqueue: (wanted("mqueue") && !new.namespaces.ipc).then(|| detached("mqueue")).transpose()?,
+        })
+    }
+
+    fn of(&self, kind: &str) -> Option<&OwnedFd> {
+        match kind {
+            "sysfs" => self.sysfs.as_ref(),
+            "mqueue" => self.mqueue.as_ref(),
+            _ => None,
+        }
+    }
+}
+
+fn detached(kind: &str) -> Step<OwnedFd> {
+    let make = || {
+        let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+        rustix::mount::fsconfig_create(&context)?;
+        rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+    };
+    make().map_err(process(&format!("mount a {kind} of the pod")))
+}
+
 /// Mounts everything, in order.
-pub(super) fn apply(root: &Root, new: &NewContainer) -> Step<()> {
+pub(super) fn apply(root: &Root, new: &NewContainer, early: &Early) -> Step<()> {
     for mount in &new.mounts {
-        let step = Attempt { root, mount };
+        let step = Attempt { root, mount, early };
         match mount.kind.as_str() {
             _ if mount.is_bind() => step.bind()?,
             "cgroup" | "cgroup2" => step.cgroup(&new.cgroup)?,
             "proc" => step.kernel_files("proc")?,
-            "sysfs" => match step.kernel_files("sysfs") {
-                // The network namespace is the pod's, so a user namespace of the container does not own it.
-                Err(SetupError::Mount { errno, .. }) if may_not(errno) => step.bind_instead("/sys")?,
-                done => done?,
-            },
-            "mqueue" => match step.file_system("mqueue") {
-                // The same with an IPC namespace that is the pod's.
-                Err(SetupError::Mount { errno, .. }) if may_not(errno) => step.bind_instead("/dev/mqueue")?,
-                done => done?,
-            },
+            "sysfs" => step.kernel_files("sysfs")?,
             kind => step.file_system(kind)?,
         }
     }
@@ -68,6 +100,7 @@ fn is_late_read_only(mount: &Mount) -> bool {
 struct Attempt<'a> {
     root: &'a Root,
     mount: &'a Mount,
+    early: &'a Early,
 }
 
 impl Attempt<'_> {
@@ -114,6 +147,12 @@ impl Attempt<'_> {
         if is_late_read_only(self.mount) {
             flags -= MountFlags::RDONLY;
         }
+        if let Some(tree) = self.early.of(kind) {
+            let (set, clear) = attributes(options);
+            change(tree, set, clear, false).map_err(self.failed("set the options"))?;
+            self.root.attach_at(tree, target).map_err(self.failed("attach"))?;
+            return self.propagate(options);
+        }
         let data = CString::new(data).map_err(|_| self.failed("read the options")(Errno::INVAL))?;
         rustix::mount::mount(kind, by_descriptor(target), kind, flags, data.as_c_str())
             .map_err(self.failed("mount"))?;
@@ -122,16 +161,6 @@ impl Attempt<'_> {
 
     fn bind(&self) -> Step<()> {
         self.bind_from(&self.mount.source)
-    }
-
-    /// Shows the guest's own file system of this kind, read-only.
-    fn bind_instead(&self, path: &str) -> Step<()> {
-        let source = MountSource::Path(PathBuf::from(path));
-        let mut options = self.mount.options.clone();
-        options.bind = (MountFlags::BIND.bits()) | MountPropagationFlags::REC.bits();
-        options.recursive_set |= attr::RDONLY;
-        let mount = Mount { options, source, ..self.mount.clone() };
-        Attempt { root: self.root, mount: &mount }.bind()
     }
 
     fn bind_from(&self, source: &MountSource) -> Step<()> {
