@@ -104,7 +104,7 @@ address = "{socket}"
 [ttrpc]
 address = "{socket}.ttrpc"
 [debug]
-level = "info"
+level = "warn"
 [{cri}]
 sandbox_image = "{PAUSE}"
 restrict_oom_score_adj = true
@@ -131,8 +131,6 @@ privileged_without_host_devices = true
 [{cri}.containerd.runtimes.coffer.options]
 TypeUrl = "runtimeoptions.v1.Options"
 ConfigPath = "{coffer_config}"
-[{cri}.containerd.runtimes.runsc]
-runtime_type = "{runsc_type}"
 "#,
         data = layout.data.display(),
         run = layout.run.display(),
@@ -142,7 +140,6 @@ runtime_type = "{runsc_type}"
         coffer_config = layout.coffer_config().display(),
         runc_type = Runtime::Runc.name(),
         coffer_type = Runtime::Coffer.name(),
-        runsc_type = Runtime::Runsc.name(),
     )
 }
 

@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 use super::processes::of_node;
 use crate::containerd::Layout;
 
+/// What outlives pods on purpose: the traces of past starts, and which guest images were verified since the boot.
+const KEPT: &[&str] = &[".traces", ".guest-images"];
+
 /// What kind of thing was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
@@ -142,11 +145,12 @@ fn loop_devices(tag: &str) -> Vec<String> {
         .collect()
 }
 
-/// Pods' run directories, leases of user ids, and containerd's bundles. The traces of past starts are kept on purpose.
+/// Pods' run directories, leases of user ids, and containerd's bundles.
 fn files(layout: &Layout) -> Vec<String> {
     let bundles = entries(&layout.run.join("state/io.containerd.runtime.v2.task"));
     let inside = bundles.iter().flat_map(|namespace| entries(namespace));
-    let pods = entries(&layout.pods()).into_iter().filter(|path| !path.ends_with(".traces"));
+    let pods =
+        entries(&layout.pods()).into_iter().filter(|path| !KEPT.iter().any(|kept| path.ends_with(kept)));
     let pods = pods.flat_map(|namespace| entries(&namespace));
     inside.chain(pods).map(|path| path.display().to_string()).collect()
 }

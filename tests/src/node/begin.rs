@@ -15,6 +15,7 @@ use crate::containerd::{Daemon, Layout, Programs, Runtime, Version, write_config
 use crate::cri::Cri;
 use crate::images::{self, BUSYBOX, PAUSE};
 use crate::leftovers::{self, Inventory, Kind};
+use crate::packages::{Unpacked, unpacked};
 use crate::progress::say;
 use crate::run::{Ended, Run, tail};
 use crate::wait;
@@ -34,6 +35,7 @@ pub struct Node {
     pub runtime: Runtime,
     programs: Programs,
     coffer: Option<Coffer>,
+    runsc: Option<PathBuf>,
     daemon: Option<Daemon>,
     before: Inventory,
     _turn: Turn,
@@ -89,11 +91,16 @@ impl Node {
         let turn = take_turn()?;
         let programs = version.programs()?;
         let coffer = if runtime == Runtime::Coffer { Some(coffer()?) } else { None };
+        let runsc = match runtime {
+            Runtime::Runsc => Some(unpacked(Unpacked::Runsc)?.join("usr/bin/runsc")),
+            Runtime::Coffer | Runtime::Runc => None,
+        };
         let tag = format!("t{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let layout = Layout::new(&tag);
         write_config(&layout, &programs)?;
         let before = Inventory::default();
-        let mut node = Self { layout, version, runtime, programs, coffer, daemon: None, before, _turn: turn };
+        let mut node =
+            Self { layout, version, runtime, programs, coffer, runsc, daemon: None, before, _turn: turn };
         node.install_binaries()?;
         node.write_coffer_config(&[])?;
         node.start_containerd()?;
@@ -145,8 +152,12 @@ impl Node {
 
     /// `ctr run` with this node's runtime and the busybox image; `flags` come before image and id.
     pub fn ctr_run(&self, flags: &[&str], id: &str, command: &[&str]) -> Run {
-        let fixed = ["run", "--runtime", self.runtime.name()];
-        self.ctr(fixed.iter().chain(flags).chain(&[BUSYBOX, id]).chain(command))
+        let run = self.ctr(["run", "--runtime", self.runtime.name()]);
+        let run = match &self.runsc {
+            Some(runsc) => run.arg("--runc-binary").arg(runsc),
+            None => run,
+        };
+        run.args(flags).args([BUSYBOX, id]).args(command)
     }
 
     /// Starts a container in the background and returns when its process runs.
