@@ -24,4 +24,12 @@ pub(crate) enum BootError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// The agent is PID 1 of something that is no guest of ours.
+    #[error(
+        "the root file system (type {magic:#x}) is no initramfs; start the agent in a guest, as its init"
+    )]
+    NotInitramfs {
+        /// Its magic number.
+        magic: rustix::fs::FsWord,
+    },
 }

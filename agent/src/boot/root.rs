@@ -11,12 +11,15 @@ use std::path::Path;
 
 use nix::mount::{MsFlags, mount};
 use nix::unistd::{chdir, chroot};
+use rustix::fs::FsWord;
 
 use super::BootError;
 
 /// Directories that the root needs before anything is mounted.
 const DIRECTORIES: [&str; 7] = ["dev", "etc", "proc", "root", "run", "sys", "tmp"];
 const STAGING: &str = "/root.new";
+/// `RAMFS_MAGIC` and `TMPFS_MAGIC` of linux/magic.h.
+const INITRAMFS: [FsWord; 2] = [0x8584_58f6, 0x0102_1994];
 
 /// Makes a tmpfs the root directory of PID 1.
 pub(super) fn enter() -> Result<(), BootError> {
@@ -46,7 +49,30 @@ pub(super) fn enter() -> Result<(), BootError> {
     chdir("/").map_err(io::Error::from).map_err(at("chdir"))
 }
 
+/// Started as PID 1 of something else, a container on a workstation say, the agent must not touch what it finds there.
+pub(super) fn refuse_other_than_initramfs() -> Result<(), BootError> {
+    let found =
+        rustix::fs::statfs("/").map_err(|errno| BootError::Root { step: "statfs", source: errno.into() })?;
+    check(found.f_type)
+}
+
+fn check(magic: FsWord) -> Result<(), BootError> {
+    if INITRAMFS.contains(&magic) { Ok(()) } else { Err(BootError::NotInitramfs { magic }) }
+}
+
 /// Makes a directory with mode 0755, unless it is there.
 pub(super) fn make_dir(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o755).create(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_root_of_a_disk_is_not_taken_for_an_initramfs() {
+        const EXT4: FsWord = 0xef53;
+        assert!(matches!(check(EXT4), Err(BootError::NotInitramfs { magic: EXT4 })));
+        assert!(INITRAMFS.into_iter().all(|magic| check(magic).is_ok()));
+    }
 }

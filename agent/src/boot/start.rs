@@ -5,6 +5,7 @@ use crate::network;
 
 /// Sets the guest up. Call once, as PID 1, before the runtime starts.
 pub(crate) fn start() -> Result<(), BootError> {
+    root::refuse_other_than_initramfs()?;
     console::install(console::level_from(std::env::var("COFFER_LOG").ok().as_deref()));
     reset::ignore_keyboard();
     modules::load_listed();

@@ -285,3 +285,116 @@ fn check_id(field: &'static str, id: &str) -> Result<(), PodError> {
         expected: "1 to 128 letters, digits, '.', '_' and '-', no '.' in front",
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+    use std::thread;
+
+    use nix::mount::{MsFlags, mount};
+    use nix::sched::{CloneFlags, unshare};
+
+    use super::*;
+    use crate::container::{Runtime, RuntimeConfig};
+    use crate::image::ImageError;
+    use crate::network::Plan;
+    use crate::pod::Class;
+    use crate::sandbox::{SHM, Settings, Space};
+
+    /// Runs `test` with a pod that has a `/run`, a host name and a network of its own, and no control groups.
+    fn with_pod(test: impl AsyncFnOnce(Pod) + Send + 'static) {
+        let run = thread::spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWNET).unwrap();
+            let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+            mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+            mount(Some("test"), "/run", Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+            let cgroups = Path::new("/run/cgroups");
+            fs::create_dir_all(cgroups.join("pod")).unwrap();
+            fs::write(cgroups.join("cgroup.controllers"), "").unwrap();
+            fs::write(cgroups.join("pod/cgroup.controllers"), "").unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let config = RuntimeConfig { cgroup_root: cgroups.to_owned(), parent: "pod".to_owned() };
+                test(Pod::new(Runtime::new(config).unwrap())).await;
+            });
+        });
+        run.join().unwrap();
+    }
+
+    fn settings() -> Settings {
+        Settings {
+            hostname: "pod".to_owned(),
+            network: Plan::default(),
+            sysctls: Vec::new(),
+            shm_bytes: 1 << 20,
+            scratch: Space::Memory(1 << 20),
+        }
+    }
+
+    fn container(id: &str) -> NewContainer {
+        let process = r#"{"cwd":"/","user":{"uid":0,"gid":0},"args":["/x"]}"#;
+        let linux = r#"{"namespaces":[{"type":"mount"},{"type":"pid"}]}"#;
+        let spec = format!(
+            r#"{{"ociVersion":"1.1.0","process":{process},"root":{{"path":"rootfs"}},"linux":{linux}}}"#
+        );
+        let stdio = StdioRequest { stdin: false, stdout: false, stderr: false, terminal: None };
+        NewContainer { id: id.to_owned(), spec: spec.into_bytes(), layers: Vec::new(), stdio }
+    }
+
+    #[test]
+    fn there_is_no_container_without_a_sandbox() {
+        with_pod(async |pod| {
+            assert!(matches!(pod.create(container("c")).await, Err(PodError::NoSandbox)));
+        });
+    }
+
+    #[test]
+    fn a_sandbox_is_prepared_once() {
+        with_pod(async |pod| {
+            pod.prepare(&settings(), false).await.unwrap();
+            assert!(matches!(pod.prepare(&settings(), false).await, Err(PodError::SandboxExists)));
+            let mounts = fs::read_to_string("/proc/thread-self/mounts").unwrap();
+            assert!(mounts.contains(&format!("{SHM} tmpfs")), "{mounts}");
+        });
+    }
+
+    #[test]
+    fn a_sandbox_whose_preparation_failed_takes_no_container() {
+        with_pod(async |pod| {
+            let sysctls = vec![("kernel.no_such_setting".to_owned(), "1".to_owned())];
+            let broken = Settings { sysctls, ..settings() };
+            assert!(matches!(pod.prepare(&broken, false).await, Err(PodError::Sandbox { .. })));
+            assert!(matches!(pod.create(container("c")).await, Err(PodError::NoSandbox)));
+        });
+    }
+
+    #[test]
+    fn a_container_that_could_not_be_made_leaves_its_id_free() {
+        with_pod(async |pod| {
+            pod.prepare(&settings(), false).await.unwrap();
+            let no_layer = |error: &PodError| matches!(error, PodError::Image { source, .. } if matches!(**source, ImageError::NoLayer));
+            let first = pod.create(container("c")).await.unwrap_err();
+            let second = pod.create(container("c")).await.unwrap_err();
+            assert!(no_layer(&first) && no_layer(&second), "{first:?}, {second:?}");
+            assert!(matches!(pod.container("c"), Err(PodError::NoContainer { .. })));
+        });
+    }
+
+    #[test]
+    fn a_specification_that_is_none_is_an_invalid_argument() {
+        with_pod(async |pod| {
+            pod.prepare(&settings(), false).await.unwrap();
+            let broken = NewContainer { spec: b"{}".to_vec(), ..container("c") };
+            assert_eq!(pod.create(broken).await.unwrap_err().class(), Class::InvalidArgument);
+        });
+    }
+
+    #[test]
+    fn an_id_that_is_a_path_is_refused() {
+        assert!(check_id("container_id", "../c").is_err());
+        assert!(check_id("container_id", "").is_err());
+        assert!(check_id("container_id", ".").is_err());
+        assert!(check_id("container_id", "a.b_c-1").is_ok());
+    }
+}
