@@ -157,6 +157,19 @@ impl Guest {
         said
     }
 
+    /// The process of its vsock device: its root is the run directory.
+    fn device(&self) -> i32 {
+        let root_of = |pid: &i32| fs::read_link(format!("/proc/{pid}/root")).ok();
+        let name_of = |pid: &i32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        let is_device = |pid: &i32| {
+            name_of(pid).starts_with("coffer-vmm") && root_of(pid).as_deref() == Some(self.run_dir.path())
+        };
+        children()
+            .into_iter()
+            .find(is_device)
+            .expect("the device's process, in the run directory as its root")
+    }
+
     fn listen(&self, port: u32) -> UnixListener {
         let dir = SocketDir::open(self.run_dir.path()).unwrap();
         UnixListener::from_std(dir.listen(&format!("vsock.sock_{port}"), UID).unwrap()).unwrap()
@@ -212,6 +225,7 @@ async fn a_machine_boots_talks_takes_disks_and_ends() {
     the_guest_reaches_a_listener_of_the_host_and_no_other(&guest).await;
     many_bytes_arrive_whole_both_ways(&guest).await;
     a_stalled_connection_delays_no_other(&guest).await;
+    many_connections_leave_no_descriptor(&guest).await;
     disks_are_found_by_serial(&guest).await;
     guest.machine.kill().await;
     assert_eq!(guest.machine.ended().await, VmEnd::Killed { signal: 9 });
@@ -289,6 +303,22 @@ async fn a_stalled_connection_delays_no_other(guest: &Guest) {
     an_echo_comes_back_and_ends(guest).await;
 }
 
+async fn many_connections_leave_no_descriptor(guest: &Guest) {
+    let files = || fs::read_dir(format!("/proc/{}/fd", guest.device())).unwrap().count();
+    let before = files();
+    for _ in 0..20 {
+        let echoes = (0..16).map(|_| an_echo_comes_back_and_ends(guest));
+        futures::future::join_all(echoes).await;
+    }
+    // A connection is over when the guest has said so too.
+    let settle = async {
+        while files() > before {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, settle).await.expect("every descriptor is closed again");
+}
+
 async fn disks_are_found_by_serial(guest: &Guest) {
     assert_eq!(guest.answer("head layer-a").await, "layer a's bytes!");
     let listed = guest.answer("disks").await;
@@ -352,16 +382,10 @@ async fn a_device_that_dies_takes_the_machine_with_it() {
     let Some(ground) = ground() else { return };
     let guest = boot_with(ground, Vec::new()).await;
     let qemu = i32::try_from(guest.machine.pid()).unwrap();
-    let name = |pid: &i32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let device = guest.device();
     let uid_of = |pid: &i32| {
         fs::metadata(format!("/proc/{pid}")).map(|found| std::os::unix::fs::MetadataExt::uid(&found)).ok()
     };
-    let run_dir = guest.run_dir.path().to_owned();
-    let root_of = |pid: &i32| fs::read_link(format!("/proc/{pid}/root")).ok();
-    let device = children()
-        .into_iter()
-        .find(|pid| name(pid).starts_with("coffer-vmm") && root_of(pid).as_ref() == Some(&run_dir));
-    let device = device.expect("the device's process, in the run directory as its root");
     assert_eq!((uid_of(&device), uid_of(&qemu)), (Some(UID), Some(UID)));
     rustix::process::kill_process(
         rustix::process::Pid::from_raw(device).unwrap(),
