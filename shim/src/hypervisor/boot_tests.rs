@@ -34,7 +34,6 @@ struct Ground {
     kernel: PathBuf,
     initrd: PathBuf,
     vmm: PathBuf,
-    _kept: tempfile::TempDir,
 }
 
 /// A machine whose agent has reported.
@@ -59,42 +58,41 @@ fn prepare() -> Option<Ground> {
         eprintln!("skipped: booting a machine needs root");
         return None;
     }
-    let kept = tempfile::tempdir().unwrap();
-    fs::set_permissions(kept.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
-    let initrd = compile_guest(kept.path());
-    Some(Ground { kernel, initrd, vmm: build_device(), _kept: kept })
+    let target = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().to_owned();
+    Some(Ground { kernel, initrd: compile_guest(&target), vmm: build_device(&target) })
 }
 
 /// An initrd with nothing but PID 1.
-fn compile_guest(dir: &Path) -> PathBuf {
-    let root = dir.join("root");
-    fs::create_dir_all(&root).unwrap();
+fn compile_guest(target: &Path) -> PathBuf {
+    let kept = target.join("hypervisor-tests");
+    fs::create_dir_all(&kept).unwrap();
+    let made = tempfile::tempdir_in(&kept).unwrap();
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/hypervisor/guest_init.rs");
     let built = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
         .args(["--edition", "2024", "-O", "-C", "panic=abort", "-C", "strip=symbols"])
         .args(["-C", "target-feature=+crt-static", "--target", "x86_64-unknown-linux-gnu", "-o"])
-        .arg(root.join("init"))
+        .arg(made.path().join("init"))
         .arg(source)
         .status()
         .unwrap();
     assert!(built.success(), "the guest's init does not compile");
-    let initrd = dir.join("initrd.img");
     let packed = Command::new("/bin/sh")
-        .args(["-c", "cd \"$0\" && echo init | cpio -o -H newc -R 0:0 --quiet > \"$1\""])
-        .arg(&root)
-        .arg(&initrd)
+        .args(["-c", "cd \"$0\" && echo init | cpio -o -H newc -R 0:0 --quiet > initrd.img"])
+        .arg(made.path())
         .status()
         .unwrap();
     assert!(packed.success(), "the initrd cannot be packed; cpio is needed");
+    // Whole or not at all: other processes of the tests use it too.
+    let initrd = kept.join("initrd.img");
+    fs::rename(made.path().join("initrd.img"), &initrd).unwrap();
     initrd
 }
 
 /// The device's program, of the same sources as this test; `COFFER_VMM` may name another one.
-fn build_device() -> PathBuf {
+fn build_device(target: &Path) -> PathBuf {
     if let Some(named) = std::env::var_os("COFFER_VMM") {
         return named.into();
     }
-    let target = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().to_owned();
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "-q", "-p", "coffer-vmm", "--bin", "coffer-vmm"]);
     cargo.current_dir(env!("CARGO_MANIFEST_DIR")).env("CARGO_TARGET_DIR", target.parent().unwrap());
@@ -409,9 +407,11 @@ async fn a_shim_that_is_killed_takes_its_machine_with_it() {
         panic!("it was to be killed, but: {}", guest.machine.ended().await);
     }
     let name = format!("{}::a_shim_that_is_killed_takes_its_machine_with_it", module_path!());
+    let left = tempfile::tempdir().unwrap();
     let mut shim = tokio::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "--nocapture", name.split_once("::").unwrap().1])
         .env(BE_SHIM, "1")
+        .env("TMPDIR", left.path())
         .env("COFFER_VMM", &ground.vmm)
         .stdout(std::process::Stdio::piped())
         .kill_on_drop(true)
