@@ -77,6 +77,7 @@ impl Pod {
     ) -> Result<Occupant, PodError> {
         let id = new.id.clone();
         let mut spec = ContainerSpec::parse(&new.spec).map_err(PodError::container(&id))?;
+        log_notes(&id, &spec.notes);
         self.resolve_mounts(&mut spec).await?;
         let mounted = self.shared.images.mount(&id, &new.layers).await;
         let rootfs = mounted.map_err(|error| PodError::Image { id: id.clone(), source: Box::new(error) })?;
@@ -270,6 +271,13 @@ impl Pod {
 
 fn status(process: &Process) -> Status {
     Status { state: process.state(), pid: process.pid(), exit: process.exit() }
+}
+
+/// Says what of a specification is left out in a guest.
+fn log_notes(container: &str, notes: &[String]) {
+    for note in notes {
+        tracing::info!(container, note);
+    }
 }
 
 /// The id names directories.

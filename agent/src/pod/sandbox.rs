@@ -81,7 +81,7 @@ impl Pod {
     }
 
     /// The process id namespace of the pod, if it has one; refuses while there is no sandbox.
-    pub(super) fn ready(&self) -> Result<Option<SharedPidNamespace>, PodError> {
+    pub(crate) fn ready(&self) -> Result<Option<SharedPidNamespace>, PodError> {
         match &*self.stage() {
             Stage::Ready { pid_namespace } => Ok(pid_namespace.clone()),
             Stage::Absent | Stage::Preparing | Stage::Failed => Err(PodError::NoSandbox),

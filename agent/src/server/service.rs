@@ -92,6 +92,8 @@ impl wire::Agent for AgentService {
     }
 
     async fn add_volume(&self, _: &TtrpcContext, request: Volume) -> Answer<Empty> {
+        // A volume may lie on the scratch space, which the sandbox mounts.
+        self.pod.ready()?;
         let added = self.pod.volumes().add(request).await;
         added.map_err(PodError::volume)?;
         Ok(Empty::new())
