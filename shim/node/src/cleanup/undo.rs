@@ -7,7 +7,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::mount::{UnmountFlags, unmount};
 
@@ -17,6 +17,9 @@ use crate::net;
 use crate::process::{ProcessHandle, ProcessId, boot_id};
 use crate::record::{PodKey, Record};
 use crate::uid;
+
+/// Pause between two tries to remove a cgroup that a dead process is about to leave.
+const LEAVE_PAUSE: Duration = Duration::from_millis(5);
 
 /// Undoes everything in `record`, the pod's run directory last; `deadline` bounds all waits.
 pub fn clean(run_root: &Path, record: &Record, deadline: Instant) -> Report {
@@ -90,7 +93,9 @@ fn undo(step: &Step, killed: &[ProcessHandle], deadline: Instant) -> Outcome {
     let removed = match step {
         Step::Kill { .. } => Ok(false),
         Step::User(uid) => end_stragglers(|| processes_of(*uid), deadline),
-        Step::Cgroup(path) => end_stragglers(|| members(path), deadline).and_then(|_| remove_cgroup(path)),
+        Step::Cgroup(path) => {
+            end_stragglers(|| members(path), deadline).and_then(|_| remove_cgroup(path, deadline))
+        }
         Step::Tap { netns, tap, link } => net::remove_tap(netns, tap, link).map_err(io::Error::other),
         Step::NftTable { netns, table } => net::remove_table(netns, table).map_err(io::Error::other),
         Step::Unmount(path) => detach_mounts(path),
@@ -159,16 +164,29 @@ fn cgroups_below(cgroup: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 /// Removes a cgroup with those below it, and its parent (the container's `cgroupsPath`) if nobody else is in it.
-fn remove_cgroup(cgroup: &Path) -> io::Result<bool> {
+fn remove_cgroup(cgroup: &Path, deadline: Instant) -> io::Result<bool> {
     let mut removed = false;
     for dir in cgroups_below(cgroup)?.iter().rev() {
-        removed |= existed(fs::remove_dir(dir))?;
+        removed |= remove_left_cgroup(dir, deadline)?;
     }
     if let Some(parent) = cgroup.parent().filter(|_| removed) {
         // The kernel refuses to remove a cgroup that has members or children, which is what is wanted.
         drop(fs::remove_dir(parent));
     }
     Ok(removed)
+}
+
+/// A process that has ended leaves its cgroup a moment later: when its last thread is switched out, or when it is
+/// reaped, which is somebody else's to do.
+fn remove_left_cgroup(dir: &Path, deadline: Instant) -> io::Result<bool> {
+    loop {
+        match existed(fs::remove_dir(dir)) {
+            Err(err) if err.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline => {
+                std::thread::sleep(LEAVE_PAUSE);
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 fn processes_of(uid: u32) -> io::Result<Vec<ProcessId>> {
