@@ -6,12 +6,12 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use coffer_node::config::PATH_VARIABLE;
+use coffer_node::config::{Config, LogLevel, PATH_VARIABLE};
 use containerd_shim_protos::shim_async::create_task;
 use tokio::signal::unix::{SignalKind, signal};
 use ttrpc::asynchronous::{Server, Service};
@@ -46,7 +46,13 @@ pub(super) fn serve(flags: &Flags) -> anyhow::Result<()> {
     let listener =
         take_listener().context("the daemon is started by `start`, with a socket as standard input")?;
     let bundle = bundle(flags)?;
-    log::init(&bundle.join("log"), if flags.debug { "debug" } else { "info" });
+    let pod_file = PodFile::load(&bundle).context("the bundle has no file of `start`")?;
+    let setup = setup(flags, &pod_file)?;
+    log::init(&bundle.join("log"), log_level(flags, &setup));
+    // Everything runs on this thread, so the span is everything's but the blocking threads'.
+    let span =
+        tracing::info_span!("pod", namespace = setup.namespace, pod = setup.pod, trace_id = setup.trace_id);
+    let _entered = span.enter();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
@@ -54,7 +60,7 @@ pub(super) fn serve(flags: &Flags) -> anyhow::Result<()> {
         .thread_stack_size(THREAD_STACK)
         .build()
         .context("the runtime cannot be made")?;
-    let served = runtime.block_on(run(flags, &bundle, listener));
+    let served = runtime.block_on(run(setup, &pod_file, listener));
     runtime.shutdown_timeout(Duration::from_millis(100));
     served
 }
@@ -70,14 +76,13 @@ fn take_listener() -> anyhow::Result<UnixListener> {
     Ok(UnixListener::from(listener))
 }
 
-async fn run(flags: &Flags, bundle: &Path, listener: UnixListener) -> anyhow::Result<()> {
-    let pod_file = PodFile::load(bundle).context("the bundle has no file of `start`")?;
-    let (publisher, delivery) = Publisher::new(&flags.namespace, pod_file.ttrpc_address.clone());
+async fn run(setup: PodSetup, pod_file: &PodFile, listener: UnixListener) -> anyhow::Result<()> {
+    let (publisher, delivery) = Publisher::new(&setup.namespace, pod_file.ttrpc_address.clone());
     tokio::spawn(delivery.run());
-    let pod = Pod::new(setup(flags, &pod_file), publisher.clone());
+    let pod = Pod::new(setup, publisher.clone());
     let mut server = Server::new().add_listener(listener.try_into()?).register_service(services(&pod));
     server.start().await.context("the Task API cannot be served")?;
-    tracing::info!(pod = pod_file.pod, namespace = flags.namespace, "the shim serves");
+    tracing::info!("the shim serves");
     until_done(&pod).await?;
     publisher.flush(FLUSH_LIMIT).await;
     if let Some(path) = socket::path_of(&pod_file.address) {
@@ -88,14 +93,26 @@ async fn run(flags: &Flags, bundle: &Path, listener: UnixListener) -> anyhow::Re
     Ok(())
 }
 
-fn setup(flags: &Flags, pod_file: &PodFile) -> PodSetup {
+fn setup(flags: &Flags, pod_file: &PodFile) -> anyhow::Result<PodSetup> {
     let variable = std::env::var_os(PATH_VARIABLE).map(PathBuf::from);
-    PodSetup {
+    let uuid = std::fs::read_to_string("/proc/sys/kernel/random/uuid").context("no trace id can be made")?;
+    Ok(PodSetup {
         namespace: flags.namespace.clone(),
         pod: pod_file.pod.clone(),
         address: pod_file.address.clone(),
+        trace_id: uuid.chars().filter(char::is_ascii_hexdigit).collect(),
         config_path: pod_file.config_path.clone().or(variable),
+    })
+}
+
+/// What the operator wants, or more when containerd itself is being debugged. A configuration that cannot be read
+/// is reported by the pod's start.
+fn log_level(flags: &Flags, setup: &PodSetup) -> &'static str {
+    if flags.debug {
+        return LogLevel::Debug.as_str();
     }
+    let config = Config::find(setup.config_path.as_deref(), None).unwrap_or_default();
+    config.log_level.as_str()
 }
 
 fn services(pod: &Arc<Pod>) -> HashMap<String, Service> {

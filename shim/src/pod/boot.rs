@@ -106,9 +106,9 @@ impl Start {
     fn open(setup: &PodSetup, request: &CreateRequest, config: Config) -> Result<Self, PodError> {
         let doing = "open the pod's record";
         let key = PodKey::new(&setup.namespace, &setup.pod).map_err(|err| PodError::host(doing, err))?;
-        let trace_id = trace_id().map_err(|err| PodError::host("make a trace id", err))?;
+        let trace_id = setup.trace_id.clone();
         let recorder = Recorder::begin(&config.run_dir, &key, &trace_id);
-        tracing::info!(pod = %key, trace_id, "the pod starts");
+        tracing::info!("the pod starts");
         let pod = NewPod {
             key,
             bundle: request.bundle.clone(),
@@ -415,10 +415,4 @@ fn with_console(error: PodError, machine: &dyn Machine) -> PodError {
         }
         other => other,
     }
-}
-
-/// 32 hex digits that no other pod start has.
-fn trace_id() -> std::io::Result<String> {
-    let uuid = std::fs::read_to_string("/proc/sys/kernel/random/uuid")?;
-    Ok(uuid.chars().filter(char::is_ascii_hexdigit).collect())
 }

@@ -19,6 +19,7 @@ use super::registry::{Container, Registry};
 use super::rules::{Call, Role};
 use super::spec::HostSpec;
 use super::state::{Exit, Process, ProcessEvent, Sandbox, SandboxAction, SandboxEvent};
+use super::watch::KILLED_STATUS;
 use super::{CreateRequest, Event, ProcessKey, boot};
 use crate::group::{Group, GroupError};
 use crate::metrics::{self, Metrics, Snapshot};
@@ -42,6 +43,8 @@ pub(crate) struct PodSetup {
     pub(crate) pod: String,
     /// Address on which the shim answers.
     pub(crate) address: String,
+    /// 32 hex digits that no other pod's start has.
+    pub(crate) trace_id: String,
     /// Path of the configuration, when one is named.
     pub(crate) config_path: Option<PathBuf>,
 }
@@ -281,17 +284,19 @@ impl Pod {
             }
         };
         if actions.contains(&SandboxAction::EndProcesses) {
-            self.end_processes();
+            self.end_processes(event);
         }
         if actions.contains(&SandboxAction::TearDown) && event != SandboxEvent::BootFailed {
             self.tear_down(actions.contains(&SandboxAction::PowerOff));
         }
     }
 
-    fn end_processes(&self) {
+    fn end_processes(&self, why: SandboxEvent) {
         let mut registry = self.lock();
-        let status =
-            registry.guest.as_ref().map_or(super::watch::UNKNOWN_STATUS, |guest| guest.exit_status());
+        let status = match (why, &registry.guest) {
+            (SandboxEvent::GuestGone, Some(guest)) => guest.exit_status(),
+            _ => KILLED_STATUS,
+        };
         let events = registry.end_all(Exit { status, at: SystemTime::now() });
         self.publish(events);
     }
@@ -326,7 +331,7 @@ impl Pod {
             let role = registry.admit(Call::Delete, &key)?;
             if key.exec.is_none() {
                 // Their container goes: what has not told its exit by now was killed with it.
-                let killed = Exit { status: super::watch::KILLED_STATUS, at: SystemTime::now() };
+                let killed = Exit { status: KILLED_STATUS, at: SystemTime::now() };
                 let events = registry.end_execs(&key.container, killed);
                 self.publish(events);
             }
@@ -340,13 +345,13 @@ impl Pod {
         if let (Some(guest), false) = (&guest, role == Role::Pause) {
             ended = container::forget(guest, &key).await;
         }
+        let exit = ended.unwrap_or(Exit { status: KILLED_STATUS, at: SystemTime::now() });
+        // What never ran has ended by being deleted, and that is told too; what has ended stays as it was.
+        self.apply(&key, ProcessEvent::Exited(exit))?;
         let (pid, exit, empty) = {
             let mut registry = self.lock();
             let entry = registry.entry(&key)?;
-            let (pid, known) = (entry.pid, entry.state.exit());
-            let exit = known
-                .or(ended)
-                .unwrap_or(Exit { status: super::watch::KILLED_STATUS, at: SystemTime::now() });
+            let (pid, exit) = (entry.pid, entry.state.exit().unwrap_or(exit));
             match &key.exec {
                 Some(exec) => drop(registry.container_mut(&key.container)?.execs.remove(exec)),
                 None => drop(registry.containers.remove(&key.container)),
