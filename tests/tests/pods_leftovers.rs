@@ -236,7 +236,7 @@ fn panic_guest(cri: &Cri, main: &str) {
 
 /// Kills the newest process that runs `program` and was not there before; one that is gone already has had its end.
 fn kill_program(node: &Node, strangers: &[u32], program: &str) -> Result<()> {
-    let newest = of_node(&node.layout.tag)
+    let newest = of_node(&node.layout)
         .into_iter()
         .filter(|found| found.program == program && !strangers.contains(&found.pid))
         .map(|found| found.pid)
@@ -248,7 +248,7 @@ fn kill_program(node: &Node, strangers: &[u32], program: &str) -> Result<()> {
 }
 
 fn pids(node: &Node) -> Vec<u32> {
-    of_node(&node.layout.tag).into_iter().map(|found| found.pid).collect()
+    of_node(&node.layout).into_iter().map(|found| found.pid).collect()
 }
 
 fn number(name: &str) -> Option<u64> {

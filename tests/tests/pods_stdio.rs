@@ -156,7 +156,7 @@ fn held(node: &Node) -> Held {
     let ours = |found: &Process| {
         ["containerd-shim", "qemu", "coffer"].iter().any(|name| found.program.contains(name))
     };
-    let processes: Vec<Process> = of_node(&node.layout.tag).into_iter().filter(ours).collect();
+    let processes: Vec<Process> = of_node(&node.layout).into_iter().filter(ours).collect();
     let count = |directory: &str| -> usize {
         let counts = processes.iter().map(|found| {
             std::fs::read_dir(format!("/proc/{}/{directory}", found.pid)).map_or(0, Iterator::count)

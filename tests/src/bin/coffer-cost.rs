@@ -109,7 +109,7 @@ fn outside_the_boot(node: &Node, id: &str) -> Result<Duration> {
 fn private_memory(node: &Node) -> BTreeMap<String, u64> {
     let ours = |found: &Process| !found.program.starts_with("containerd") || found.program.contains("shim");
     let mut by_program = BTreeMap::new();
-    for found in of_node(&node.layout.tag).into_iter().filter(ours) {
+    for found in of_node(&node.layout).into_iter().filter(ours) {
         *by_program.entry(found.program).or_default() += private_of(found.pid);
     }
     by_program

@@ -9,6 +9,11 @@ use serde_json::json;
 use super::version::{Programs, Runtime};
 use crate::images::PAUSE;
 
+/// Every tag begins so; the process id of its test follows, a dash, and a number.
+pub const TAG: &str = "coffer-test-";
+/// Every pods' directory is in here.
+pub const PODS: &str = "/run/cf";
+
 /// The directories and names of one private containerd.
 #[derive(Clone, Debug)]
 pub struct Layout {
@@ -45,9 +50,20 @@ impl Layout {
         self.data.join("coffer.toml")
     }
 
-    /// Directory of the pods' run directories.
+    /// Directory of the pods' run directories: the sockets in there leave it few letters.
     pub fn pods(&self) -> PathBuf {
-        self.run.join("pods")
+        let short = self.tag.strip_prefix(TAG).unwrap_or(&self.tag);
+        Path::new(PODS).join(short)
+    }
+
+    /// Whether `text` names something of this containerd.
+    pub fn is_marked(&self, text: &str) -> bool {
+        self.marks().iter().any(|mark| text.contains(mark))
+    }
+
+    /// Texts of which one is in every path, command line or environment that belongs to this containerd.
+    pub fn marks(&self) -> [String; 2] {
+        [self.tag.clone(), self.pods().display().to_string()]
     }
 
     /// Directory of the layer cache.

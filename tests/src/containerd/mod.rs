@@ -7,6 +7,6 @@ mod config;
 mod daemon;
 mod version;
 
-pub use config::{Layout, write_config};
+pub use config::{Layout, PODS, TAG, write_config};
 pub use daemon::Daemon;
 pub use version::{Programs, Runtime, Version};

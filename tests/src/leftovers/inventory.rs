@@ -46,7 +46,7 @@ impl Inventory {
     pub fn take(layout: &Layout) -> Self {
         let mut items = BTreeSet::new();
         let mut add = |kind, names: Vec<String>| items.extend(names.into_iter().map(|name| (kind, name)));
-        let processes = of_node(&layout.tag);
+        let processes = of_node(layout);
         add(
             Kind::Process,
             processes
@@ -55,10 +55,10 @@ impl Inventory {
                 .collect(),
         );
         add(Kind::Link, links(&layout.bridge()));
-        add(Kind::Mount, mounts(&layout.tag));
+        add(Kind::Mount, mounts(layout));
         add(Kind::Cgroup, cgroups(&layout.tag));
-        add(Kind::Socket, sockets(&layout.tag));
-        add(Kind::LoopDevice, loop_devices(&layout.tag));
+        add(Kind::Socket, sockets(layout));
+        add(Kind::LoopDevice, loop_devices(layout));
         add(Kind::File, files(layout));
         Self { items }
     }
@@ -100,9 +100,9 @@ fn links(bridge: &str) -> Vec<String> {
     entries(Path::new("/sys/class/net")).into_iter().filter(wanted).map(|path| name(&path)).collect()
 }
 
-fn mounts(tag: &str) -> Vec<String> {
+fn mounts(layout: &Layout) -> Vec<String> {
     let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let mounted = text.lines().filter(|line| line.contains(tag));
+    let mounted = text.lines().filter(|line| layout.is_marked(line));
     mounted.filter_map(|line| line.split(' ').nth(4)).map(str::to_owned).collect()
 }
 
@@ -121,10 +121,10 @@ fn cgroups(tag: &str) -> Vec<String> {
     found
 }
 
-fn sockets(tag: &str) -> Vec<String> {
+fn sockets(layout: &Layout) -> Vec<String> {
     let text = fs::read_to_string("/proc/net/unix").unwrap_or_default();
     let bound = text.lines().filter_map(|line| line.split_whitespace().nth(7));
-    let mut found: Vec<String> = bound.filter(|path| path.contains(tag)).map(str::to_owned).collect();
+    let mut found: Vec<String> = bound.filter(|path| layout.is_marked(path)).map(str::to_owned).collect();
     let dead = |path: &PathBuf| is_socket(path) && UnixStream::connect(path).is_err();
     found.extend(
         entries(Path::new("/run/containerd/s"))
@@ -135,12 +135,12 @@ fn sockets(tag: &str) -> Vec<String> {
     found
 }
 
-fn loop_devices(tag: &str) -> Vec<String> {
+fn loop_devices(layout: &Layout) -> Vec<String> {
     let devices = entries(Path::new("/sys/block")).into_iter();
     let backed = devices
         .filter_map(|path| Some((name(&path), fs::read_to_string(path.join("loop/backing_file")).ok()?)));
     backed
-        .filter(|(_, file)| file.contains(tag))
+        .filter(|(_, file)| layout.is_marked(file))
         .map(|(name, file)| format!("{name} of {}", file.trim()))
         .collect()
 }

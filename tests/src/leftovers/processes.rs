@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use crate::containerd::Layout;
+
 /// A process as `/proc` shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
@@ -14,9 +16,10 @@ pub struct Process {
     pub line: String,
 }
 
-/// All processes that carry `tag` in their command line, environment or working directory, or have an ancestor that does.
-pub fn of_node(tag: &str) -> Vec<Process> {
-    let all: Vec<(u32, u32, bool)> = pids().map(|pid| (pid, parent(pid), carries(pid, tag))).collect();
+/// All processes that carry a mark of `layout` in their command line, environment or working directory, or have an ancestor that does.
+pub fn of_node(layout: &Layout) -> Vec<Process> {
+    let marks = layout.marks();
+    let all: Vec<(u32, u32, bool)> = pids().map(|pid| (pid, parent(pid), carries(pid, &marks))).collect();
     let own = std::process::id();
     let belongs = |pid: u32| {
         let mut at = pid;
@@ -45,12 +48,16 @@ fn parent(pid: u32) -> u32 {
     after_name.split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap_or(0)
 }
 
-fn carries(pid: u32, tag: &str) -> bool {
+fn carries(pid: u32, marks: &[String]) -> bool {
     let process = Path::new("/proc").join(pid.to_string());
     let text = |name: &str| fs::read(process.join(name)).unwrap_or_default();
-    let in_bytes = |bytes: &[u8]| bytes.windows(tag.len()).any(|window| window == tag.as_bytes());
+    let in_bytes = |bytes: &[u8]| {
+        marks.iter().any(|mark| bytes.windows(mark.len()).any(|window| window == mark.as_bytes()))
+    };
     let directory = fs::read_link(process.join("cwd")).unwrap_or_default();
-    in_bytes(&text("environ")) || in_bytes(&text("cmdline")) || directory.to_string_lossy().contains(tag)
+    in_bytes(&text("environ"))
+        || in_bytes(&text("cmdline"))
+        || in_bytes(directory.as_os_str().as_encoded_bytes())
 }
 
 fn describe(pid: u32) -> Option<Process> {

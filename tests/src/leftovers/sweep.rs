@@ -10,25 +10,25 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::processes::of_node;
-use crate::containerd::Layout;
+use crate::containerd::{Layout, TAG};
 use crate::run::Run;
 use crate::wait;
 
 /// Ends the processes, detaches the mounts, and removes bridge, cgroups and directories of `layout`.
 pub fn remove(layout: &Layout) -> Result<()> {
     wait::until_true("the processes of a test to end", Duration::from_secs(10), || {
-        let left = of_node(&layout.tag);
+        let left = of_node(layout);
         for process in &left {
             end(process.pid);
         }
         left.is_empty()
     })?;
-    detach(&layout.tag);
+    detach(layout);
     if Path::new("/sys/class/net").join(layout.bridge()).exists() {
         Run::new("ip").args(["link", "delete", &layout.bridge()]).text()?;
     }
     remove_cgroups(&layout.tag);
-    for directory in [&layout.run, &layout.data] {
+    for directory in [&layout.run, &layout.data, &layout.pods()] {
         if directory.exists() {
             fs::remove_dir_all(directory)
                 .with_context(|| format!("cannot remove {}", directory.display()))?;
@@ -41,18 +41,18 @@ pub fn remove(layout: &Layout) -> Result<()> {
     Ok(())
 }
 
-/// Layouts of tests whose process is gone; the tag begins with its id.
+/// Layouts of tests whose process is gone; its id is in the tag.
 pub fn stale() -> Vec<Layout> {
     let both = ["/run/coffer-test", "/var/lib/coffer-test"];
     let found = both.iter().flat_map(|place| fs::read_dir(place).into_iter().flatten().flatten());
     let mut tags: Vec<String> = found.filter_map(|entry| entry.file_name().into_string().ok()).collect();
     tags.sort();
     tags.dedup();
-    tags.iter().filter(|tag| !owner_lives(tag)).map(|tag| Layout::new(tag)).collect()
+    tags.iter().filter(|tag| tag.starts_with(TAG) && !owner_lives(tag)).map(|tag| Layout::new(tag)).collect()
 }
 
 fn owner_lives(tag: &str) -> bool {
-    let pid = tag.strip_prefix('t').and_then(|rest| rest.split('-').next());
+    let pid = tag.strip_prefix(TAG).and_then(|rest| rest.split('-').next());
     pid.is_some_and(|pid| Path::new("/proc").join(pid).exists())
 }
 
@@ -63,9 +63,9 @@ fn end(pid: u32) {
     }
 }
 
-fn detach(tag: &str) {
+fn detach(layout: &Layout) {
     let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let points = text.lines().filter(|line| line.contains(tag)).filter_map(|line| line.split(' ').nth(4));
+    let points = text.lines().filter(|line| layout.is_marked(line)).filter_map(|line| line.split(' ').nth(4));
     let points: Vec<PathBuf> = points.map(PathBuf::from).collect();
     for point in points.iter().rev() {
         let _ = umount2(point, MntFlags::MNT_DETACH);

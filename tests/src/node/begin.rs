@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use super::alone::{Turn, lacking, take_turn};
 use crate::artefacts::{Coffer, coffer, target};
-use crate::containerd::{Daemon, Layout, Programs, Runtime, Version, write_config};
+use crate::containerd::{Daemon, Layout, Programs, Runtime, TAG, Version, write_config};
 use crate::cri::Cri;
 use crate::images::{self, BUSYBOX, PAUSE};
 use crate::leftovers::{self, Inventory, Kind};
@@ -95,7 +95,7 @@ impl Node {
             Runtime::Runsc => Some(unpacked(Unpacked::Runsc)?.join("usr/bin/runsc")),
             Runtime::Coffer | Runtime::Runc => None,
         };
-        let tag = format!("t{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let tag = format!("{TAG}{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let layout = Layout::new(&tag);
         write_config(&layout, &programs)?;
         let before = Inventory::default();
