@@ -39,6 +39,7 @@ struct Segment {
     physical_address: u64,
     file_size: usize,
     memory_size: u64,
+    alignment: u64,
 }
 
 /// The same kernel in as few bytes as it can be loaded from.
@@ -59,7 +60,9 @@ pub(super) fn repack(elf: &[u8]) -> Result<Vec<u8>, ElfError> {
         // A loader may map the file: offset and address must agree within a page.
         let in_page = usize::try_from(segment.virtual_address % PAGE as u64).unwrap_or(0);
         packed.resize(packed.len().next_multiple_of(PAGE) + in_page, 0);
-        let moved = Segment { offset: packed.len(), file_size: bytes.len(), ..segment };
+        // Of notes it is the alignment of each note, by which a hypervisor finds the next one.
+        let alignment = if segment.kind == LOAD { PAGE as u64 } else { segment.alignment };
+        let moved = Segment { offset: packed.len(), file_size: bytes.len(), alignment, ..segment };
         packed.extend_from_slice(bytes);
         headers.extend(program_header(&moved));
     }
@@ -93,6 +96,7 @@ fn segment(elf: &[u8], at: usize) -> Result<Segment, ElfError> {
         physical_address: u64_at(header, 24)?,
         file_size: usize_at(header, 32)?,
         memory_size: u64_at(header, 40)?,
+        alignment: u64_at(header, 48)?,
     })
 }
 
@@ -105,7 +109,7 @@ fn program_header(segment: &Segment) -> Vec<u8> {
     header.extend(segment.physical_address.to_le_bytes());
     header.extend((segment.file_size as u64).to_le_bytes());
     header.extend(segment.memory_size.to_le_bytes());
-    header.extend((PAGE as u64).to_le_bytes());
+    header.extend(segment.alignment.to_le_bytes());
     header
 }
 
@@ -178,8 +182,16 @@ mod tests {
             physical_address: 0x100_0000,
             file_size: 0x1000,
             memory_size: 0x2000,
+            alignment: 0x20_0000,
         };
-        let note = Segment { kind: NOTE, offset: 0x20_0010, file_size: notes.len(), memory_size: 0, ..load };
+        let note = Segment {
+            kind: NOTE,
+            offset: 0x20_0010,
+            file_size: notes.len(),
+            memory_size: 0,
+            alignment: 4,
+            ..load
+        };
         elf.extend(program_header(&load));
         elf.extend(program_header(&note));
         elf.resize(0x20_1000, 0);
@@ -197,6 +209,13 @@ mod tests {
         let (old, new) = (content(&elf, &old).unwrap(), content(&packed, &new).unwrap());
         assert!(old.starts_with(new));
         assert!(old[new.len()..].iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn notes_stay_aligned_as_they_were() {
+        let packed = repack(&elf(NOTES)).unwrap();
+        let alignments: Vec<_> = segments(&packed).unwrap().iter().map(|segment| segment.alignment).collect();
+        assert_eq!(alignments, [4096, 4]);
     }
 
     #[test]
