@@ -130,7 +130,10 @@ impl Places {
         // Descriptors into the file system go first: they would keep it busy.
         let stream = match live.content {
             Content::Share { stream } => Some(stream),
-            _ => None,
+            other => {
+                drop(other);
+                None
+            }
         };
         let mut unmounting = tokio::task::spawn_blocking(move || {
             mounts::unmount(&base)?;

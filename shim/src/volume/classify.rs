@@ -12,15 +12,14 @@ use std::path::{Path, PathBuf};
 
 use coffer_protocol::{SHM_VOLUME, VOLUME_SOURCE};
 
+use super::content::{BlockDevice, Changes, Content, Root, SINGLE_FILE, VolumePlan};
 use super::facts::{FileSystem, Part, Source, SourceKind};
 use super::identity::volume_id;
 use super::kubelet::{Kubelet, KubeletPath};
+use super::refused::Refused;
 
 /// The largest file that is copied into the guest instead of being served from the host.
 const MAX_COPIED_FILE: u64 = 1 << 20;
-
-/// Name of the one file in a volume of a single file.
-pub(crate) const SINGLE_FILE: &str = "file";
 
 /// A mount of a container's specification.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,170 +47,6 @@ pub(crate) struct Placed {
     pub(crate) volume: Option<VolumePlan>,
     /// Size of the pod's `/dev/shm` that this mount asks for.
     pub(crate) shm_bytes: Option<u64>,
-}
-
-/// A volume of the pod. Two containers with the same host source get the same id.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct VolumePlan {
-    /// Its id.
-    pub(crate) id: String,
-    /// What it is.
-    pub(crate) content: Content,
-}
-
-/// What a volume is made of.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Content {
-    /// A copy of a directory of the host.
-    SyncedDirectory {
-        /// The directory.
-        source: PathBuf,
-        /// Whether later changes follow.
-        live: bool,
-    },
-    /// A copy of one file, under the name [`SINGLE_FILE`].
-    SyncedFile {
-        /// The file.
-        source: PathBuf,
-        /// Which way later changes go.
-        changes: Changes,
-    },
-    /// Memory of the guest.
-    Tmpfs {
-        /// Its limit.
-        bytes: u64,
-        /// What its root looks like.
-        root: Root,
-    },
-    /// A directory on the pod's scratch.
-    Scratch {
-        /// What its root looks like.
-        root: Root,
-    },
-    /// A directory or file (then under the name [`SINGLE_FILE`]) that the host serves.
-    Share {
-        /// The directory or file.
-        source: PathBuf,
-        /// Whether the host refuses writes.
-        read_only: bool,
-        /// Whether what is mounted below it is seen.
-        recursive: bool,
-    },
-    /// A block device of the host.
-    Disk {
-        /// The device.
-        device: BlockDevice,
-        /// Whether the guest may only read.
-        read_only: bool,
-        /// What the node looks like.
-        node: Root,
-    },
-}
-
-/// Which way changes of a synced file go after the first copy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Changes {
-    /// None do.
-    Stay,
-    /// The guest follows the host.
-    ToGuest,
-    /// The host gets what the guest wrote when the container has ended.
-    ToHost,
-}
-
-/// A block device by its numbers on the host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct BlockDevice {
-    /// Major number.
-    pub(crate) major: u32,
-    /// Minor number.
-    pub(crate) minor: u32,
-}
-
-/// Mode and owner of a volume's root.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Root {
-    /// Permission bits.
-    pub(crate) mode: u32,
-    /// Owner.
-    pub(crate) uid: u32,
-    /// Group.
-    pub(crate) gid: u32,
-}
-
-/// Why a mount cannot be given to a virtual machine.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Refused {
-    /// Propagation needs one kernel on both sides.
-    #[error(
-        "mount {destination} asks for {option} propagation (mountPropagation), which does not cross the border of a virtual machine; use None or another runtime class"
-    )]
-    Propagation {
-        /// Where it was to be mounted.
-        destination: PathBuf,
-        /// The option.
-        option: String,
-    },
-    /// Not something with a path on the host, and not something a guest has.
-    #[error("mount {destination} has type {kind:?}, which Coffer does not know")]
-    Type {
-        /// Where it was to be mounted.
-        destination: PathBuf,
-        /// The type.
-        kind: String,
-    },
-    /// Only processes on one kernel can talk over it.
-    #[error(
-        "mount {destination} is the {what} {path} of the host, whose other end a virtual machine cannot reach; give the pod a network service or a file instead"
-    )]
-    OneKernel {
-        /// Where it was to be mounted.
-        destination: PathBuf,
-        /// Socket, named pipe or character device.
-        what: &'static str,
-        /// Its path.
-        path: PathBuf,
-    },
-    /// The guest has a kernel of its own.
-    #[error(
-        "mount {destination} shows the {name} file system of the host's kernel ({path}), which a virtual machine does not share; remove this hostPath"
-    )]
-    HostKernel {
-        /// Where it was to be mounted.
-        destination: PathBuf,
-        /// Name of the file system.
-        name: &'static str,
-        /// Its path.
-        path: PathBuf,
-    },
-    /// Huge pages of the host.
-    #[error(
-        "mount {destination} is an emptyDir of huge pages, which Coffer cannot give to a guest; use medium Memory"
-    )]
-    HugePages {
-        /// Where it was to be mounted.
-        destination: PathBuf,
-    },
-    /// A character device of the host.
-    #[error(
-        "device {path} ({major}:{minor}) of the host cannot be given to a virtual machine; only block devices can"
-    )]
-    Device {
-        /// Its path in the container.
-        path: PathBuf,
-        /// Its major number.
-        major: i64,
-        /// Its minor number.
-        minor: i64,
-    },
-    /// A bind mount whose source is unknown.
-    #[error("mount {destination} has source {path}, which is not an absolute path")]
-    Relative {
-        /// Where it was to be mounted.
-        destination: PathBuf,
-        /// The source.
-        path: PathBuf,
-    },
 }
 
 /// Types of mounts that the guest's kernel makes itself.

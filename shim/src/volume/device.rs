@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 
-use super::classify::BlockDevice;
+use super::content::BlockDevice;
 
 /// Opens the node that `/dev` has for the device, and checks that it is the device.
 pub(crate) fn open_device(device: BlockDevice, read_only: bool) -> io::Result<OwnedFd> {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::classify::BlockDevice;
+use super::content::BlockDevice;
 
 /// The id of a volume: its kind, the readable part of its source, and enough of a digest to tell sources apart.
 pub(crate) fn volume_id(kind: &str, source: &Path) -> String {

@@ -13,6 +13,7 @@
 //! Never here: containerd's types, the agent's connection (see `Guest`), the hypervisor (see `Machine`).
 
 mod classify;
+mod content;
 mod device;
 mod facts;
 mod guest;
@@ -21,6 +22,7 @@ mod kubelet;
 mod part;
 mod plan;
 mod pod;
+mod refused;
 mod share;
 mod snapshot;
 mod sync;

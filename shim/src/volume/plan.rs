@@ -4,13 +4,12 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType, Mount, Spec};
 
-use super::classify::{
-    BlockDevice, MountRequest, Placed, Refused, Root, VolumePlan, classify_bind, classify_internal, disk,
-    is_guest_device,
-};
+use super::classify::{MountRequest, Placed, classify_bind, classify_internal, disk, is_guest_device};
+use super::content::{BlockDevice, Root, VolumePlan};
 use super::facts::{self, FactsError, Part, Source};
 use super::kubelet::Kubelet;
 use super::part::find_part;
+use super::refused::Refused;
 
 /// What a container's mounts and devices become.
 #[derive(Debug, Clone, Default)]
@@ -194,7 +193,7 @@ fn holds_in_guest(rule: &LinuxDeviceCgroup) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::classify::Content;
+    use super::super::content::Content;
     use super::*;
     use serde_json::{Value, json};
 

@@ -3,7 +3,7 @@
 //! ```text
 //! prepare(container, plan) ── each volume: first user makes it, later ones wait for that and share it
 //! read_back(container)     ── before the container's exit is told: termination logs reach the host
-//! release(container)       ── each volume: last user removes it
+//! release(container)       ── each volume: last user removes it, unless it holds data of the pod (emptyDir)
 //! ```
 //! Different volumes never wait for each other; a volume that failed is tried again by its next user.
 
@@ -18,7 +18,7 @@ use coffer_protocol::agent::{
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::task::AbortHandle;
 
-use super::classify::{BlockDevice, Changes, Content, VolumePlan};
+use super::content::{BlockDevice, Changes, Content, VolumePlan};
 use super::device::open_device;
 use super::guest::{Guest, Machine};
 use super::identity::disk_serial;
@@ -103,10 +103,18 @@ struct Slot {
 
 /// What has to be taken back.
 enum Held {
-    Plain,
-    Synced { source: Arc<SyncSource>, follower: Option<AbortHandle>, comes_back: bool },
+    /// An emptyDir: it lives as long as the pod, because between two containers that use it there may be a time in
+    /// which none does.
+    Lasting,
+    Synced {
+        source: Arc<SyncSource>,
+        follower: Option<AbortHandle>,
+        comes_back: bool,
+    },
     Share(ShareServer),
-    Disk { serial: String },
+    Disk {
+        serial: String,
+    },
 }
 
 impl PodVolumes {
@@ -156,12 +164,13 @@ impl PodVolumes {
             let mut held = slot.held.lock().await;
             // Another container may have come meanwhile; it found the volume or makes it anew.
             let unused = slot.users().is_empty();
-            if let Some(held) = held.take_if(|_| unused) {
+            if let Some(held) = held.take_if(|held| unused && !matches!(held, Held::Lasting)) {
                 self.unmake(&id, held).await;
             }
+            let empty = held.is_none();
             drop(held);
             let mut slots = self.slots();
-            if slot.users().is_empty() {
+            if empty && slot.users().is_empty() {
                 slots.remove(&id);
             }
         }
@@ -209,13 +218,13 @@ impl PodVolumes {
                     Kind::Tmpfs(TmpfsVolume { bytes: *bytes, mode, uid, gid, ..Default::default() }),
                 )
                 .await?;
-                Ok(Held::Plain)
+                Ok(Held::Lasting)
             }
             Content::Scratch { root } => {
                 let (mode, uid, gid) = (root.mode, root.uid, root.gid);
                 self.add(&volume.id, Kind::Scratch(ScratchVolume { mode, uid, gid, ..Default::default() }))
                     .await?;
-                Ok(Held::Plain)
+                Ok(Held::Lasting)
             }
             Content::Share { source, read_only, recursive } => {
                 let spec = ShareSpec { source, read_only: *read_only, recursive: *recursive };
@@ -289,7 +298,7 @@ impl PodVolumes {
         }
         self.forget(id).await;
         match held {
-            Held::Plain | Held::Synced { .. } => {}
+            Held::Lasting | Held::Synced { .. } => {}
             Held::Share(server) => match server.leave().await {
                 Ok(status) if status.success() => {}
                 Ok(status) => tracing::warn!(volume = id, %status, "a file server ended badly"),
@@ -474,7 +483,7 @@ mod tests {
     }
 
     fn scratch() -> Plan {
-        plan("cache", Content::Scratch { root: super::super::classify::Root { mode: 0o777, uid: 0, gid: 0 } })
+        plan("cache", Content::Scratch { root: super::super::content::Root { mode: 0o777, uid: 0, gid: 0 } })
     }
 
     fn is_send<T: Send>(value: T) -> T {
@@ -482,20 +491,29 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_volume_lives_as_long_as_its_last_container() {
+    async fn a_copy_lives_as_long_as_its_last_container() {
         let fixture = Fixture::new();
-        is_send(fixture.volumes.prepare("a", &scratch())).await.unwrap();
-        is_send(fixture.volumes.prepare("b", &scratch())).await.unwrap();
+        is_send(fixture.volumes.prepare("a", &fixture.directory())).await.unwrap();
+        is_send(fixture.volumes.prepare("b", &fixture.directory())).await.unwrap();
         is_send(fixture.volumes.release("a")).await;
-        assert_eq!(fixture.ids(), ["cache"]);
+        assert_eq!(fixture.ids(), ["config"]);
         fixture.volumes.release("b").await;
         assert_eq!(fixture.ids(), Vec::<String>::new());
     }
 
     #[tokio::test]
+    async fn an_empty_directory_outlives_its_containers_and_is_made_once() {
+        let fixture = Fixture::new();
+        fixture.volumes.prepare("init", &scratch()).await.unwrap();
+        fixture.volumes.release("init").await;
+        fixture.volumes.prepare("main", &scratch()).await.unwrap();
+        assert_eq!(fixture.ids(), ["cache"]);
+    }
+
+    #[tokio::test]
     async fn a_container_whose_volume_fails_keeps_none_and_may_try_again() {
         let fixture = Fixture::new();
-        let mut both = scratch();
+        let mut both = fixture.directory();
         both.volumes.extend(
             plan(
                 "disk",
@@ -505,8 +523,8 @@ mod tests {
         );
         assert!(matches!(fixture.volumes.prepare("a", &both).await, Err(VolumeError::Server { .. })));
         assert_eq!(fixture.ids(), Vec::<String>::new());
-        fixture.volumes.prepare("a", &scratch()).await.unwrap();
-        assert_eq!(fixture.ids(), ["cache"]);
+        fixture.volumes.prepare("a", &fixture.directory()).await.unwrap();
+        assert_eq!(fixture.ids(), ["config"]);
     }
 
     #[tokio::test]
@@ -596,7 +614,7 @@ mod tests {
     #[tokio::test]
     async fn a_disk_that_cannot_be_opened_names_the_device() {
         let fixture = Fixture::new();
-        let root = super::super::classify::Root { mode: 0o660, uid: 0, gid: 0 };
+        let root = super::super::content::Root { mode: 0o660, uid: 0, gid: 0 };
         let device = BlockDevice { major: 4095, minor: 7 };
         let content = Content::Disk { device, read_only: true, node: root };
         let error = fixture.volumes.prepare("a", &plan("disk", content)).await.unwrap_err();

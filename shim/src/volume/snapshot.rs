@@ -10,7 +10,7 @@ use coffer_protocol::{MAX_SNAPSHOT_BYTES, MAX_SNAPSHOT_DEPTH, MAX_SNAPSHOT_ENTRI
 use rustix::fs::{FileType, Mode, OFlags};
 use sha2::{Digest, Sha256};
 
-use super::classify::SINGLE_FILE;
+use super::content::SINGLE_FILE;
 
 /// The link by which kubelet publishes a volume's contents.
 const PUBLISHED: &str = "..data";

@@ -15,7 +15,7 @@ use coffer_protocol::MAX_READ_BACK;
 use coffer_protocol::agent::ReadVolumeFileRequest;
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 
-use super::classify::SINGLE_FILE;
+use super::content::SINGLE_FILE;
 use super::guest::Guest;
 use super::snapshot::{Snapshot, SnapshotError};
 use super::watch::Watch;
