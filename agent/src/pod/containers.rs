@@ -51,7 +51,7 @@ pub(crate) struct Status {
 impl Pod {
     /// Makes a container, whose init process then waits to be started.
     pub(crate) async fn create(&self, new: NewContainer) -> Result<Status, PodError> {
-        let pid_namespace = self.ready()?;
+        let pid_namespace = self.pid_namespace(&new.spec).await?;
         let id = new.id.clone();
         self.take_seat(&id)?;
         let made = self.make(new, pid_namespace).await;

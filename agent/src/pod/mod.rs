@@ -42,6 +42,8 @@ struct Shared {
     streams: Registry,
     events: Events,
     stage: Mutex<Stage>,
+    /// The process id namespace that containers join who name one; made for the first of them.
+    shared_pids: tokio::sync::OnceCell<SharedPidNamespace>,
     containers: Mutex<HashMap<String, Seat>>,
 }
 

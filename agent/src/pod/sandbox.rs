@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde::Deserialize;
+
 use super::{Events, Pod, PodError, Shared, Stage};
 use crate::container::{Runtime, SharedPidNamespace};
 use crate::image::Images;
@@ -21,6 +23,7 @@ impl Pod {
             streams: Registry::default(),
             events: Events::new(),
             stage: Mutex::new(Stage::Absent),
+            shared_pids: tokio::sync::OnceCell::new(),
             containers: Mutex::default(),
         };
         Pod { shared: Arc::new(shared) }
@@ -80,6 +83,18 @@ impl Pod {
         network::apply(plan).map_err(refused)
     }
 
+    /// The process id namespace that a container is to join, if it is to join one. containerd tells by the container's
+    /// specification, which names the sandbox's namespace by a path of the host, and not when the sandbox is made.
+    pub(crate) async fn pid_namespace(&self, spec: &[u8]) -> Result<Option<SharedPidNamespace>, PodError> {
+        let of_pod = self.ready()?;
+        if of_pod.is_some() || !names_pid_namespace(spec) {
+            return Ok(of_pod);
+        }
+        let made =
+            self.shared.shared_pids.get_or_try_init(|| self.shared.runtime.shared_pid_namespace()).await;
+        made.map(|namespace| Some(namespace.clone())).map_err(PodError::container("pod"))
+    }
+
     /// The process id namespace of the pod, if it has one; refuses while there is no sandbox.
     pub(crate) fn ready(&self) -> Result<Option<SharedPidNamespace>, PodError> {
         match &*self.stage() {
@@ -90,5 +105,44 @@ impl Pod {
 
     fn stage(&self) -> MutexGuard<'_, Stage> {
         self.shared.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a specification gives its process id namespace a path. What is no specification is refused elsewhere.
+fn names_pid_namespace(spec: &[u8]) -> bool {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Spec {
+        linux: Linux,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Linux {
+        namespaces: Vec<Namespace>,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Namespace {
+        r#type: String,
+        path: String,
+    }
+    let spec: Spec = serde_json::from_slice(spec).unwrap_or_default();
+    spec.linux.namespaces.iter().any(|namespace| namespace.r#type == "pid" && !namespace.path.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_that_names_its_sandboxs_processes_joins_them() {
+        assert!(names_pid_namespace(br#"{"linux":{"namespaces":[{"type":"pid","path":"/proc/1/ns/pid"}]}}"#));
+    }
+
+    #[test]
+    fn a_container_with_processes_of_its_own_joins_nobody() {
+        assert!(!names_pid_namespace(
+            br#"{"linux":{"namespaces":[{"type":"pid"},{"type":"ipc","path":"/p"}]}}"#
+        ));
     }
 }
