@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use super::capabilities::CapabilitySets;
 use super::cgroup::{Cgroup, Hierarchy};
 use super::device_filter::{self, Attached};
-use super::error::ContainerError;
+use super::error::{ContainerError, SpecError};
 use super::launch::{Launch, Launched, Launcher};
 use super::messages::{Instructions, NewContainer, NewExec, NewProcess};
 use super::pid_namespace::SharedPidNamespace;
@@ -91,6 +91,13 @@ enum Exec {
 impl Container {
     pub(super) async fn create(ground: &Ground, params: CreateParams) -> Result<Self, ContainerError> {
         check_id(&params.id)?;
+        if params.pid_namespace.is_some() && params.spec.namespaces.user.is_some() {
+            return Err(ContainerError::Spec(SpecError::Unsupported {
+                field: "linux.namespaces".to_owned(),
+                why: "the pod's shared pid namespace belongs to the guest's user namespace; \
+                      set either hostUsers: false or shareProcessNamespace, not both",
+            }));
+        }
         let cgroup = Arc::new(ground.hierarchy.create(&params.id)?);
         match Self::create_in(ground, params, &cgroup).await {
             Ok(container) => Ok(container),

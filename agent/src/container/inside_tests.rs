@@ -387,24 +387,52 @@ async fn a_time_namespace_has_its_offset() {
     assert!(uptime > 1_000_000_000, "{uptime}");
 }
 
-#[tokio::test]
-async fn a_user_namespace_maps_its_root_to_somebody_else() {
-    let guest = Guest::new();
-    // The image belongs to the mapped root, as an identity-mapped root file system would show it.
+/// The image belongs to the mapped root, as an identity-mapped root file system would show it.
+fn with_user_namespace(guest: &Guest, mut spec: Value) -> Value {
     let chown = std::process::Command::new("chown").args(["-hR", "100000:100000"]).arg(guest.root()).spawn();
     chown.unwrap().wait().unwrap();
     std::fs::set_permissions(guest.root(), PermissionsExt::from_mode(0o755)).unwrap();
-    let mut spec = spec(
-        "id -u; cat /proc/self/uid_map | tr -s ' '; touch /x && stat -c %u /x; echo y >/dev/null && \
-                         ls /sys/kernel >/dev/null && echo fine",
-    );
     push(&mut spec["linux"], "namespaces", json!({ "type": "user" }));
     let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65_536 }]);
     spec["linux"]["uidMappings"] = map.clone();
     spec["linux"]["gidMappings"] = map;
-    assert_eq!(guest.run(&spec).await.1, "0\n 0 100000 65536\n0\nfine\n");
+    spec
+}
+
+#[tokio::test]
+async fn a_user_namespace_maps_its_root_to_somebody_else() {
+    let guest = Guest::new();
+    let script = "id -u; tr -s ' ' </proc/self/uid_map; touch /x && stat -c %u /x; echo y >/dev/null && \
+                  ls /sys/kernel >/dev/null && cat /proc/self/oom_score_adj; cut -d. -f1 /proc/uptime";
+    let mut spec = with_user_namespace(&guest, spec(script));
+    spec["process"]["oomScoreAdj"] = json!(500);
+    push(&mut spec["linux"], "namespaces", json!({ "type": "time" }));
+    spec["linux"]["timeOffsets"] = json!({ "boottime": { "secs": 1_000_000_000 } });
+    let (_, output) = guest.run(&spec).await;
+    let uptime = output.strip_prefix("0\n 0 100000 65536\n0\n500\n").unwrap_or_else(|| panic!("{output}"));
+    assert!(uptime.trim().parse::<u64>().unwrap() > 1_000_000_000);
     let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(guest.root().join("x")).unwrap());
     assert_eq!(owner, 100_000);
+}
+
+#[tokio::test]
+async fn an_exec_enters_the_user_namespace_too() {
+    let guest = Guest::new();
+    let container = guest.create("c", &with_user_namespace(&guest, spec("sleep 1000"))).await.unwrap();
+    container.init().start().await.unwrap();
+    let script = "id -u; tr -s ' ' </proc/self/uid_map; grep '^0:' /proc/self/cgroup";
+    let exec = container.exec("e", exec_spec(script), super::harness::PIPES).await;
+    let exec = exec.unwrap_or_else(|error| panic!("{}", super::harness::chain(&error)));
+    assert_eq!(finish(&exec).await, (0, "0\n 0 100000 65536\n0::/\n".to_owned()));
+    container.destroy().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_ipc_namespace_of_the_pod_still_has_its_message_queues() {
+    let guest = Guest::new();
+    let mut spec = with_user_namespace(&guest, spec("grep -c mqueue /proc/self/mountinfo"));
+    spec["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "ipc");
+    assert_eq!(guest.run(&spec).await.1, "1\n");
 }
 
 #[tokio::test]

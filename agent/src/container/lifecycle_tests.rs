@@ -75,7 +75,7 @@ async fn a_file_that_is_no_program_fails_at_start() {
     let container = guest.create("c", &spec).await.unwrap();
     let error = container.init().start().await.unwrap_err();
     assert!(chain(&error).ends_with("exec: \"/etc/noise\": exec format error"), "{}", chain(&error));
-    container.init().wait().await;
+    assert_eq!(container.init().state(), ProcessState::Stopped);
     container.delete().await.unwrap();
 }
 

@@ -87,7 +87,14 @@ impl Process {
         let state = self.state();
         let channel = lock(&self.0.channel).take();
         match channel {
-            Some(channel) if state == ProcessState::Created => channel.start(&self.0.container).await,
+            Some(channel) if state == ProcessState::Created => {
+                let started = channel.start(&self.0.container).await;
+                if started.is_err() {
+                    // Whoever hears of the failure may delete the process at once, so it is to be gone by then.
+                    self.wait().await;
+                }
+                started
+            }
             _ => Err(ContainerError::State { id: self.0.container.clone(), action: "start", state }),
         }
     }

@@ -495,3 +495,177 @@ fn absolute(path: PathBuf, field: &str) -> Result<PathBuf, SpecError> {
 fn clamp(side: u64) -> u16 {
     u16::try_from(side).unwrap_or(u16::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn minimal() -> Value {
+        json!({
+            "ociVersion": "1.0.2",
+            "process": { "args": ["a"], "cwd": "/" },
+            "linux": { "namespaces": [{ "type": "mount" }, { "type": "pid" }] },
+        })
+    }
+
+    /// What is said about the minimal specification with one value set at a JSON pointer.
+    fn refusal(pointer: &str, value: Value) -> String {
+        let mut spec = minimal();
+        let (parent, name) = pointer.rsplit_once('/').unwrap();
+        let parent = spec.pointer_mut(parent).unwrap();
+        match parent {
+            Value::Array(list) => list.push(value),
+            parent => parent[name] = value,
+        }
+        match ContainerSpec::parse(spec.to_string().as_bytes()) {
+            Err(error) => error.to_string(),
+            Ok(_) => "accepted".to_owned(),
+        }
+    }
+
+    #[test]
+    fn the_minimal_specification_is_accepted() {
+        assert_eq!(refusal("/hostname", json!("box")), "accepted");
+    }
+
+    #[test]
+    fn unknown_keys_are_ignored_and_null_lists_are_empty() {
+        assert_eq!(refusal("/process/futureThing", json!({ "a": 1 })), "accepted");
+        assert_eq!(refusal("/mounts", Value::Null), "accepted");
+    }
+
+    #[test]
+    fn something_else_than_json_is_refused() {
+        assert!(ContainerSpec::parse(b"{").unwrap_err().to_string().contains("EOF"));
+        assert!(ContainerSpec::parse(b"{} x").is_err());
+    }
+
+    #[test]
+    fn another_major_version_is_refused() {
+        assert!(refusal("/ociVersion", json!("2.0")).starts_with("ociVersion has the value \"2.0\""));
+    }
+
+    #[test]
+    fn an_unknown_namespace_is_refused_with_its_place() {
+        let error = refusal("/linux/namespaces/-", json!({ "type": "dream" }));
+        assert!(error.starts_with("linux.namespaces[2].type: unknown variant `dream`"), "{error}");
+    }
+
+    #[test]
+    fn a_namespace_given_twice_is_refused() {
+        let error = refusal("/linux/namespaces/-", json!({ "type": "pid" }));
+        assert!(error.starts_with("linux.namespaces[2].type has the value \"pid\""), "{error}");
+    }
+
+    #[test]
+    fn a_specification_without_a_pid_namespace_is_refused() {
+        let error = refusal("/linux/namespaces", json!([{ "type": "mount" }]));
+        assert!(error.contains("host's processes"), "{error}");
+    }
+
+    #[test]
+    fn a_user_namespace_without_mappings_is_refused() {
+        let error = refusal("/linux/namespaces/-", json!({ "type": "user" }));
+        assert_eq!(error, "linux.uidMappings is missing");
+    }
+
+    #[test]
+    fn an_unknown_capability_is_refused_with_its_place() {
+        let error = refusal("/process/capabilities", json!({ "ambient": ["CAP_KILL", "CAP_FLY"] }));
+        assert!(error.starts_with("process.capabilities.ambient[1] has the value \"CAP_FLY\""), "{error}");
+    }
+
+    #[test]
+    fn an_unknown_limit_is_refused_with_its_place() {
+        let error = refusal("/process/rlimits", json!([{ "type": "RLIMIT_LUCK", "soft": 1, "hard": 1 }]));
+        assert!(error.starts_with("process.rlimits[0].type: unknown variant"), "{error}");
+    }
+
+    #[test]
+    fn a_soft_limit_above_its_hard_limit_is_refused() {
+        let error = refusal("/process/rlimits", json!([{ "type": "RLIMIT_CORE", "soft": 2, "hard": 1 }]));
+        assert!(error.starts_with("process.rlimits[0].soft"), "{error}");
+    }
+
+    #[test]
+    fn unknown_seccomp_words_are_refused_with_their_place() {
+        let error = refusal("/linux/seccomp", json!({ "defaultAction": "SCMP_ACT_SHRUG" }));
+        assert!(error.starts_with("linux.seccomp.defaultAction: unknown variant"), "{error}");
+        let profile = json!({ "defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_PDP11"] });
+        let error = refusal("/linux/seccomp", profile);
+        assert!(error.starts_with("linux.seccomp.architectures[0]: unknown variant"), "{error}");
+        let profile = json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+            { "names": ["a"], "action": "SCMP_ACT_ERRNO", "args": [{ "index": 0, "value": 0, "op": "ISH" }] }] });
+        let error = refusal("/linux/seccomp", profile);
+        assert!(error.starts_with("linux.seccomp.syscalls[0].args[0].op: unknown variant"), "{error}");
+    }
+
+    #[test]
+    fn a_mount_of_an_unknown_kind_is_refused() {
+        let error = refusal("/mounts", json!([{ "destination": "/x", "type": "nfs", "source": "a:/b" }]));
+        assert!(error.starts_with("mounts[0].type has the value \"nfs\""), "{error}");
+    }
+
+    #[test]
+    fn a_mount_destination_that_climbs_is_refused() {
+        let error = refusal("/mounts", json!([{ "destination": "/a/../../b", "type": "tmpfs" }]));
+        assert!(error.starts_with("mounts[0].destination"), "{error}");
+    }
+
+    #[test]
+    fn a_hook_is_refused_and_an_empty_list_of_hooks_is_not() {
+        let error = refusal("/hooks", json!({ "poststart": [{ "path": "/x" }] }));
+        assert!(error.starts_with("hooks.poststart is not supported"), "{error}");
+        assert_eq!(refusal("/hooks", json!({ "poststart": [], "poststop": null })), "accepted");
+    }
+
+    #[test]
+    fn a_process_without_arguments_is_refused() {
+        assert_eq!(refusal("/process/args", json!([])), "process.args is missing");
+    }
+
+    #[test]
+    fn a_zero_byte_in_an_argument_is_refused() {
+        let error = refusal("/process/args", json!(["a", "b\0c"]));
+        assert!(error.starts_with("process.args[1]"), "{error}");
+    }
+
+    #[test]
+    fn a_relative_working_directory_is_refused() {
+        let error = refusal("/process/cwd", json!("tmp"));
+        assert!(error.starts_with("process.cwd has the value \"tmp\""), "{error}");
+    }
+
+    #[test]
+    fn a_user_id_of_another_type_is_refused_with_its_path() {
+        let error = refusal("/process/user", json!({ "uid": "root" }));
+        assert!(error.starts_with("process.user.uid: invalid type"), "{error}");
+    }
+
+    #[test]
+    fn a_sysctl_that_climbs_is_refused() {
+        let error = refusal("/linux/sysctl", json!({ "net/../../../etc/passwd": "x" }));
+        assert!(error.starts_with("linux.sysctl"), "{error}");
+    }
+
+    #[test]
+    fn a_sysctl_with_a_dotted_interface_name_is_spelled_with_slashes() {
+        let sysctls = [("net/ipv4/conf/eth0.1/forwarding".to_owned(), "1".to_owned())];
+        assert_eq!(parse_sysctls(sysctls.clone().into()), Ok(sysctls.to_vec()));
+    }
+
+    #[test]
+    fn an_app_armor_profile_is_left_out_with_a_note() {
+        let mut spec = minimal();
+        spec["process"]["apparmorProfile"] = json!("cri-containerd.apparmor.d");
+        let spec = ContainerSpec::parse(spec.to_string().as_bytes()).unwrap();
+        assert!(spec.notes[0].contains("cri-containerd.apparmor.d"));
+    }
+
+    #[test]
+    fn a_wrong_propagation_of_the_root_is_refused() {
+        assert!(refusal("/linux/rootfsPropagation", json!("viral")).starts_with("linux.rootfsPropagation"));
+    }
+}
