@@ -15,7 +15,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::child;
-use super::error::{ContainerError, SetupError};
+use super::error::ContainerError;
 use super::messages::{self, Instructions, Order, Report};
 use super::reaper::{ExitWatch, Launching, Reaper, exited};
 use super::report::write_file;
@@ -96,8 +96,9 @@ impl Launcher {
         Ok(spawned)
     }
 
-    /// Watches a child of the agent that nobody waits for yet.
-    pub(super) fn watch(&self, child: &std::process::Child) -> io::Result<ExitWatch> {
+    /// Watches a child that nobody waits for yet.
+    #[cfg(test)]
+    pub(super) fn watch(&self, child: std::process::Child) -> io::Result<ExitWatch> {
         let pid = i32::try_from(child.id()).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
         let pidfd = rustix::process::pidfd_open(raw_pid(pid)?, PidfdFlags::empty())?;
         Ok(self.reaper.launching().register(pid, pidfd.as_fd()))
@@ -246,15 +247,4 @@ fn raw_pid(pid: i32) -> io::Result<Pid> {
 
 fn lacks(action: &'static str) -> impl FnOnce(io::Error) -> ContainerError {
     move |source| ContainerError::Agent { action, source }
-}
-
-/// A failure that a test or a caller can look for.
-impl ContainerError {
-    /// The step that failed inside the container, if one did.
-    pub(crate) fn setup(&self) -> Option<&SetupError> {
-        match self {
-            ContainerError::Setup { source, .. } => Some(source),
-            _ => None,
-        }
-    }
 }

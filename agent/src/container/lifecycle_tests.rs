@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use serde_json::json;
 
+use super::error::SetupError;
 use super::harness::{Guest, PIPES, chain, exec_spec, finish, process, spec};
 use super::*;
 
@@ -172,7 +173,7 @@ async fn a_failed_exec_leaves_its_id_free() {
     request["args"] = json!(["no-such-program"]);
     let request = ProcessSpec::parse(request.to_string().as_bytes()).unwrap();
     let error = container.exec("e", request, StdioRequest::default()).await.unwrap_err();
-    assert!(matches!(error.setup(), Some(SetupError::NotInPath { .. })));
+    assert!(matches!(error, ContainerError::Setup { source: SetupError::NotInPath { .. }, .. }));
     container.exec("e", exec_spec("true"), StdioRequest::default()).await.unwrap();
     container.destroy().await.unwrap();
 }
@@ -231,9 +232,9 @@ async fn a_frozen_container_can_be_killed() {
 async fn a_signal_to_all_reaches_the_execs_too() {
     let guest = Guest::new();
     // The first process of a pid namespace ignores what it has no handler for.
-    let container = guest.create("c", &spec("sleep 1000")).await.unwrap();
+    let container = guest.create("c", &spec("exec sleep 1000")).await.unwrap();
     container.init().start().await.unwrap();
-    let exec = container.exec("e", exec_spec("sleep 1000"), StdioRequest::default()).await.unwrap();
+    let exec = container.exec("e", exec_spec("exec sleep 1000"), StdioRequest::default()).await.unwrap();
     exec.start().await.unwrap();
     assert!(container.pids().unwrap().len() >= 2);
     container.signal_all(libc::SIGUSR1).unwrap();

@@ -21,7 +21,6 @@
 //!     -> Result<Runtime, ContainerError>         // enables controllers, starts the reaper
 //! runtime.oom_events() -> Option<mpsc::UnboundedReceiver<String>>      // container ids; taken once
 //! runtime.shared_pid_namespace().await -> Result<SharedPidNamespace, ContainerError>  // pod-level PID 1 that reaps
-//! runtime.watch(&std::process::Child) -> Result<impl Future<Output = Exit>, _>  // any other child of the agent
 //!
 //! // the door; unknown values are refused with the field's path, what is ignored is listed in `notes`
 //! ContainerSpec::parse(&[u8]) -> Result<ContainerSpec, SpecError>    // config.json
@@ -69,10 +68,10 @@ mod bpf;
 mod capabilities;
 mod cgroup;
 mod child;
-mod container;
 mod device_filter;
 mod devices;
 mod error;
+mod handle;
 #[cfg(test)]
 mod harness;
 mod identity;
@@ -109,14 +108,14 @@ mod terminal;
 mod wire;
 
 pub(crate) use child::run_if_child;
-pub(crate) use container::{Container, CreateParams};
-pub(crate) use error::{ContainerError, Errno, ErrorKind, SetupError, SpecError};
-pub(crate) use mount_options::{Mount, MountSource};
+pub(crate) use error::{ContainerError, ErrorKind};
+pub(crate) use handle::{Container, CreateParams};
+pub(crate) use mount_options::MountSource;
 pub(crate) use pid_namespace::SharedPidNamespace;
 pub(crate) use process::Process;
 pub(crate) use reaper::Exit;
 pub(crate) use resources::ResourceUpdate;
 pub(crate) use runtime::{Runtime, RuntimeConfig};
-pub(crate) use spec::{ContainerSpec, DeviceNode, ProcessSpec};
+pub(crate) use spec::{ContainerSpec, ProcessSpec};
 pub(crate) use state::ProcessState;
 pub(crate) use stdio::{Stdio, StdioRequest, WindowSize};

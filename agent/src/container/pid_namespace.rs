@@ -36,11 +36,6 @@ impl SharedPidNamespace {
         Ok(shared)
     }
 
-    /// Process id of the first process, in the agent's pid namespace.
-    pub(crate) fn pid(&self) -> u32 {
-        self.0.first.pid.unsigned_abs()
-    }
-
     pub(super) fn descriptor(&self) -> &OwnedFd {
         &self.0.namespace
     }

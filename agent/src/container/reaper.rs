@@ -148,8 +148,10 @@ fn reap_one() -> Option<(i32, u32)> {
             Err(Errno::EINTR) => {}
             Err(_) => return None,
             Ok(_) => {
-                // SAFETY: waitid fills the SIGCHLD fields, or leaves the zeroes.
-                let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+                // SAFETY: waitid fills the fields of a SIGCHLD, or leaves the zeroes.
+                let pid = unsafe { info.si_pid() };
+                // SAFETY: the same.
+                let status = unsafe { info.si_status() };
                 let status = status.unsigned_abs();
                 let status = if info.si_code == libc::CLD_EXITED { status & 0xff } else { 128 + status };
                 return (pid != 0).then_some((pid, status));

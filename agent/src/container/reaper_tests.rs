@@ -1,30 +1,38 @@
 //! Tests of the reaper with many real children.
 
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use super::harness::{Guest, exec_spec, finish, spec};
 use super::reaper::{Reaper, exited};
 use super::*;
+
+/// The reaper waits for it.
+fn shell(script: &str) -> Child {
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(script);
+    command.spawn().unwrap()
+}
 
 #[tokio::test]
 async fn two_hundred_children_that_exit_at_once_each_keep_their_code() {
     let guest = Guest::new();
     let watches: Vec<_> = (0..200u32)
         .map(|code| {
-            let child = Command::new("sh").arg("-c").arg(format!("exit {code}")).spawn().unwrap();
-            (code, guest.runtime.watch(&child).unwrap())
+            let child = shell(&format!("exit {code}"));
+            (code, guest.runtime.ground.launcher.watch(child).unwrap())
         })
         .collect();
-    for (code, watch) in watches {
-        assert_eq!(watch.await.status, code);
+    for (code, mut watch) in watches {
+        assert_eq!(exited(&mut watch).await.status, code);
     }
 }
 
 #[tokio::test]
 async fn a_child_killed_by_a_signal_has_128_added() {
     let guest = Guest::new();
-    let child = Command::new("sh").arg("-c").arg("kill -TERM $$").spawn().unwrap();
-    assert_eq!(guest.runtime.watch(&child).unwrap().await.status, 128 + 15);
+    let child = shell("kill -TERM $$");
+    let mut watch = guest.runtime.ground.launcher.watch(child).unwrap();
+    assert_eq!(exited(&mut watch).await.status, 128 + 15);
 }
 
 #[test]
@@ -48,8 +56,7 @@ pub(super) fn orphans_scenario() {
         let watches: Vec<_> = (0..50u32)
             .map(|code| {
                 let script = format!("for i in 1 2 3 4; do (sleep 0.01; exit 99) & done; exit {code}");
-                let child = Command::new("sh").arg("-c").arg(script).spawn().unwrap();
-                (code, launcher.watch(&child).unwrap())
+                (code, launcher.watch(shell(&script)).unwrap())
             })
             .collect();
         for (code, mut watch) in watches {

@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
 
 use super::cgroup::Hierarchy;
-use super::container::{Container, CreateParams, Ground};
 use super::error::ContainerError;
+use super::handle::{Container, CreateParams, Ground};
 use super::launch::Launcher;
 use super::pid_namespace::SharedPidNamespace;
-use super::reaper::{Exit, Reaper, exited};
+use super::reaper::Reaper;
 
 /// Where containers' cgroups go.
 #[derive(Debug, Clone)]
@@ -74,17 +74,5 @@ impl Runtime {
     /// Makes a pid namespace for all containers of a pod.
     pub(crate) async fn shared_pid_namespace(&self) -> Result<SharedPidNamespace, ContainerError> {
         SharedPidNamespace::make(&self.ground.launcher).await
-    }
-
-    /// Waits for a child that the caller spawned on this thread, without a race with the reaper if it is called
-    /// before the next await.
-    pub(crate) fn watch(
-        &self,
-        child: &std::process::Child,
-    ) -> Result<impl Future<Output = Exit> + use<>, ContainerError> {
-        let watch = self.ground.launcher.watch(child);
-        let mut watch =
-            watch.map_err(|source| ContainerError::Agent { action: "watch a child process", source })?;
-        Ok(async move { exited(&mut watch).await })
     }
 }

@@ -359,7 +359,7 @@ mod tests {
             4 => call.arch,
             _ => {
                 let (high, low) = halves(call.args[usize::try_from((offset - 16) / 8).unwrap()]);
-                if offset % 8 == 0 { low } else { high }
+                if offset.is_multiple_of(8) { low } else { high }
             }
         }
     }
@@ -521,7 +521,6 @@ mod tests {
                 default_errno_ret,
                 architectures,
                 flags: Vec::new(),
-                listener_path: String::new(),
                 syscalls,
             })
     }

@@ -155,5 +155,5 @@ pub(super) fn wait_on(descriptor: OwnedFd, interest: Interest) -> io::Result<Asy
 
 /// Whether the descriptor lies on a file system with this magic number.
 pub(super) fn is_on(descriptor: impl AsFd, magic: i64) -> io::Result<bool> {
-    Ok(i64::from(rustix::fs::fstatfs(descriptor)?.f_type) == magic)
+    Ok(rustix::fs::fstatfs(descriptor)?.f_type == magic)
 }

@@ -3,7 +3,7 @@
 //! The container may have put anything at `/dev/pts/ptmx`, so what is opened there must be a multiplexer that lies on
 //! a devpts, and the other end is asked of the kernel instead of being looked up by name.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{OFlags, ResolveFlags};
@@ -74,10 +74,5 @@ impl Terminal {
     /// The agent's end; the process's own is closed.
     pub(super) fn into_master(self) -> OwnedFd {
         self.master
-    }
-
-    /// The agent's end.
-    pub(super) fn master(&self) -> BorrowedFd<'_> {
-        self.master.as_fd()
     }
 }

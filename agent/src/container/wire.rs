@@ -151,24 +151,39 @@ pub(super) struct Rlimit {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub(super) enum RlimitKind {
-    RlimitAs,
-    RlimitCore,
-    RlimitCpu,
-    RlimitData,
-    RlimitFsize,
-    RlimitLocks,
-    RlimitMemlock,
-    RlimitMsgqueue,
-    RlimitNice,
-    RlimitNofile,
-    RlimitNproc,
-    RlimitRss,
-    RlimitRtprio,
-    RlimitRttime,
-    RlimitSigpending,
-    RlimitStack,
+    #[serde(rename = "RLIMIT_AS")]
+    As,
+    #[serde(rename = "RLIMIT_CORE")]
+    Core,
+    #[serde(rename = "RLIMIT_CPU")]
+    Cpu,
+    #[serde(rename = "RLIMIT_DATA")]
+    Data,
+    #[serde(rename = "RLIMIT_FSIZE")]
+    Fsize,
+    #[serde(rename = "RLIMIT_LOCKS")]
+    Locks,
+    #[serde(rename = "RLIMIT_MEMLOCK")]
+    Memlock,
+    #[serde(rename = "RLIMIT_MSGQUEUE")]
+    Msgqueue,
+    #[serde(rename = "RLIMIT_NICE")]
+    Nice,
+    #[serde(rename = "RLIMIT_NOFILE")]
+    Nofile,
+    #[serde(rename = "RLIMIT_NPROC")]
+    Nproc,
+    #[serde(rename = "RLIMIT_RSS")]
+    Rss,
+    #[serde(rename = "RLIMIT_RTPRIO")]
+    Rtprio,
+    #[serde(rename = "RLIMIT_RTTIME")]
+    Rttime,
+    #[serde(rename = "RLIMIT_SIGPENDING")]
+    Sigpending,
+    #[serde(rename = "RLIMIT_STACK")]
+    Stack,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -367,8 +382,6 @@ pub(super) struct Seccomp {
     pub(super) architectures: Vec<Architecture>,
     #[serde(default, deserialize_with = "null_is_default")]
     pub(super) flags: Vec<FilterFlag>,
-    #[serde(default)]
-    pub(super) listener_path: String,
     #[serde(default, deserialize_with = "null_is_default")]
     pub(super) syscalls: Vec<SyscallRule>,
 }
