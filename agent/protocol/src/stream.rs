@@ -83,7 +83,9 @@ impl StreamHeader {
                 exec: (*exec != "-").then(|| (*exec).to_owned()),
                 kind: parse_kind(kind).ok_or_else(|| malformed(line))?,
             },
-            ["forward", port] => StreamHeader::Forward { port: parse_port(port).ok_or_else(|| malformed(line))? },
+            ["forward", port] => {
+                StreamHeader::Forward { port: parse_port(port).ok_or_else(|| malformed(line))? }
+            }
             ["share", volume] if is_id(volume) => StreamHeader::Share { volume: (*volume).to_owned() },
             _ => return Err(malformed(line)),
         };

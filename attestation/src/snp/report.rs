@@ -223,20 +223,12 @@ impl Tcb {
     /// Reads the eight bytes of a TCB_VERSION. Turin moved every component (publication 56860, table 3).
     fn parse(raw: [u8; 8], generation: Option<Generation>) -> Self {
         match generation {
-            Some(Generation::Turin) => Tcb {
-                fmc: Some(raw[0]),
-                boot_loader: raw[1],
-                tee: raw[2],
-                snp: raw[3],
-                microcode: raw[7],
-            },
-            Some(Generation::Milan | Generation::Genoa) | None => Tcb {
-                fmc: None,
-                boot_loader: raw[0],
-                tee: raw[1],
-                snp: raw[6],
-                microcode: raw[7],
-            },
+            Some(Generation::Turin) => {
+                Tcb { fmc: Some(raw[0]), boot_loader: raw[1], tee: raw[2], snp: raw[3], microcode: raw[7] }
+            }
+            Some(Generation::Milan | Generation::Genoa) | None => {
+                Tcb { fmc: None, boot_loader: raw[0], tee: raw[1], snp: raw[6], microcode: raw[7] }
+            }
         }
     }
 }

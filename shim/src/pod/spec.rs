@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxResources, Mount, Spec};
+use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType, LinuxResources, Mount, Spec};
 
 use super::error::PodError;
 use super::sizing::Limits;
@@ -190,10 +190,20 @@ fn strip_linux(linux: &mut Linux) {
     let mut namespaces = linux.namespaces().clone().unwrap_or_default();
     // A pid namespace keeps its path: it says to the agent that the container joins its pod's.
     namespaces.retain(|ns| of_guest(ns.typ()));
+    // On a node with cgroup v1 containerd asks for none. The guest always has v2, where a container without one would
+    // not find its own limits below /sys/fs/cgroup.
+    namespaces.retain(|ns| ns.typ() != LinuxNamespaceType::Cgroup);
+    namespaces.push(own_cgroup_namespace());
     linux.set_namespaces(Some(namespaces));
     if let Some(resources) = linux.resources_mut() {
         strip_resources(resources);
     }
+}
+
+fn own_cgroup_namespace() -> LinuxNamespace {
+    let mut namespace = LinuxNamespace::default();
+    namespace.set_typ(LinuxNamespaceType::Cgroup);
+    namespace
 }
 
 /// CPU and memory node numbers of the host mean nothing in the guest.
@@ -249,6 +259,13 @@ mod tests {
     #[test]
     fn an_ordinary_specification_is_accepted() {
         assert!(spec(|_| {}).check(&single()).is_ok());
+    }
+
+    #[test]
+    fn a_container_has_a_cgroup_namespace_though_the_node_asks_for_none() {
+        let guest = guest(&without("cgroup"));
+        let namespaces = guest["linux"]["namespaces"].as_array().unwrap();
+        assert!(namespaces.iter().any(|ns| ns["type"] == "cgroup"));
     }
 
     #[test]
