@@ -93,7 +93,9 @@ impl Cache {
         for found in fs::read_dir(&self.dir).map_err(file(&self.dir))? {
             let found = found.map_err(file(&self.dir))?;
             if found.file_name().to_string_lossy().starts_with(TEMPORARY) {
+                let progress = Progress::begin("removing what a killed build of a kernel left");
                 fs::remove_dir_all(found.path()).map_err(file(&found.path()))?;
+                progress.end();
             }
         }
         Ok(())
