@@ -231,3 +231,99 @@ fn status(error: PodError) -> ttrpc::Error {
     };
     get_rpc_status(code, chain(&error))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pod::PodSetup;
+    use crate::publisher::Publisher;
+
+    /// The service of a pod that has nothing yet.
+    fn service() -> TaskService {
+        let setup = PodSetup {
+            namespace: "n".to_owned(),
+            pod: "p".to_owned(),
+            address: String::new(),
+            trace_id: String::new(),
+            config_path: None,
+        };
+        let (publisher, _delivery) = Publisher::new("n", None);
+        TaskService::new(Pod::new(setup, publisher))
+    }
+
+    fn code<T>(outcome: ttrpc::Result<T>) -> Code {
+        match outcome {
+            Ok(_) => Code::OK,
+            Err(ttrpc::Error::RpcStatus(status)) => status.code(),
+            Err(_) => Code::UNKNOWN,
+        }
+    }
+
+    fn id() -> String {
+        "nobody".to_owned()
+    }
+
+    #[tokio::test]
+    async fn every_call_on_an_unknown_container_is_not_found() {
+        let (service, ctx) = (service(), TtrpcContext::default());
+        let codes = [
+            code(service.state(&ctx, StateRequest { id: id(), ..Default::default() }).await),
+            code(service.start(&ctx, StartRequest { id: id(), ..Default::default() }).await),
+            code(service.delete(&ctx, DeleteRequest { id: id(), ..Default::default() }).await),
+            code(service.pids(&ctx, PidsRequest { id: id(), ..Default::default() }).await),
+            code(service.pause(&ctx, PauseRequest { id: id(), ..Default::default() }).await),
+            code(service.resume(&ctx, ResumeRequest { id: id(), ..Default::default() }).await),
+            code(service.kill(&ctx, KillRequest { id: id(), signal: 9, ..Default::default() }).await),
+            code(
+                service
+                    .exec(&ctx, ExecProcessRequest { id: id(), exec_id: id(), ..Default::default() })
+                    .await,
+            ),
+            code(service.resize_pty(&ctx, ResizePtyRequest { id: id(), ..Default::default() }).await),
+            code(
+                service.close_io(&ctx, CloseIORequest { id: id(), stdin: true, ..Default::default() }).await,
+            ),
+            code(service.update(&ctx, UpdateTaskRequest { id: id(), ..Default::default() }).await),
+            code(service.wait(&ctx, WaitRequest { id: id(), ..Default::default() }).await),
+            code(service.stats(&ctx, StatsRequest { id: id(), ..Default::default() }).await),
+        ];
+        assert_eq!(codes, [Code::NOT_FOUND; 13]);
+    }
+
+    #[tokio::test]
+    async fn a_checkpoint_is_unimplemented() {
+        let outcome = service().checkpoint(&TtrpcContext::default(), CheckpointTaskRequest::default()).await;
+        assert_eq!(code(outcome), Code::UNIMPLEMENTED);
+    }
+
+    #[tokio::test]
+    async fn connecting_tells_the_shims_pid_though_there_is_no_container() {
+        let request = ConnectRequest { id: id(), ..Default::default() };
+        let response = service().connect(&TtrpcContext::default(), request).await.unwrap();
+        assert_eq!((response.shim_pid, response.task_pid), (std::process::id(), 0));
+    }
+
+    #[tokio::test]
+    async fn a_bundle_without_a_specification_is_an_invalid_argument() {
+        let dir = tempfile::tempdir().unwrap();
+        let bundle = dir.path().display().to_string();
+        let request = CreateTaskRequest { id: "p".to_owned(), bundle, ..Default::default() };
+        assert_eq!(code(service().create(&TtrpcContext::default(), request).await), Code::INVALID_ARGUMENT);
+    }
+
+    #[tokio::test]
+    async fn a_container_of_another_pod_is_an_invalid_argument() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("config.json"), "{}").unwrap();
+        let bundle = dir.path().display().to_string();
+        let request = CreateTaskRequest { id: "other".to_owned(), bundle, ..Default::default() };
+        assert_eq!(code(service().create(&TtrpcContext::default(), request).await), Code::INVALID_ARGUMENT);
+    }
+
+    #[tokio::test]
+    async fn shutting_an_empty_pod_down_ends_the_shim() {
+        let service = service();
+        service.shutdown(&TtrpcContext::default(), ShutdownRequest::default()).await.unwrap();
+        service.pod.left().await;
+    }
+}

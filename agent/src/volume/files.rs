@@ -42,7 +42,7 @@ impl Files {
         match stage.accept(part, &self.stage_dir) {
             Ok(()) if !part.last => {
                 self.stage = Some(stage);
-                return Ok(());
+                Ok(())
             }
             accepted => {
                 self.settled = Some(part.generation);

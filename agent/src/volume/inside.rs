@@ -35,7 +35,7 @@ pub(super) fn make_missing(root: &OwnedFd, path: &RelPath) -> io::Result<()> {
 /// Opens a path of a volume as if the volume were the root of the file system: no link leads out of it.
 pub(super) fn open_inside(root: &OwnedFd, path: &RelPath, flags: OFlags) -> io::Result<OwnedFd> {
     let within = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    Ok(rustix::fs::openat2(root, path.from_root(), flags | OFlags::CLOEXEC, Mode::empty(), within)?)
+    Ok(rustix::fs::openat2(root, path.below_root(), flags | OFlags::CLOEXEC, Mode::empty(), within)?)
 }
 
 /// The last `max_bytes` of a regular file.

@@ -28,4 +28,4 @@ mod stage;
 mod table;
 
 pub(crate) use error::{ErrorKind, VolumeError};
-pub(crate) use table::{Location, Volumes};
+pub(crate) use table::Volumes;

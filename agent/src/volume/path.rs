@@ -65,7 +65,7 @@ impl RelPath {
     }
 
     /// The path as the directory that it is relative to sees it: `.` for the root.
-    pub(super) fn from_root(&self) -> &str {
+    pub(super) fn below_root(&self) -> &str {
         dot_if_empty(&self.0)
     }
 

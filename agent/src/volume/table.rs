@@ -15,8 +15,7 @@ use super::inside::{make_missing, open_inside, path_text, read_end};
 use super::live::{Content, Device, Live, Places, blocking};
 use super::path::{RelPath, check_id, parse_source};
 use super::remove::open_dir;
-use super::stage::{Stage, clear};
-use super::{VolumeError, apply, mounts};
+use super::{VolumeError, mounts};
 
 /// Where a mount's source lies: `path` (relative, possibly empty) is to be resolved within `root` when it is mounted,
 /// so that nothing a container does meanwhile can lead outside.

@@ -29,8 +29,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use coffer_vmm::spec::{Disk, VmSpec};
 
-pub(crate) use choose::{Choice, choose};
-pub(crate) use dial::{ConnectError, Ready, ReadyListener, connect, ready_listener};
+pub(crate) use choose::choose;
+pub(crate) use dial::{ConnectError, Ready, connect, ready_listener};
 pub(crate) use outcome::{BootError, MachineError, Tail, VmEnd};
 
 /// Something that boots virtual machines.

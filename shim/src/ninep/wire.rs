@@ -144,10 +144,6 @@ impl Writer {
         self.buffer.extend_from_slice(bytes.get(..usize::from(count)).unwrap_or(bytes));
     }
 
-    pub(super) fn bytes(&mut self, bytes: &[u8]) {
-        self.buffer.extend_from_slice(bytes);
-    }
-
     /// How many bytes still fit the frame.
     pub(super) fn room(&self) -> usize {
         self.limit.saturating_sub(self.buffer.len())

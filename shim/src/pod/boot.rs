@@ -16,7 +16,7 @@ use coffer_node::config::{Config, Scratch};
 use coffer_node::layers::Layer;
 use coffer_node::net::{self, PodNetwork, Redirect};
 use coffer_node::process::ProcessId;
-use coffer_node::record::{Netns, NewPod, PodKey, PodRecord, Record, Resource};
+use coffer_node::record::{Netns, NewPod, PodKey, PodRecord, Record, RecordError, Resource};
 use coffer_node::trace::{Phase, Recorder};
 use coffer_node::{layers, uid};
 use coffer_protocol::AGENT_PORT;
@@ -67,7 +67,7 @@ pub(super) async fn boot(
         _ => spec.limits(),
     };
     let size = Size::of(limits, wishes, &config.machine)?;
-    let mut start = Start::open(setup, request, config)?;
+    let mut start = Start::open(setup, request, config).await?;
     let resources = start.gather(request, spec, group, limits).await?;
     start.launch(spec, size, resources).await
 }
@@ -83,6 +83,19 @@ pub(super) async fn clean_up(setup: &PodSetup, request: &CreateRequest) {
 fn config(setup: &PodSetup, request: &CreateRequest) -> Result<Config, PodError> {
     let named = request.config_path.as_deref().or(setup.config_path.as_deref());
     Config::find(named, None).map_err(|err| PodError::host("use the configuration", err))
+}
+
+/// Removes what a pod of the same name left whose shim is dead and was never cleaned up after.
+async fn clear_stale(run_root: &Path, key: &PodKey) -> Result<(), PodError> {
+    match Record::load(&key.run_dir(run_root)) {
+        Ok(record) if !record.shim_is_alive() => {
+            tracing::warn!("a dead shim left something of a pod of this name, which is removed");
+            teardown::clean(run_root.to_owned(), record).await;
+            Ok(())
+        }
+        // The second try to make the record tells what is wrong.
+        _ => Ok(()),
+    }
 }
 
 /// A boot under way.
@@ -103,7 +116,7 @@ struct Resources {
 }
 
 impl Start {
-    fn open(setup: &PodSetup, request: &CreateRequest, config: Config) -> Result<Self, PodError> {
+    async fn open(setup: &PodSetup, request: &CreateRequest, config: Config) -> Result<Self, PodError> {
         let doing = "open the pod's record";
         let key = PodKey::new(&setup.namespace, &setup.pod).map_err(|err| PodError::host(doing, err))?;
         let trace_id = setup.trace_id.clone();
@@ -115,7 +128,14 @@ impl Start {
             shim_address: Some(setup.address.clone()),
             trace_id,
         };
-        let record = PodRecord::create(&config.run_dir, pod).map_err(|err| PodError::host(doing, err))?;
+        let record = match PodRecord::create(&config.run_dir, pod.clone()) {
+            Err(RecordError::Exists { .. }) => {
+                clear_stale(&config.run_dir, &pod.key).await?;
+                PodRecord::create(&config.run_dir, pod)
+            }
+            made => made,
+        };
+        let record = record.map_err(|err| PodError::host(doing, err))?;
         Ok(Self { config, record, recorder })
     }
 
@@ -201,6 +221,7 @@ impl Start {
             disks: plan.disks,
             forwarder: plan.redirect.map(|redirect| Forwarder::serve(redirect, &run_dir)).unwrap_or_default(),
             holder: plan.holder,
+            cgroup_procs: plan.cgroup_procs,
         };
         Ok((Guest::new(parts), plan.layers))
     }
@@ -255,6 +276,7 @@ struct Plan {
     network: NetworkConfig,
     redirect: Option<Redirect>,
     holder: Option<Holder>,
+    cgroup_procs: Vec<PathBuf>,
     scratch: bool,
     disks: Disks,
     layers: Vec<LayerDisk>,
@@ -281,12 +303,13 @@ fn machine_spec(id: String, size: Size, run_dir: PathBuf, resources: Resources) 
         nics: resources.network.pod.nics,
         run_dir,
         uid: resources.uid,
-        cgroup_procs: resources.cgroup_procs,
+        cgroup_procs: resources.cgroup_procs.clone(),
     };
     let plan = Plan {
         network: resources.network.pod.config,
         redirect: resources.network.redirect,
         holder: resources.network.holder,
+        cgroup_procs: resources.cgroup_procs,
         scratch,
         disks,
         layers: layer_disks,

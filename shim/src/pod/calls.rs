@@ -211,7 +211,7 @@ impl Pod {
         match guest {
             Some(guest) if role == Role::Pause => Ok(guest.cost()),
             Some(guest) => match guest.agent().stats(id).await {
-                Err(PodError::GuestGone { .. }) => Ok(Stats::new()),
+                Err(PodError::GuestGone { .. }) => Ok(guest.last_stats()),
                 stats => stats,
             },
             None => Ok(Stats::new()),

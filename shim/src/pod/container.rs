@@ -56,11 +56,12 @@ pub(super) async fn make(
 
 /// Undoes what a failed [`make`] may have done.
 pub(super) async fn unmake(guest: &Arc<Guest>, id: &str) {
-    forget(guest, &ProcessKey::init(id)).await;
+    forget(guest, &ProcessKey::init(id), false).await;
 }
 
-/// Forgets a process in the guest, and with an init process what its container used; answers how it had ended.
-pub(super) async fn forget(guest: &Arc<Guest>, key: &ProcessKey) -> Option<Exit> {
+/// Forgets a process in the guest, and with an init process what its container used; `last` says that the machine
+/// goes with it. Answers how it had ended.
+pub(super) async fn forget(guest: &Arc<Guest>, key: &ProcessKey, last: bool) -> Option<Exit> {
     let ended = match guest.agent().delete(key).await {
         Ok(ended) => Some(ended.exit),
         Err(err) => {
@@ -69,7 +70,7 @@ pub(super) async fn forget(guest: &Arc<Guest>, key: &ProcessKey) -> Option<Exit>
         }
     };
     if key.exec.is_none() {
-        guest.release(&key.container).await;
+        guest.release(&key.container, last).await;
     }
     ended
 }

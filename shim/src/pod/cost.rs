@@ -1,6 +1,7 @@
 //! What a process costs the host, as far as the kernel's `/proc` tells.
 
 use std::fs;
+use std::path::PathBuf;
 
 use coffer_protocol::agent::{CpuStat, MemoryStat, PidsStat, Stats};
 
@@ -26,6 +27,21 @@ pub(super) fn of_process(pid: u32) -> Stats {
     }
 }
 
+/// Whether the kernel has killed a process in one of these cgroups, given by their `cgroup.procs`, for lack of memory.
+pub(super) fn oom_killed(cgroup_procs: &[PathBuf]) -> bool {
+    // memory.events is cgroup v2's, memory.oom_control v1's; both have a line `oom_kill N`.
+    let files = cgroup_procs
+        .iter()
+        .filter_map(|procs| procs.parent())
+        .flat_map(|dir| ["memory.events", "memory.oom_control"].map(|name| dir.join(name)));
+    files.filter_map(|file| fs::read_to_string(file).ok()).any(|text| kills(&text) > 0)
+}
+
+fn kills(events: &str) -> u64 {
+    let count = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
+    count.and_then(|count| count.trim().parse().ok()).unwrap_or_default()
+}
+
 /// utime, stime and num_threads: fields 14, 15 and 20. The name in field 2 may hold anything, so counting begins
 /// after its closing parenthesis.
 fn times(stat: &str) -> Option<(u64, u64, u64)> {
@@ -47,6 +63,12 @@ mod tests {
     fn a_name_with_a_parenthesis_does_not_shift_the_fields() {
         let stat = "1 (a) b) S 1 1 1 0 -1 4194560 1 1 1 1 70 30 0 0 20 0 5 0 9 1 1";
         assert_eq!(times(stat), Some((70, 30, 5)));
+    }
+
+    #[test]
+    fn a_kill_for_lack_of_memory_is_seen_in_either_version_of_cgroups() {
+        assert_eq!(kills("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"), 2);
+        assert_eq!(kills("low 0\noom 3\noom_kill 1\noom_group_kill 0\n"), 1);
     }
 
     #[test]

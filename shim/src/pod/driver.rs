@@ -297,6 +297,12 @@ impl Pod {
             (SandboxEvent::GuestGone, Some(guest)) => guest.exit_status(),
             _ => KILLED_STATUS,
         };
+        if why == SandboxEvent::GuestGone
+            && registry.guest.as_ref().is_some_and(|guest| guest.out_of_memory())
+        {
+            let containers: Vec<String> = registry.containers.keys().cloned().collect();
+            self.publish(containers.into_iter().map(|container| Event::Oom { container }));
+        }
         let events = registry.end_all(Exit { status, at: SystemTime::now() });
         self.publish(events);
     }
@@ -326,9 +332,10 @@ impl Pod {
     }
 
     async fn forget(self: Arc<Self>, key: ProcessKey) -> Result<(u32, Exit), PodError> {
-        let (guest, streams, role) = {
+        let (guest, streams, role, last) = {
             let mut registry = self.lock();
             let role = registry.admit(Call::Delete, &key)?;
+            let last = key.exec.is_none() && registry.containers.len() == 1;
             if key.exec.is_none() {
                 // Their container goes: what has not told its exit by now was killed with it.
                 let killed = Exit { status: KILLED_STATUS, at: SystemTime::now() };
@@ -336,14 +343,14 @@ impl Pod {
                 self.publish(events);
             }
             let guest = registry.guest.clone();
-            (guest, registry.entry_mut(&key)?.streams.take(), role)
+            (guest, registry.entry_mut(&key)?.streams.take(), role, last)
         };
         if let Some(streams) = streams {
             streams.finish(DRAIN_LIMIT).await;
         }
         let mut ended = None;
         if let (Some(guest), false) = (&guest, role == Role::Pause) {
-            ended = container::forget(guest, &key).await;
+            ended = container::forget(guest, &key, last).await;
         }
         let exit = ended.unwrap_or(Exit { status: KILLED_STATUS, at: SystemTime::now() });
         // What never ran has ended by being deleted, and that is told too; what has ended stays as it was.

@@ -9,7 +9,7 @@ use coffer_node::layers::Layer;
 use coffer_node::record::PodRecord;
 use coffer_node::trace::{Phase, Recorder, Span};
 use coffer_protocol::StreamHeader;
-use coffer_protocol::agent::{CreateContainerRequest, LayerDisk, Stats};
+use coffer_protocol::agent::{CreateContainerRequest, LayerDisk, MemoryEvents, Stats};
 use coffer_vmm::spec::Disk;
 use futures::FutureExt;
 use tokio::net::UnixStream;
@@ -47,6 +47,7 @@ pub(super) struct Parts {
     pub(super) disks: Disks,
     pub(super) forwarder: Forwarder,
     pub(super) holder: Option<Holder>,
+    pub(super) cgroup_procs: Vec<PathBuf>,
 }
 
 /// A guest that is up.
@@ -62,6 +63,7 @@ pub(super) struct Guest {
     lost: watch::Sender<bool>,
     _forwarder: Forwarder,
     holder: tokio::sync::Mutex<Option<Holder>>,
+    cgroup_procs: Vec<PathBuf>,
 }
 
 /// Which disks are plugged, and for whom.
@@ -123,6 +125,7 @@ impl Guest {
             lost,
             _forwarder: parts.forwarder,
             holder: tokio::sync::Mutex::new(parts.holder),
+            cgroup_procs: parts.cgroup_procs,
         }
     }
 
@@ -190,6 +193,18 @@ impl Guest {
         }
     }
 
+    /// Whether the host's kernel killed the machine for lack of memory.
+    pub(super) fn out_of_memory(&self) -> bool {
+        let killed = matches!(self.machine.ended().now_or_never(), Some(VmEnd::Killed { .. }));
+        killed && cost::oom_killed(&self.cgroup_procs)
+    }
+
+    /// The counters of a container whose guest is gone: nothing, but for what containerd looks up after an exit.
+    pub(super) fn last_stats(&self) -> Stats {
+        let events = MemoryEvents { oom_kill: u64::from(self.out_of_memory()), ..Default::default() };
+        Stats { memory_events: Some(events).into(), ..Default::default() }
+    }
+
     /// The console's last lines and, if it has ended, why.
     pub(super) fn console(&self) -> String {
         last_words(&*self.machine)
@@ -221,9 +236,12 @@ impl Guest {
         Ok(plugged)
     }
 
-    /// Gives back what only this container used.
-    pub(super) async fn release(&self, id: &str) {
+    /// Gives back what only this container used. The disks of a pod's last container go with the machine.
+    pub(super) async fn release(&self, id: &str, last: bool) {
         self.volumes.release(id).await;
+        if last {
+            return;
+        }
         let mut disks = self.disks.lock().await;
         for serial in disks.release(id) {
             if let Err(err) = self.machine.detach_disk(&serial).await {

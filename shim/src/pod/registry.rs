@@ -160,7 +160,7 @@ impl Registry {
         let mut events = Vec::new();
         for action in actions {
             match action {
-                ProcessAction::AnnounceExit(exit) => {
+                ProcessAction::Exit(exit) => {
                     let entry = self.entry_mut(key)?;
                     entry.exit.send_replace(Some(exit));
                     entry.streams.iter().for_each(Streams::exited);
@@ -182,15 +182,15 @@ impl Registry {
         let container = key.container.clone();
         let bundle = || self.container(&key.container).map(|c| c.bundle.clone());
         Ok(Some(match (action, key.exec.clone()) {
-            (ProcessAction::AnnounceCreate, None) => {
+            (ProcessAction::Create, None) => {
                 Event::Create { container, bundle: bundle()?, stdio: stdio.clone(), pid }
             }
-            (ProcessAction::AnnounceCreate, Some(exec)) => Event::ExecAdded { container, exec },
-            (ProcessAction::AnnounceStart, None) => Event::Start { container, pid },
-            (ProcessAction::AnnounceStart, Some(exec)) => Event::ExecStarted { container, exec, pid },
-            (ProcessAction::AnnouncePause, _) => Event::Paused { container },
-            (ProcessAction::AnnounceResume, _) => Event::Resumed { container },
-            (ProcessAction::AnnounceExit(_), _) => return Ok(None),
+            (ProcessAction::Create, Some(exec)) => Event::ExecAdded { container, exec },
+            (ProcessAction::Start, None) => Event::Start { container, pid },
+            (ProcessAction::Start, Some(exec)) => Event::ExecStarted { container, exec, pid },
+            (ProcessAction::Pause, _) => Event::Paused { container },
+            (ProcessAction::Resume, _) => Event::Resumed { container },
+            (ProcessAction::Exit(_), _) => return Ok(None),
         }))
     }
 

@@ -108,15 +108,15 @@ pub(crate) enum ProcessEvent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ProcessAction {
     /// Publish that it was created (an exec: added).
-    AnnounceCreate,
+    Create,
     /// Publish that it was started.
-    AnnounceStart,
+    Start,
     /// Publish that it was paused.
-    AnnouncePause,
+    Pause,
     /// Publish that it was resumed.
-    AnnounceResume,
+    Resume,
     /// Answer every Wait, then publish the exit.
-    AnnounceExit(Exit),
+    Exit(Exit),
 }
 
 /// An event that cannot happen in a state.
@@ -163,23 +163,23 @@ impl Sandbox {
 impl Process {
     /// The next state, and what to tell.
     pub(crate) fn on(self, event: ProcessEvent) -> Result<(Self, Vec<ProcessAction>), OutOfTurn> {
-        use ProcessAction::{AnnounceCreate, AnnounceExit, AnnouncePause, AnnounceResume, AnnounceStart};
+        use ProcessAction::{Create, Exit, Pause, Resume, Start};
         Ok(match (self, event) {
-            (Process::Creating, ProcessEvent::Made) => (Process::Created, vec![AnnounceCreate]),
+            (Process::Creating, ProcessEvent::Made) => (Process::Created, vec![Create]),
             (Process::Created, ProcessEvent::StartAsked) => (Process::Starting, vec![]),
-            (Process::Starting, ProcessEvent::Started) => (Process::Running, vec![AnnounceStart]),
+            (Process::Starting, ProcessEvent::Started) => (Process::Running, vec![Start]),
             (Process::Starting, ProcessEvent::StartFailed) => (Process::Created, vec![]),
             (Process::Starting, ProcessEvent::Exited(exit)) => (Process::EndedEarly(exit), vec![]),
             (Process::EndedEarly(exit), ProcessEvent::Started) => {
-                (Process::Stopped(exit), vec![AnnounceStart, AnnounceExit(exit)])
+                (Process::Stopped(exit), vec![Start, Exit(exit)])
             }
             (Process::EndedEarly(exit), ProcessEvent::StartFailed) => {
-                (Process::Stopped(exit), vec![AnnounceExit(exit)])
+                (Process::Stopped(exit), vec![Exit(exit)])
             }
-            (Process::Running, ProcessEvent::Paused) => (Process::Paused, vec![AnnouncePause]),
-            (Process::Paused, ProcessEvent::Resumed) => (Process::Running, vec![AnnounceResume]),
+            (Process::Running, ProcessEvent::Paused) => (Process::Paused, vec![Pause]),
+            (Process::Paused, ProcessEvent::Resumed) => (Process::Running, vec![Resume]),
             (Process::Created | Process::Running | Process::Paused, ProcessEvent::Exited(exit)) => {
-                (Process::Stopped(exit), vec![AnnounceExit(exit)])
+                (Process::Stopped(exit), vec![Exit(exit)])
             }
             // The first exit counts; a guest that goes down after it changes nothing. Creation fails by itself.
             (Process::Stopped(_) | Process::EndedEarly(_) | Process::Creating, ProcessEvent::Exited(_)) => {
@@ -214,7 +214,7 @@ mod tests {
         let (state, _) = Process::Starting.on(ProcessEvent::Exited(exit())).unwrap();
         let (state, actions) = state.on(ProcessEvent::Started).unwrap();
         assert_eq!(state, Process::Stopped(exit()));
-        assert_eq!(actions, [ProcessAction::AnnounceStart, ProcessAction::AnnounceExit(exit())]);
+        assert_eq!(actions, [ProcessAction::Start, ProcessAction::Exit(exit())]);
     }
 
     #[test]
@@ -275,9 +275,9 @@ mod tests {
                     told.extend(actions);
                 }
             }
-            let exits = told.iter().filter(|a| matches!(a, ProcessAction::AnnounceExit(_))).count();
+            let exits = told.iter().filter(|a| matches!(a, ProcessAction::Exit(_))).count();
             prop_assert!(exits <= 1);
-            prop_assert_eq!(exits == 1, matches!(told.last(), Some(ProcessAction::AnnounceExit(_))));
+            prop_assert_eq!(exits == 1, matches!(told.last(), Some(ProcessAction::Exit(_))));
             prop_assert_eq!(exits == 1, state.exit().is_some());
         }
     }

@@ -161,3 +161,128 @@ async fn forward_waiting(fifo: &pipe::Receiver, stream: &mut UnixStream) -> io::
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stdio::{LoggerFor, StdioPaths};
+    use std::path::Path;
+    use tokio::io::AsyncReadExt;
+
+    /// A directory with fifos, and a process's copies over them.
+    struct Process {
+        dir: tempfile::TempDir,
+        streams: Streams,
+        guest_in: UnixStream,
+        guest_out: UnixStream,
+    }
+
+    fn fifo(dir: &Path, name: &str) -> String {
+        let path = dir.join(name);
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        path.display().to_string()
+    }
+
+    impl Process {
+        async fn start() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let (stdin, stdout) = (fifo(dir.path(), "in"), fifo(dir.path(), "out"));
+            let paths = StdioPaths { stdin, stdout, ..StdioPaths::default() };
+            let id = LoggerFor { namespace: "n".to_owned(), container: "c".to_owned() };
+            let host = HostEnds::open(&paths, &id).await.unwrap();
+            let (guest_in, shim_in) = UnixStream::pair().unwrap();
+            let (guest_out, shim_out) = UnixStream::pair().unwrap();
+            let ends = GuestEnds { stdin: Some(shim_in), stdout: Some(shim_out), stderr: None };
+            Self { dir, streams: Streams::start(host, ends), guest_in, guest_out }
+        }
+
+        fn writer(&self) -> pipe::Sender {
+            pipe::OpenOptions::new().open_sender(self.dir.path().join("in")).unwrap()
+        }
+
+        fn reader(&self) -> pipe::Receiver {
+            pipe::OpenOptions::new().open_receiver(self.dir.path().join("out")).unwrap()
+        }
+    }
+
+    #[tokio::test]
+    async fn output_arrives_whole_and_ends_with_the_guests_stream() {
+        let mut process = Process::start().await;
+        let mut reader = process.reader();
+        let sent = vec![7; 300_000];
+        let expected = sent.clone();
+        let guest = tokio::spawn(async move { process.guest_out.write_all(&sent).await });
+        let mut got = Vec::new();
+        reader.read_to_end(&mut got).await.unwrap();
+        guest.await.unwrap().unwrap();
+        assert!(got == expected);
+    }
+
+    #[tokio::test]
+    async fn output_that_nobody_reads_waits_for_a_later_reader() {
+        let mut process = Process::start().await;
+        process.guest_out.write_all(b"early").await.unwrap();
+        process.guest_out.shutdown().await.unwrap();
+        let mut reader = process.reader();
+        let mut got = Vec::new();
+        reader.read_to_end(&mut got).await.unwrap();
+        assert_eq!(got, b"early");
+    }
+
+    #[tokio::test]
+    async fn input_ends_with_its_last_writer() {
+        let mut process = Process::start().await;
+        let mut writer = process.writer();
+        writer.write_all(b"hi").await.unwrap();
+        drop(writer);
+        let mut got = Vec::new();
+        process.guest_in.read_to_end(&mut got).await.unwrap();
+        assert_eq!(got, b"hi");
+    }
+
+    #[tokio::test]
+    async fn closing_input_delivers_what_is_on_its_way_first() {
+        let mut process = Process::start().await;
+        let mut writer = process.writer();
+        writer.write_all(b"before").await.unwrap();
+        process.streams.close_input();
+        let mut got = Vec::new();
+        process.guest_in.read_to_end(&mut got).await.unwrap();
+        assert_eq!(got, b"before");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_stream_is_closed_after_the_exit_though_somebody_holds_it() {
+        let process = Process::start().await;
+        let mut reader = process.reader();
+        process.streams.exited();
+        let mut got = Vec::new();
+        reader.read_to_end(&mut got).await.unwrap();
+        assert!(got.is_empty());
+        drop(process.guest_out);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn finishing_is_bounded_though_the_reader_does_not_read() {
+        let mut process = Process::start().await;
+        let _reader = process.reader();
+        let guest = tokio::spawn(async move { process.guest_out.write_all(&vec![1; 8 << 20]).await });
+        process.streams.finish(Duration::from_secs(2)).await;
+        assert!(guest.await.unwrap().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_file_is_appended_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("deep/er/log");
+        let paths = StdioPaths { stdout: format!("file://{}", log.display()), ..StdioPaths::default() };
+        let id = LoggerFor { namespace: "n".to_owned(), container: "c".to_owned() };
+        let host = HostEnds::open(&paths, &id).await.unwrap();
+        let (mut guest, shim) = UnixStream::pair().unwrap();
+        let streams = Streams::start(host, GuestEnds { stdout: Some(shim), ..GuestEnds::default() });
+        guest.write_all(b"line\n").await.unwrap();
+        drop(guest);
+        streams.finish(Duration::from_secs(5)).await;
+        assert_eq!(std::fs::read(log).unwrap(), b"line\n");
+    }
+}

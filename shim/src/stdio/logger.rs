@@ -99,3 +99,42 @@ fn exec(program: &Path, args: &[String], id: &LoggerFor, fds: [&OwnedFd; 3]) -> 
     posix_spawn(program, &actions, &PosixSpawnAttr::init()?, &argv, &env)?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncWriteExt;
+
+    fn id() -> LoggerFor {
+        LoggerFor { namespace: "n".to_owned(), container: "c".to_owned() }
+    }
+
+    fn script(text: &str) -> Vec<String> {
+        vec!["-c".to_owned(), text.to_owned()]
+    }
+
+    #[tokio::test]
+    async fn a_logger_gets_both_outputs_and_knows_whose_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let (log, done) = (dir.path().join("log"), dir.path().join("done"));
+        nix::unistd::mkfifo(&done, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let text = format!(
+            "exec 5>&-; {{ echo $CONTAINER_NAMESPACE/$CONTAINER_ID; cat <&3; cat <&4; }} > {}; echo > {}",
+            log.display(),
+            done.display()
+        );
+        let mut ended = pipe::OpenOptions::new().open_receiver(&done).unwrap();
+        let (mut out, mut err) = spawn(Path::new("/bin/sh"), &script(&text), &id()).await.unwrap();
+        out.write_all(b"out\n").await.unwrap();
+        err.write_all(b"err\n").await.unwrap();
+        drop((out, err));
+        tokio::io::AsyncReadExt::read_u8(&mut ended).await.unwrap();
+        assert_eq!(std::fs::read_to_string(log).unwrap(), "n/c\nout\nerr\n");
+    }
+
+    #[tokio::test]
+    async fn a_logger_that_does_not_exist_is_named() {
+        let error = spawn(Path::new("/no/such/logger"), &[], &id()).await.unwrap_err();
+        assert!(error.to_string().contains("/no/such/logger"));
+    }
+}

@@ -31,6 +31,7 @@ pub(crate) enum KubeletPath {
 
 impl Kubelet {
     /// A kubelet whose `--root-dir` is `root`.
+    #[cfg(test)]
     pub(crate) fn at(root: PathBuf) -> Kubelet {
         Kubelet { root: Some(root) }
     }

@@ -30,5 +30,5 @@ mod watch;
 
 pub(crate) use guest::{Answer, Guest, Machine};
 pub(crate) use kubelet::Kubelet;
-pub(crate) use plan::{Plan, PlanError};
-pub(crate) use pod::{PodVolumes, VolumeError};
+pub(crate) use plan::Plan;
+pub(crate) use pod::PodVolumes;

@@ -189,6 +189,7 @@ impl PodVolumes {
     }
 
     /// Process ids of the file servers that run.
+    #[cfg(test)]
     pub(crate) async fn servers(&self) -> Vec<u32> {
         let slots: Vec<_> = self.slots().values().cloned().collect();
         let mut pids = Vec::new();

@@ -70,6 +70,7 @@ impl ShareServer {
     }
 
     /// Process id, while it runs.
+    #[cfg(test)]
     pub(crate) fn pid(&self) -> Option<u32> {
         self.child.id()
     }
