@@ -80,20 +80,19 @@ impl Cgroup {
             return self.directory();
         }
         let list = fs::read_to_string(format!("/proc/{leader}/cgroup")).unwrap_or_default();
+        let here = self.path.components().rev().take(2).map(|part| part.as_os_str().to_string_lossy());
+        let here: Vec<_> = here.collect();
+        let here = format!("/{}/", here.into_iter().rev().collect::<Vec<_>>().join("/"));
         let below = list
             .lines()
             .find_map(|line| line.strip_prefix("0::"))
-            .and_then(|path| path.rsplit_once(&format!("/{}/", self.name())).map(|(_, below)| below));
+            .and_then(|path| path.split_once(&here).map(|(_, below)| below));
         match below {
             Some(below) if !below.split('/').any(|part| part == "..") => {
                 open_directory(&self.path.join(below))
             }
             _ => self.directory(),
         }
-    }
-
-    fn name(&self) -> String {
-        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
     /// Reads a file of the directory.

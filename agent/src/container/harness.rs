@@ -16,7 +16,10 @@ use tempfile::TempDir;
 use super::*;
 
 /// A scenario that needs a process of its own: its name is the first argument.
-pub(super) const SCENARIOS: &[(&str, fn())] = &[("orphans-scenario", super::reaper_tests::orphans_scenario)];
+pub(super) const SCENARIOS: &[(&str, fn())] = &[
+    ("orphans-scenario", super::reaper_tests::orphans_scenario),
+    ("leaks-scenario", super::reaper_tests::leaks_scenario),
+];
 
 #[used]
 #[unsafe(link_section = ".init_array")]

@@ -6,6 +6,9 @@ use serde_json::json;
 use super::harness::{Guest, chain, exec_spec, finish, spec};
 use super::*;
 
+/// A number of the memory devices that no driver serves: whoever may open it hears so.
+const NOBODY_S_DEVICE: &str = "1 200";
+
 #[tokio::test]
 async fn limits_of_the_specification_are_in_the_cgroup() {
     let guest = Guest::new();
@@ -91,17 +94,13 @@ async fn a_device_outside_the_rules_cannot_be_opened() {
         eprintln!("this machine lets nobody load BPF programs: nothing was tested");
         return;
     }
-    // kmsg may be made, as anything may, and not be read.
-    let script = "mknod /tmp/kmsg c 1 11 && head -c 1 /tmp/kmsg 2>&1; head -c 1 /dev/zero | wc -c";
-    let mut spec = spec(script);
+    // It may be made, as anything may, and not be opened.
+    let script = format!("mknod /tmp/dev c {NOBODY_S_DEVICE} && : </tmp/dev");
+    let mut spec = spec(&format!("sh -c '{script}' 2>&1; head -c 1 /dev/zero | wc -c"));
     let caps = json!(["CAP_MKNOD"]);
     spec["process"]["capabilities"] = json!({ "bounding": caps, "effective": caps, "permitted": caps });
     let (_, output) = guest.run(&spec).await;
     assert!(output.contains("Operation not permitted") && output.ends_with("1\n"), "{output}");
-    spec["linux"]["resources"] =
-        json!({ "devices": [{ "allow": true, "type": "c", "major": 1, "minor": 11, "access": "r" }] });
-    let (_, output) = guest.run(&spec).await;
-    assert!(!output.contains("Operation not permitted"), "{output}");
 }
 
 #[tokio::test]
@@ -111,13 +110,47 @@ async fn new_device_rules_replace_the_old_ones() {
         eprintln!("this machine lets nobody load BPF programs: nothing was tested");
         return;
     }
-    let container = guest.create("c", &spec("sleep 1000")).await.unwrap();
+    let rules = |access: &str| {
+        let rule = json!({ "allow": true, "type": "c", "major": 1, "minor": 200, "access": access });
+        json!({ "devices": [rule] })
+    };
+    let mut spec = spec("sleep 1000");
+    spec["linux"]["resources"] = rules("rm");
+    spec["linux"]["devices"] = json!([{ "path": "/dev/nobody", "type": "c", "major": 1, "minor": 200 }]);
+    let container = guest.create("c", &spec).await.unwrap();
     container.init().start().await.unwrap();
-    let rules = br#"{"devices":[{"allow":false,"type":"c","major":1,"minor":5,"access":"r"}]}"#;
-    container.update(&ResourceUpdate::parse(rules).unwrap()).await.unwrap();
-    let read = exec_spec("head -c 1 /dev/zero 2>&1 | wc -c");
-    let denied = container.exec("denied", read.clone(), super::harness::PIPES).await.unwrap();
-    // The rules of the runtime itself come last, and permit what every container needs.
-    assert_eq!(finish(&denied).await.1, "1\n");
+    let open = exec_spec(": </dev/nobody");
+    let permitted = container.exec("permitted", open.clone(), super::harness::PIPES).await.unwrap();
+    assert!(finish(&permitted).await.1.contains("No such device or address"));
+    container.update(&ResourceUpdate::parse(rules("m").to_string().as_bytes()).unwrap()).await.unwrap();
+    let denied = container.exec("denied", open, super::harness::PIPES).await.unwrap();
+    assert!(finish(&denied).await.1.contains("Operation not permitted"));
+    container.destroy().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_exec_works_in_a_container_that_manages_cgroups_of_its_own() {
+    let guest = Guest::new();
+    if !guest.has("pids") {
+        return;
+    }
+    let script = "cd /sys/fs/cgroup && mkdir -p a/b && echo 1 >a/b/cgroup.procs && echo +pids >cgroup.subtree_control && \
+                  echo ready && exec sleep 1000";
+    let mut spec = spec(script);
+    let mounts = spec["mounts"].as_array_mut().unwrap();
+    mounts.iter_mut().find(|mount| mount["type"] == "cgroup").unwrap()["options"] = json!(["rw"]);
+    let container = guest.create("c", &spec).await.unwrap();
+    let Some(Stdio::Pipes { stdout: Some(stdout), .. }) = container.init().take_stdio() else {
+        panic!("no pipes")
+    };
+    container.init().start().await.unwrap();
+    let ready = tokio::task::spawn_blocking(move || {
+        rustix::io::ioctl_fionbio(&stdout, false).unwrap();
+        rustix::io::read(&stdout, &mut [0; 16]).unwrap()
+    });
+    assert_eq!(ready.await.unwrap(), "ready\n".len());
+    let exec = container.exec("e", exec_spec("grep '^0:' /proc/self/cgroup"), super::harness::PIPES).await;
+    let exec = exec.unwrap_or_else(|error| panic!("{}", chain(&error)));
+    assert_eq!(finish(&exec).await, (0, "0::/a/b\n".to_owned()));
     container.destroy().await.unwrap();
 }

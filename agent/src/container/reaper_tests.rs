@@ -38,11 +38,53 @@ async fn a_child_killed_by_a_signal_has_128_added() {
 #[test]
 fn orphans_are_reaped_and_steal_no_exit_code() {
     // The kernel gives orphans to the main thread of a subreaper, so this needs a process of its own.
-    let output =
-        Command::new("/proc/self/exe").arg("orphans-scenario").stdin(Stdio::null()).output().unwrap();
+    run_alone("orphans-scenario");
+}
+
+#[test]
+fn a_hundred_execs_leave_no_descriptor_child_or_cgroup() {
+    run_alone("leaks-scenario");
+}
+
+/// Runs a scenario of `harness.rs` in a process of its own.
+fn run_alone(scenario: &str) {
+    let output = Command::new("/proc/self/exe").arg(scenario).stdin(Stdio::null()).output().unwrap();
     let text =
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && text.contains("all orphans reaped"), "{text}");
+    assert!(output.status.success() && text.contains("as expected"), "{text}");
+}
+
+/// Runs before main, as the only thread of a fresh process.
+pub(super) fn leaks_scenario() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let guest = Guest::new();
+        let container = guest.create("c", &spec("exec sleep 1000")).await.unwrap();
+        container.init().start().await.unwrap();
+        let one = async |number: u32| {
+            let id = format!("e{number}");
+            let size = (number % 3 == 0).then_some(WindowSize { columns: 80, rows: 24 });
+            let stdio = StdioRequest { stdin: true, stdout: true, stderr: true, terminal: size };
+            let process = container.exec(&id, exec_spec("true"), stdio).await.unwrap();
+            drop(process.take_stdio());
+            process.start().await.unwrap();
+            process.wait().await;
+            container.forget(&id).unwrap();
+        };
+        one(0).await;
+        let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+        let before = descriptors();
+        for number in 1..=100 {
+            one(number).await;
+        }
+        // The last exec's own task still has to end.
+        tokio::task::yield_now().await;
+        assert_eq!(descriptors(), before);
+        assert_eq!(container.pids().unwrap().len(), 1);
+        container.destroy().await.unwrap();
+        assert_eq!(std::fs::read_to_string("/proc/thread-self/children").unwrap(), "");
+    });
+    println!("as expected");
 }
 
 /// Runs before main, as the only thread of a fresh process.
@@ -66,7 +108,7 @@ pub(super) fn orphans_scenario() {
             tokio::task::yield_now().await;
         }
     });
-    println!("all orphans reaped");
+    println!("as expected");
 }
 
 #[tokio::test]
