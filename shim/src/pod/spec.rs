@@ -313,7 +313,10 @@ mod tests {
     #[test]
     fn the_guest_gets_no_path_of_the_host() {
         let guest = guest(&spec(|_| {}));
-        assert_eq!(guest["linux"]["namespaces"], json!([{ "type": "pid" }, { "type": "mount" }]));
+        assert_eq!(
+            guest["linux"]["namespaces"],
+            json!([{ "type": "pid" }, { "type": "mount" }, { "type": "cgroup" }])
+        );
         assert_eq!(guest["linux"].get("cgroupsPath"), None);
         assert_eq!(guest["process"].get("apparmorProfile"), None);
     }

@@ -105,6 +105,8 @@ async fn copy_out(stream: UnixStream, mut out: Output, mut phase: watch::Receive
                     let data = buffer.get(..count).unwrap_or_default();
                     // Without a reader the output is dropped: a full pipe must not stop the process.
                     broken = broken || out.write_all(data).await.is_err();
+                    // A stream that never ends must not keep the others from their turn.
+                    tokio::task::yield_now().await;
                 }
                 Err(err) if err.kind() == io::ErrorKind::WouldBlock => break,
                 Err(_) => return,
@@ -137,7 +139,7 @@ async fn copy_in(fifo: pipe::Receiver, mut stream: UnixStream, mut phase: watch:
         if phase.borrow().exited {
             return;
         }
-        match forward_waiting(&fifo, &mut stream).await {
+        match forward_waiting(&fifo, &mut stream, closing).await {
             Ok(true) if !closing => {}
             Ok(_) => break,
             Err(_) => return,
@@ -149,14 +151,21 @@ async fn copy_in(fifo: pipe::Receiver, mut stream: UnixStream, mut phase: watch:
     let _ = phase.wait_for(|phase| phase.exited).await;
 }
 
-/// Forwards what is in the fifo; `false` when it has ended.
-async fn forward_waiting(fifo: &pipe::Receiver, stream: &mut UnixStream) -> io::Result<bool> {
+/// Forwards what is in the fifo; `false` when it has ended. With `unasked` the fifo is read even though nobody has said
+/// yet that something is there.
+async fn forward_waiting(fifo: &pipe::Receiver, stream: &mut UnixStream, unasked: bool) -> io::Result<bool> {
     let mut buffer = vec![0; CHUNK];
     loop {
-        match fifo.try_read(&mut buffer) {
+        let read = if unasked {
+            rustix::io::read(fifo, &mut buffer).map_err(io::Error::from)
+        } else {
+            fifo.try_read(&mut buffer)
+        };
+        match read {
             Ok(0) => return Ok(false),
             Ok(count) => stream.write_all(buffer.get(..count).unwrap_or_default()).await?,
             Err(err) if err.kind() == io::ErrorKind::WouldBlock => return Ok(true),
+            Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
             Err(err) => return Err(err),
         }
     }
