@@ -65,6 +65,7 @@ async fn serve(started: u64) -> Result<Infallible, Box<dyn Error>> {
     let config =
         RuntimeConfig { cgroup_root: PathBuf::from(boot::CGROUP_ROOT), parent: CONTAINERS.to_owned() };
     let runtime = Runtime::new(config)?;
+    tracing::debug!("container runtime");
     let ooms = runtime.oom_events();
     let pod = Pod::new(runtime);
     let _ready = server::listen(pod.clone(), started).await?;

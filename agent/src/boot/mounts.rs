@@ -1,6 +1,5 @@
 //! The file systems of the guest's own root.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -48,7 +47,7 @@ const TABLE: [Entry; 9] = [
     },
 ];
 
-/// Mounts them all, and hands every cgroup controller down to the first level.
+/// Mounts them all. The container runtime hands the cgroup controllers down that it uses.
 pub(super) fn mount_all() -> Result<(), BootError> {
     for entry in &TABLE {
         match mount_one(entry) {
@@ -63,7 +62,6 @@ pub(super) fn mount_all() -> Result<(), BootError> {
             Err(error) => tracing::warn!(fs_type = entry.fs_type, %error, "not mounted"),
         }
     }
-    delegate_controllers(Path::new(CGROUP_ROOT));
     Ok(())
 }
 
@@ -73,19 +71,4 @@ fn mount_one(entry: &Entry) -> io::Result<()> {
     }
     let flags = MsFlags::MS_NOSUID | entry.flags;
     Ok(mount(Some(entry.fs_type), entry.target, Some(entry.fs_type), flags, Some(entry.options))?)
-}
-
-/// All at once; where the kernel refuses one of them it refuses the whole write, so then each by itself.
-fn delegate_controllers(root: &Path) {
-    let available = fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
-    let wanted: Vec<String> = available.split_ascii_whitespace().map(|name| format!("+{name}")).collect();
-    let control = root.join("cgroup.subtree_control");
-    if fs::write(&control, wanted.join(" ")).is_ok() {
-        return;
-    }
-    for controller in wanted {
-        if let Err(error) = fs::write(&control, &controller) {
-            tracing::warn!(controller, %error, "controller not available to containers");
-        }
-    }
 }

@@ -10,8 +10,11 @@ pub(crate) fn start() -> Result<(), BootError> {
     reset::ignore_keyboard();
     modules::load_listed();
     root::enter()?;
+    tracing::debug!("root");
     mounts::mount_all()?;
+    tracing::debug!("mounts");
     limits::apply();
+    tracing::debug!("limits");
     if let Err(error) = network::loopback_up() {
         tracing::error!(%error, "loopback stays down");
     }
