@@ -11,6 +11,15 @@ use crate::{Health, output};
 /// A pod's cleanup takes no longer.
 const PER_POD: Duration = Duration::from_secs(5);
 
+/// Whether leftovers are removed or only named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Run {
+    /// Remove them.
+    Wet,
+    /// Name them.
+    Dry,
+}
+
 #[derive(Serialize)]
 struct Cleaned {
     pod: String,
@@ -20,13 +29,13 @@ struct Cleaned {
 }
 
 /// Cleans every pod whose shim is gone. Pods whose shim runs are never touched.
-pub(crate) fn run(config: &Config, dry_run: bool, json: bool) -> anyhow::Result<Health> {
+pub(crate) fn run(config: &Config, run: Run, json: bool) -> anyhow::Result<Health> {
     let mut cleaned = Vec::new();
     for pod in scan(&config.run_dir)? {
         let Some(why) = why(&pod) else { continue };
-        let report = (!dry_run).then(|| undo(config, &pod));
+        let report = (run == Run::Wet).then(|| undo(config, &pod));
         if !json {
-            let verb = if dry_run { "would clean" } else { "cleaned" };
+            let verb = if run == Run::Dry { "would clean" } else { "cleaned" };
             println!("{verb} {}: {why}", pod.key);
             if let Some(report) = &report {
                 print!("{report}");

@@ -107,6 +107,6 @@ fn run(arguments: Arguments) -> anyhow::Result<Health> {
         Command::Trace { pod } => trace::run(&config, &pod, json),
         Command::Report { pod, output } => report::run(&config, &pod, output),
         Command::Layers { command } => layers::run(&config, command, json),
-        Command::Gc { dry_run } => gc::run(&config, dry_run, json),
+        Command::Gc { dry_run } => gc::run(&config, if dry_run { gc::Run::Dry } else { gc::Run::Wet }, json),
     }
 }
