@@ -10,12 +10,15 @@
 //! containerd's types stay in `task`, `stats`, `publisher` and `bootstrap/wire`.
 
 mod bootstrap;
+mod event;
 mod group;
+mod hold;
 mod hypervisor;
 mod log;
 mod memory;
 mod metrics;
 mod ninep;
+mod options;
 mod pod;
 mod publisher;
 mod stats;

@@ -21,7 +21,7 @@ use protobuf::{Message, MessageField};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
-use crate::pod::{Event, Exit, ProcessKey};
+use crate::event::{Event, Exit, ProcessKey};
 use crate::stdio::StdioPaths;
 
 /// How long containerd may take to acknowledge one event.

@@ -21,8 +21,9 @@ use ttrpc::Code;
 use ttrpc::asynchronous::TtrpcContext;
 use ttrpc::error::get_rpc_status;
 
-use crate::bootstrap::config_path;
-use crate::pod::{CreateRequest, ExecRequest, Exit, Pod, PodError, Process, ProcessKey, Reason, View, chain};
+use crate::event::{Exit, ProcessKey};
+use crate::options::config_path;
+use crate::pod::{CreateRequest, ExecRequest, Pod, PodError, Process, Reason, View, chain};
 use crate::stats;
 use crate::stdio::StdioPaths;
 

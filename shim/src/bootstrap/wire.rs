@@ -8,8 +8,10 @@
 use std::path::PathBuf;
 
 use containerd_shim_protos::bootstrap_api::{BootstrapParams, BootstrapResult};
+use protobuf::Message;
 use protobuf::well_known_types::any::Any;
-use protobuf::{CodedInputStream, Message};
+
+use crate::options::config_path;
 
 /// The task API version that `start` answers.
 const TASK_VERSION: i32 = 2;
@@ -75,31 +77,6 @@ impl StartInput {
     }
 }
 
-/// The `ConfigPath` of `runtimeoptions.v1.Options`; other options (runc's, for instance) say nothing to us.
-pub(crate) fn config_path(options: &Any) -> Option<PathBuf> {
-    let name = options.type_url.rsplit('/').next().unwrap_or_default();
-    if name != "runtimeoptions.v1.Options" {
-        return None;
-    }
-    // message Options { string type_url = 1; string config_path = 2; bytes config_body = 3; }
-    const CONFIG_PATH_TAG: u32 = 2 << 3 | 2;
-    let mut input = CodedInputStream::from_bytes(&options.value);
-    let mut path = None;
-    while let Ok(Some(tag)) = input.read_raw_tag_or_eof() {
-        if tag == CONFIG_PATH_TAG {
-            path = input.read_string().ok();
-        } else {
-            skip_field(&mut input, tag)?;
-        }
-    }
-    path.filter(|path| !path.is_empty()).map(PathBuf::from)
-}
-
-fn skip_field(input: &mut CodedInputStream<'_>, tag: u32) -> Option<()> {
-    let wire_type = protobuf::rt::WireType::new(tag & 7)?;
-    input.skip_field(wire_type).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,16 +121,6 @@ mod tests {
         let input = StartInput { params: true, ..StartInput::default() };
         let result = BootstrapResult::parse_from_bytes(&input.answer("unix:///a").unwrap()).unwrap();
         assert_eq!((result.version, result.protocol.as_str()), (2, "ttrpc"));
-    }
-
-    #[test]
-    fn options_of_runc_are_ignored() {
-        let any = Any {
-            type_url: "containerd.runc.v1.Options".to_owned(),
-            value: vec![0x12, 1, b'x'],
-            ..Default::default()
-        };
-        assert_eq!(config_path(&any), None);
     }
 
     #[test]

@@ -20,6 +20,9 @@ const OWN_FILES: u64 = 32;
 /// The most handles of a guest.
 const MAX_FIDS: u64 = 16 << 10;
 
+/// The word by which the shim starts itself as this process.
+pub(crate) const WORD: &str = "share";
+
 /// Why the server did not start, or ended before its stream.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ShareError {

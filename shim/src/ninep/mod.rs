@@ -34,4 +34,4 @@ mod tree;
 mod wire;
 mod xattr;
 
-pub(crate) use command::run;
+pub(crate) use command::{WORD, run};

@@ -12,8 +12,9 @@ use super::error::PodError;
 use super::guest::Guest;
 use super::registry::Entry;
 use super::rules::{Call, Role};
-use super::state::{Exit, Process, ProcessEvent, SandboxEvent};
+use super::state::{Process, ProcessEvent, SandboxEvent};
 use super::{ExecRequest, ProcessKey, View, spec};
+use crate::event::Exit;
 use crate::stdio::Streams;
 
 /// Signals on which the pause program ends by itself, with status 0.

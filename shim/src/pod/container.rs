@@ -11,8 +11,8 @@ use super::agent;
 use super::error::PodError;
 use super::guest::Guest;
 use super::spec::HostSpec;
-use super::state::Exit;
 use super::{CreateRequest, ProcessKey};
+use crate::event::Exit;
 use crate::stdio::{GuestEnds, HostEnds, LoggerFor, StdioPaths, Streams};
 
 /// What a container has in the shim.

@@ -15,7 +15,7 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use super::error::PodError;
-use crate::bootstrap::HOLD_NETWORK;
+use crate::hold;
 
 /// How long a hook without a time limit of its own may take.
 const DEFAULT_LIMIT: Duration = Duration::from_secs(30);
@@ -43,7 +43,7 @@ impl Holder {
         let failed = |err| PodError::host(doing, err);
         let program = std::env::current_exe().map_err(failed)?;
         let mut command = Command::new(program);
-        command.arg(HOLD_NETWORK).args(netns);
+        command.arg(hold::WORD).args(netns);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
         let mut child = command.spawn().map_err(failed)?;
         let pid = child.id().unwrap_or_default();

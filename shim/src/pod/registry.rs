@@ -12,8 +12,9 @@ use tokio::sync::watch;
 use super::error::PodError;
 use super::guest::Guest;
 use super::rules::{Call, Role, admit};
-use super::state::{Exit, Process, ProcessAction, ProcessEvent, Sandbox};
+use super::state::{Process, ProcessAction, ProcessEvent, Sandbox};
 use super::{Event, ProcessKey};
+use crate::event::Exit;
 use crate::stdio::{StdioPaths, Streams};
 
 /// Everything that a pod knows, behind one lock that is never held across a wait.

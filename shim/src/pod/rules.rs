@@ -77,8 +77,8 @@ pub(crate) fn admit(call: Call, state: Process, role: Role) -> Result<(), Refusa
 
 #[cfg(test)]
 mod tests {
-    use super::super::state::Exit;
     use super::*;
+    use crate::event::Exit;
     use std::time::SystemTime;
 
     fn row(call: Call) -> String {

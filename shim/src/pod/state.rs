@@ -9,16 +9,7 @@
 //! ```
 //! Never here: clocks, locks, sockets.
 
-use std::time::SystemTime;
-
-/// How a process ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Exit {
-    /// Exit status; 128 + n after signal n; 255 when nobody knows.
-    pub(crate) status: u32,
-    /// When.
-    pub(crate) at: SystemTime,
-}
+use crate::event::Exit;
 
 /// The pod's virtual machine.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -204,6 +195,7 @@ impl Process {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::time::SystemTime;
 
     fn exit() -> Exit {
         Exit { status: 3, at: SystemTime::UNIX_EPOCH }

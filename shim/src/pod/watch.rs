@@ -9,8 +9,9 @@ use super::agent::Ended;
 use super::driver::Pod;
 use super::error::PodError;
 use super::guest::Guest;
-use super::state::{Exit, ProcessEvent, Sandbox, SandboxEvent};
+use super::state::{ProcessEvent, Sandbox, SandboxEvent};
 use super::{Event, ProcessKey};
+use crate::event::Exit;
 
 /// Exit status when nobody knows how a process ended.
 pub(super) const UNKNOWN_STATUS: u32 = 255;

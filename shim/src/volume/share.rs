@@ -41,7 +41,7 @@ impl ShareServer {
         let root = rustix::fs::openat(CWD, spec.source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         let (root_fd, stream_fd) = (root.as_raw_fd(), stream.as_raw_fd());
         let mut command = Command::new("/proc/self/exe");
-        command.arg(crate::bootstrap::SHARE).args([
+        command.arg(crate::ninep::WORD).args([
             "--root-fd",
             &root_fd.to_string(),
             "--stream-fd",

@@ -9,8 +9,11 @@ use std::path::PathBuf;
 use anyhow::Context;
 use nix::sched::{CloneFlags, setns, unshare};
 
+/// The word by which the shim starts itself as such a process.
+pub(crate) const WORD: &str = "hold-network";
+
 /// Enters the namespace at `path`, or a new one, says so with one byte, and waits.
-pub(super) fn hold(path: Option<PathBuf>) -> anyhow::Result<()> {
+pub(crate) fn hold(path: Option<PathBuf>) -> anyhow::Result<()> {
     match path {
         Some(path) => {
             let netns = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
