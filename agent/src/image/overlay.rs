@@ -149,6 +149,12 @@ impl Rootfs {
     fn stack(&mut self) -> Result<(), ImageError> {
         let top = self.layers.last().ok_or(ImageError::NoLayer)?.path();
         let (upper, work) = (self.writable.join("upper"), self.writable.join("work"));
+        if let Some(place) = self.writable.parent() {
+            make_dir(place)?;
+        }
+        // One that is there already holds another container's files: the scratch disk was not fresh.
+        let made = DirBuilder::new().mode(0o700).create(&self.writable);
+        made.map_err(|source| ImageError::Directory { path: self.writable.clone(), source })?;
         for path in [&self.path, &upper, &work] {
             make_dir(path)?;
         }
@@ -358,6 +364,19 @@ mod tests {
             let layers: Vec<_> = (0..400).map(|index| (empty(index), PathBuf::from("none"))).collect();
             let error = bench.images.mount_on("c1", &layers).unwrap_err();
             assert!(matches!(error, ImageError::TooManyLayers { layers: 400, .. }), "{error}");
+        });
+    }
+
+    #[test]
+    fn files_that_another_container_left_are_never_taken_over() {
+        alone(|bench| {
+            let layers = [bench.layer("base", &[("file", "x")])];
+            let _loops = Loops(&layers);
+            let left = bench.directory.path().join("scratch/c/c1/upper");
+            fs::create_dir_all(&left).unwrap();
+            fs::write(left.join("secret"), "of another pod").unwrap();
+            let error = bench.images.mount_on("c1", &layers).unwrap_err();
+            assert!(matches!(error, ImageError::Directory { .. }), "{error}");
         });
     }
 
