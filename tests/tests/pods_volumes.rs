@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use coffer_tests::cri::messages::{ContainerConfig, DnsConfig, Mount};
+use coffer_tests::cri::messages::{ContainerConfig, Device, DnsConfig, Mount};
 use coffer_tests::node::{Node, Pod, container, sandbox};
 use coffer_tests::pod_tests;
+use coffer_tests::run::Run;
 use coffer_tests::wait;
 
 pod_tests! {
@@ -22,6 +23,10 @@ pod_tests! {
     once a_directory_in_memory_has_its_size;
     once owners_modes_and_links_survive;
     once a_large_tree_can_be_written_and_read_back;
+    once an_empty_directory_outlives_its_containers;
+    once a_part_of_an_empty_directory_is_the_same_directory;
+    once a_block_device_of_the_node_is_one_of_the_pod;
+    coffer_only a_socket_of_the_node_is_refused;
 }
 
 const SLEEP: &[&str] = &["sleep", "1000"];
@@ -186,6 +191,95 @@ fn a_large_tree_can_be_written_and_read_back(node: &mut Node) -> Result<()> {
     let digest = tool.arg("hash").input(bytes).text()?;
     ensure!(seen.ends_with(&digest), "{seen} is not {digest}");
     pod.remove()
+}
+
+fn an_empty_directory_outlives_its_containers(node: &mut Node) -> Result<()> {
+    let directory = directory(node, "volumes/kubernetes.io~empty-dir/cache")?;
+    let mut pod = Pod::start(node, sandbox(node, "outlives"))?;
+    let writes = &["sh", "-c", "echo kept > /cache/file"];
+    let init = pod.run(&with_mount(container("init", writes), &directory, "/cache", false))?;
+    pod.wait(&init)?;
+    pod.remove_container(&init)?;
+    let main = pod.run(&with_mount(container("main", SLEEP), &directory, "/cache", false))?;
+    ensure!(pod.sh(&main, "cat /cache/file")? == "kept\n");
+    pod.remove()
+}
+
+fn a_part_of_an_empty_directory_is_the_same_directory(node: &mut Node) -> Result<()> {
+    let whole = directory(node, "volumes/kubernetes.io~empty-dir/cache")?;
+    let part = directory(node, "volumes/kubernetes.io~empty-dir/cache/a/b")?;
+    let sub_path = directory(node, "volume-subpaths/cache/main/0")?;
+    let bound = Mounted::bind(&part, &sub_path)?;
+    let mut pod = Pod::start(node, sandbox(node, "part"))?;
+    let mut config = with_mount(container("main", SLEEP), &whole, "/whole", false);
+    config.mounts.push(mount(&sub_path, "/part", false));
+    let main = pod.run(&config)?;
+    pod.sh(&main, "echo seen > /part/file")?;
+    ensure!(pod.sh(&main, "cat /whole/a/b/file")? == "seen\n");
+    pod.remove()?;
+    drop(bound);
+    Ok(())
+}
+
+fn a_block_device_of_the_node_is_one_of_the_pod(node: &mut Node) -> Result<()> {
+    let image = file(node, "image", "")?;
+    fs::write(&image, vec![b'a'; 4 << 20])?;
+    let device = LoopDevice::on(&image)?;
+    let mut pod = Pod::start(node, sandbox(node, "block"))?;
+    let mut config = container("main", SLEEP);
+    let host_path = device.0.clone();
+    config.devices = vec![Device { container_path: "/dev/data".into(), host_path, permissions: "rw".into() }];
+    let main = pod.run(&config)?;
+    ensure!(pod.sh(&main, "head -c 3 /dev/data")? == "aaa");
+    pod.sh(&main, "printf new | dd of=/dev/data conv=notrunc,fsync 2>/dev/null")?;
+    pod.remove()?;
+    drop(device);
+    let written = fs::read(&image)?;
+    ensure!(written.starts_with(b"newaaa") && written.len() == 4 << 20, "the device was not written to");
+    Ok(())
+}
+
+fn a_socket_of_the_node_is_refused(node: &mut Node) -> Result<()> {
+    let path = directory(node, "files")?.join("socket");
+    let _socket = std::os::unix::net::UnixListener::bind(&path)?;
+    let mut pod = Pod::start(node, sandbox(node, "socket"))?;
+    let config = with_mount(container("main", SLEEP), &path, "/socket", false);
+    let refused = pod.run(&config).err().context("a socket was mounted")?;
+    ensure!(format!("{refused:#}").contains("a virtual machine cannot reach"), "{refused:#}");
+    pod.remove()
+}
+
+/// A bind mount on the node, for as long as this lives.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn bind(from: &Path, to: &Path) -> Result<Self> {
+        use nix::mount::{MsFlags, mount};
+        mount(Some(from), to, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+        Ok(Self(to.to_owned()))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
+/// A loop device of the node, by its path, for as long as this lives.
+struct LoopDevice(String);
+
+impl LoopDevice {
+    fn on(image: &Path) -> Result<Self> {
+        let path = Run::new("losetup").args(["--find", "--show"]).args([image]).text()?;
+        Ok(Self(path.trim().to_owned()))
+    }
+}
+
+impl Drop for LoopDevice {
+    fn drop(&mut self) {
+        let _ = Run::new("losetup").args(["--detach", &self.0]).text();
+    }
 }
 
 /// A file system in memory on the node, for as long as this lives.
