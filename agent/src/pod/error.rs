@@ -24,13 +24,13 @@ pub(crate) enum PodError {
     #[error("container {id} is not known")]
     NoContainer { id: String },
     /// No such process.
-    #[error("process {exec} of container {id} is not known")]
+    #[error("process {exec:?} of container {id} is not known")]
     NoProcess { id: String, exec: String },
     /// The id is taken.
     #[error("container {id} exists already")]
     ContainerExists { id: String },
     /// A process that runs cannot be deleted.
-    #[error("process {exec} of container {id} has not exited; kill it and wait for it first")]
+    #[error("process {exec:?} of container {id} has not exited; kill it and wait for it first")]
     StillRunning { id: String, exec: String },
     /// The root file system.
     #[error("root file system of container {id}")]
