@@ -8,6 +8,9 @@ use rustix::io::Errno;
 
 use super::tree::{HostNode, Node};
 
+/// The most handles that hold an attribute's value at once: each may be 64 KiB of this process's memory.
+const MOST_VALUES: usize = 64;
+
 /// The number that names no handle.
 const NO_FID: u32 = u32::MAX;
 
@@ -84,6 +87,12 @@ impl Fids {
         }
         self.table.insert(number, fid);
         Ok(())
+    }
+
+    /// Refuses one more attribute's value when many are held.
+    pub(super) fn room_for_value(&self) -> Result<(), Errno> {
+        let holds = |fid: &&Fid| matches!(fid.opened, Opened::Value(_) | Opened::NewValue(_));
+        if self.table.values().filter(holds).count() < MOST_VALUES { Ok(()) } else { Err(Errno::NFILE) }
     }
 
     pub(super) fn remove(&mut self, fid: u32) -> Result<Fid, Errno> {

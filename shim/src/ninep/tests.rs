@@ -17,7 +17,7 @@ use super::tree::Tree;
 use super::wire::kind;
 
 const ROOT: u32 = 1;
-const MOST_FIDS: usize = 64;
+const MOST_FIDS: usize = 128;
 
 /// A body, built field by field.
 #[derive(Default)]
@@ -467,9 +467,18 @@ fn a_handle_cannot_be_given_twice() {
 #[test]
 fn handles_are_bounded() {
     let mut client = Client::on(false, nothing);
-    let taken = (100..200).filter(|fid| client.walk(*fid, &[]).is_ok()).count();
+    let taken = (100..300).filter(|fid| client.walk(*fid, &[]).is_ok()).count();
     assert_eq!(taken, MOST_FIDS - 1);
-    assert_eq!(client.walk(200, &[]), Err(libc::ENFILE));
+    assert_eq!(client.walk(300, &[]), Err(libc::ENFILE));
+}
+
+#[test]
+fn attributes_that_are_held_are_bounded() {
+    let mut client = Client::on(false, one_file);
+    client.walk(2, &["f"]).unwrap();
+    let mut list = |fid: u32| client.call(kind::XATTRWALK, body().u32(2).u32(fid).text(""));
+    let taken = (100..200).filter(|fid| list(*fid).is_ok()).count();
+    assert_eq!((taken, list(200)), (64, Err(libc::ENFILE)));
 }
 
 #[test]

@@ -25,6 +25,7 @@ impl Session {
     ) -> Result<(), Errno> {
         let fid = self.fids.get(number)?;
         let (uid, node) = (fid.uid, fid.node.clone());
+        self.fids.room_for_value()?;
         let value = match &node {
             Node::Above => Err(Errno::OPNOTSUPP),
             Node::Host(host) if name.is_empty() => self.xattr_names(host),
@@ -50,6 +51,7 @@ impl Session {
         if !is_served(name) || !has_attributes(node) {
             return Err(Errno::OPNOTSUPP);
         }
+        self.fids.room_for_value()?;
         let fid = self.fids.get_mut(number)?;
         if !matches!(fid.opened, Opened::No) {
             return Err(Errno::BUSY);
@@ -81,6 +83,7 @@ impl Session {
         let mut value = vec![0; MAX_VALUE];
         let size = rustix::fs::fgetxattr(file, name, value.as_mut_slice())?;
         value.truncate(size);
+        value.shrink_to_fit();
         Ok(value)
     }
 
