@@ -63,7 +63,7 @@ pub(super) fn leaks_scenario() {
         container.init().start().await.unwrap();
         let one = async |number: u32| {
             let id = format!("e{number}");
-            let size = (number % 3 == 0).then_some(WindowSize { columns: 80, rows: 24 });
+            let size = number.is_multiple_of(3).then_some(WindowSize { columns: 80, rows: 24 });
             let stdio = StdioRequest { stdin: true, stdout: true, stderr: true, terminal: size };
             let process = container.exec(&id, exec_spec("true"), stdio).await.unwrap();
             drop(process.take_stdio());
