@@ -19,6 +19,12 @@ use coffer_tests::progress::{say, step};
 struct Arguments {
     /// Only the tests whose name contains this, and no checks
     only: Option<String>,
+    /// Leave out a suite of `tests/tests`, such as `pods_leftovers`; it counts as skipped
+    #[arg(long, value_name = "SUITE")]
+    without: Vec<String>,
+    /// Leave out the pod tests whose name contains this; it counts as skipped
+    #[arg(long, value_name = "TEST")]
+    skip: Vec<String>,
 }
 
 /// What was run so far.
@@ -55,20 +61,46 @@ fn run(arguments: &Arguments) -> Result<Totals> {
             &["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"],
         )?;
     }
-    let mut command = cargo(&["test", "--workspace", "--no-fail-fast"]);
-    command
-        .args(arguments.only.iter())
-        .env("COFFER_BIN_DIR", &coffer.binaries)
-        .env("COFFER_GUEST_DIR", &coffer.guest);
-    // A failing test names what it found; the runner's own stack says nothing more.
-    command.env("RUST_BACKTRACE", "0");
-    let before = totals;
-    let succeeded = watch(command, &mut totals)?;
-    if !succeeded && totals.failed == before.failed {
-        say("cargo test failed before it ran a test");
-        totals.failed += 1;
+    for part in [crates(), pods(arguments)?] {
+        let mut command = cargo(&["test", "--no-fail-fast"]);
+        command.args(part).args(arguments.only.iter());
+        command.env("COFFER_BIN_DIR", &coffer.binaries).env("COFFER_GUEST_DIR", &coffer.guest);
+        // A failing test names what it found; the runner's own stack says nothing more.
+        command.env("RUST_BACKTRACE", "0");
+        command.arg("--").args(arguments.skip.iter().flat_map(|name| ["--skip", name]));
+        let before = totals;
+        let succeeded = watch(command, &mut totals)?;
+        if !succeeded && totals.failed == before.failed {
+            say("cargo test failed before it ran a test");
+            totals.failed += 1;
+        }
+    }
+    for name in arguments.without.iter().chain(&arguments.skip) {
+        say(&format!("left out, as asked: {name}"));
+        totals.skipped += 1;
     }
     Ok(totals)
+}
+
+/// What selects each crate's own tests.
+fn crates() -> Vec<String> {
+    ["--workspace", "--exclude", "coffer-tests"].map(str::to_owned).to_vec()
+}
+
+/// What selects the suites of this crate, but for those that are to be left out.
+fn pods(arguments: &Arguments) -> Result<Vec<String>> {
+    let mut suites = Vec::new();
+    for entry in std::fs::read_dir(workspace().join("tests/tests")).context("cannot list the suites")? {
+        let name = entry?.path().file_stem().context("a suite has a name")?.to_string_lossy().into_owned();
+        suites.push(name);
+    }
+    suites.sort();
+    if let Some(unknown) = arguments.without.iter().find(|name| !suites.contains(name)) {
+        anyhow::bail!("there is no suite {unknown}; there are {}", suites.join(", "));
+    }
+    suites.retain(|suite| !arguments.without.contains(suite));
+    let selected = suites.into_iter().flat_map(|suite| ["--test".to_owned(), suite]);
+    Ok(["-p", "coffer-tests", "--lib", "--bins"].map(str::to_owned).into_iter().chain(selected).collect())
 }
 
 /// Everything that is fetched is fetched first, so that no test waits for a mirror.
