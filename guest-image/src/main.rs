@@ -71,7 +71,7 @@ fn inspect(dir: &std::path::Path, json: bool) -> Result<()> {
     if json {
         println!("{}", serde_json::to_string_pretty(&inspection.json()).context("cannot write JSON")?);
     } else {
-        print!("{}: \n{}", dir.display(), inspection.table());
+        print!("{}\n{}", dir.display(), inspection.table());
     }
     match inspection.verified() {
         Ok(()) => Ok(()),
