@@ -152,9 +152,12 @@ impl Start {
             if !lone {
                 return Ok((Vec::new(), Duration::ZERO));
             }
-            let layers =
-                resolve_layers(self.config.layers_dir.clone(), request.rootfs.clone(), self.record.clone())
-                    .await?;
+            let layers = resolve_layers(
+                self.config.layers_dir.clone(),
+                spec.rootfs(&request.rootfs, &request.bundle),
+                self.record.clone(),
+            )
+            .await?;
             Ok((layers, began.elapsed()))
         };
         let network = async {

@@ -34,9 +34,12 @@ pub(super) async fn make(
     let layers = match layers {
         Some(layers) => layers,
         None => {
-            let layers =
-                resolve_layers(guest.layers_dir().to_owned(), request.rootfs.clone(), guest.record().clone())
-                    .await?;
+            let layers = resolve_layers(
+                guest.layers_dir().to_owned(),
+                spec.rootfs(&request.rootfs, &request.bundle),
+                guest.record().clone(),
+            )
+            .await?;
             guest.attach_layers(&request.id, layers).await?
         }
     };

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use coffer_node::layers::RootfsMount;
 use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType, LinuxResources, Mount, Spec};
 
 use super::error::PodError;
@@ -103,6 +104,18 @@ impl HostSpec {
         self.namespace(LinuxNamespaceType::Network)
     }
 
+    /// The root file system: what containerd mounts, or the directory that the specification names.
+    pub(super) fn rootfs(&self, mounts: &[RootfsMount], bundle: &Path) -> Vec<RootfsMount> {
+        let directory = self.spec.root().as_ref().map(|root| bundle.join(root.path()));
+        match directory {
+            Some(directory) if mounts.is_empty() && holds_something(&directory) => {
+                let source = directory.display().to_string();
+                vec![RootfsMount { fs_type: "bind".to_owned(), source, options: vec!["rbind".to_owned()] }]
+            }
+            _ => mounts.to_vec(),
+        }
+    }
+
     /// Hooks that run on the host before the container's process: prestart, then createRuntime.
     pub(super) fn host_hooks(&self) -> Vec<oci_spec::runtime::Hook> {
         let Some(hooks) = self.spec.hooks() else { return Vec::new() };
@@ -179,6 +192,11 @@ impl HostSpec {
         let path = namespaces.iter().find(|ns| ns.typ() == kind)?.path().clone()?;
         (!path.as_os_str().is_empty()).then_some(path)
     }
+}
+
+/// containerd makes an empty directory in every bundle to mount the root file system on: that alone is none.
+fn holds_something(directory: &Path) -> bool {
+    std::fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some())
 }
 
 /// Takes out what is of the host. All containers of a pod share the guest's network, host name and IPC.
@@ -324,6 +342,35 @@ mod tests {
     #[test]
     fn the_guest_gets_the_quota_but_not_the_hosts_cpu_numbers() {
         assert_eq!(guest(&spec(|_| {}))["linux"]["resources"]["cpu"], json!({ "quota": 20000 }));
+    }
+
+    #[test]
+    fn a_directory_named_by_the_specification_is_the_root_when_nothing_is_mounted() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("rootfs/bin")).unwrap();
+        let rootfs = spec(|_| {}).rootfs(&[], dir.path());
+        assert_eq!(rootfs[0].source, dir.path().join("rootfs").display().to_string());
+    }
+
+    #[test]
+    fn what_containerd_mounts_goes_before_the_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("rootfs")).unwrap();
+        let mounts =
+            [RootfsMount { fs_type: "overlay".to_owned(), source: "o".to_owned(), options: Vec::new() }];
+        assert_eq!(spec(|_| {}).rootfs(&mounts, dir.path()), mounts);
+    }
+
+    #[test]
+    fn the_mount_point_in_the_bundle_is_no_root() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("rootfs")).unwrap();
+        assert!(spec(|_| {}).rootfs(&[], dir.path()).is_empty());
+    }
+
+    #[test]
+    fn a_root_that_is_not_there_is_no_root() {
+        assert!(spec(|_| {}).rootfs(&[], Path::new("/no/such/bundle")).is_empty());
     }
 
     #[test]
