@@ -1,7 +1,15 @@
-//! Attestation: what a guest's evidence says, and, later, the service that judges it and keeps the secrets.
+//! Attestation: what a guest's evidence says, and what it is worth.
 //!
-//! Today: evidence formats, parsed and bounded. A parsed report is a claim, not a verdict: nothing in this crate
-//! checks a signature yet, and no type here is named as if it did (`docs/limits.md`).
+//! ```text
+//! snp      AMD SEV-SNP reports
+//! x509     certificates and revocation lists, and the signatures beneath them
+//! verdict  named checks, and the verdict that follows from them
+//! ```
+//! Offline and without a clock: bytes and a time go in, an [`verdict::Appraisal`] comes out. A type named `Unverified…`
+//! was parsed and no more.
 #![forbid(unsafe_code)]
 
 pub mod snp;
+pub mod time;
+pub mod verdict;
+pub mod x509;

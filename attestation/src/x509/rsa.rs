@@ -1,0 +1,148 @@
+//! RSA signatures, verification only: RSASSA-PSS with SHA-384 and RSASSA-PKCS1-v1_5 with SHA-256 (RFC 8017).
+//!
+//! Everything here is public: modulus, exponent, signature and message. So nothing needs to run in constant time.
+//! The crate `rsa` is not used because it is a pre-release and carries an advisory about private keys.
+
+use crypto_bigint::modular::{FixedMontyForm, FixedMontyParams};
+use crypto_bigint::{Odd, U64, U4096};
+use sha2::{Digest, Sha256, Sha384};
+
+const LARGEST_BYTES: usize = 512;
+const SMALLEST_BITS: u32 = 2048;
+const SHA384_BYTES: usize = 48;
+const SHA256_BYTES: usize = 32;
+
+/// DigestInfo of SHA-256 before the digest itself (RFC 8017, section 9.2, note 1).
+const SHA256_DIGEST_INFO: [u8; 19] = [
+    0x30, 0x31, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01, 0x05, 0x00,
+    0x04, 0x20,
+];
+
+/// A public key of 2048 to 4096 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RsaKey {
+    modulus: Odd<U4096>,
+    bits: u32,
+    exponent: u64,
+}
+
+impl RsaKey {
+    /// Takes modulus and exponent, both big endian; `None` for sizes outside 2048 to 4096 bits, an even modulus, or an
+    /// exponent that is even, below 3 or longer than 32 bits.
+    pub(crate) fn new(modulus: &[u8], exponent: &[u8]) -> Option<Self> {
+        let modulus: U4096 = number(modulus)?;
+        let bits = modulus.bits_vartime();
+        let exponent = unpadded(exponent);
+        if bits < SMALLEST_BITS || exponent.len() > 4 {
+            return None;
+        }
+        let exponent = exponent.iter().fold(0, |value, byte| (value << 8) | u64::from(*byte));
+        if exponent < 3 || exponent % 2 == 0 {
+            return None;
+        }
+        let modulus = Odd::new(modulus).into_option()?;
+        Some(Self { modulus, bits, exponent })
+    }
+
+    /// Length of the modulus in bits.
+    pub(crate) fn bits(&self) -> u32 {
+        self.bits
+    }
+
+    /// RSASSA-PSS-VERIFY with SHA-384, MGF1 over SHA-384 and a salt of 48 bytes (RFC 8017, section 8.1.2).
+    pub(crate) fn verifies_pss_sha384(&self, message: &[u8], signature: &[u8]) -> bool {
+        let encoded_bits = self.bits - 1;
+        let Some(encoded) = self.open(signature, encoded_bits.div_ceil(8) as usize) else {
+            return false;
+        };
+        let unused_bits = 8 * encoded.len() as u32 - encoded_bits;
+        pss_holds(&encoded, unused_bits, message)
+    }
+
+    /// RSASSA-PKCS1-V1_5-VERIFY with SHA-256 (RFC 8017, section 8.2.2): the expected block is built and compared whole.
+    pub(crate) fn verifies_pkcs1_sha256(&self, message: &[u8], signature: &[u8]) -> bool {
+        let length = self.bits.div_ceil(8) as usize;
+        let tail = SHA256_DIGEST_INFO.len() + SHA256_BYTES;
+        let mut expected = vec![0x00, 0x01];
+        expected.resize(length.saturating_sub(tail + 1), 0xff);
+        expected.push(0x00);
+        expected.extend(SHA256_DIGEST_INFO);
+        expected.extend(Sha256::digest(message));
+        self.open(signature, length).is_some_and(|encoded| encoded == expected)
+    }
+
+    /// The signature raised to the exponent, in `length` bytes; `None` if the signature has not exactly the modulus'
+    /// length, is not below it, or the result does not fit.
+    fn open(&self, signature: &[u8], length: usize) -> Option<Vec<u8>> {
+        if signature.len() != self.bits.div_ceil(8) as usize {
+            return None;
+        }
+        let signature: U4096 = number(signature)?;
+        if signature >= *self.modulus.as_ref() {
+            return None;
+        }
+        let parameters = FixedMontyParams::new_vartime(self.modulus);
+        let opened = FixedMontyForm::new(&signature, &parameters).pow_vartime(&U64::from_u64(self.exponent));
+        let bytes = opened.retrieve().to_be_bytes();
+        let bytes: &[u8] = bytes.as_ref();
+        let (above, encoded) = bytes.split_at_checked(LARGEST_BYTES.checked_sub(length)?)?;
+        above.iter().all(|byte| *byte == 0).then(|| encoded.to_vec())
+    }
+}
+
+/// EMSA-PSS-VERIFY (RFC 8017, section 9.1.2): `encoded` = masked DB ‖ H ‖ bc, its first `unused_bits` bits are zero.
+fn pss_holds(encoded: &[u8], unused_bits: u32, message: &[u8]) -> bool {
+    let Some((&0xbc, encoded)) = encoded.split_last() else {
+        return false;
+    };
+    let Some((masked, hash)) =
+        encoded.len().checked_sub(SHA384_BYTES).and_then(|at| encoded.split_at_checked(at))
+    else {
+        return false;
+    };
+    let unused = !(0xff_u8.checked_shr(unused_bits).unwrap_or(0));
+    if masked.first().is_none_or(|first| first & unused != 0) {
+        return false;
+    }
+    let mut block: Vec<u8> = masked.iter().zip(mask(hash)).map(|(byte, mask)| byte ^ mask).collect();
+    if let Some(first) = block.first_mut() {
+        *first &= !unused;
+    }
+    let Some((padding, salt)) =
+        block.len().checked_sub(SHA384_BYTES).and_then(|at| block.split_at_checked(at))
+    else {
+        return false;
+    };
+    let Some((&0x01, zeros)) = padding.split_last() else {
+        return false;
+    };
+    let mut digest = Sha384::new();
+    digest.update([0; 8]);
+    digest.update(Sha384::digest(message));
+    digest.update(salt);
+    zeros.iter().all(|byte| *byte == 0) && digest.finalize().as_slice() == hash
+}
+
+/// MGF1 with SHA-384 (RFC 8017, section B.2.1), without end.
+fn mask(seed: &[u8]) -> impl Iterator<Item = u8> {
+    (0_u32..).flat_map(move |counter| {
+        let mut digest = Sha384::new();
+        digest.update(seed);
+        digest.update(counter.to_be_bytes());
+        <[u8; SHA384_BYTES]>::from(digest.finalize())
+    })
+}
+
+/// A big-endian number of at most 4096 bits; leading zeros do not count.
+fn number(bytes: &[u8]) -> Option<U4096> {
+    let bytes = unpadded(bytes);
+    let start = LARGEST_BYTES.checked_sub(bytes.len())?;
+    let mut whole = [0; LARGEST_BYTES];
+    whole.get_mut(start..)?.copy_from_slice(bytes);
+    Some(U4096::from_be_slice(&whole))
+}
+
+fn unpadded(bytes: &[u8]) -> &[u8] {
+    let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
+    bytes.get(zeros..).unwrap_or_default()
+}
