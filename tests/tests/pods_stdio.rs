@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use coffer_tests::artefacts::testbox;
 use coffer_tests::leftovers::{Process, of_node};
-use coffer_tests::node::{Node, Pod, container, sandbox};
+use coffer_tests::node::{Node, Pod, container, number_of, numbers, sandbox};
 use coffer_tests::pod_tests;
 use coffer_tests::progress::step;
 use coffer_tests::run::Run;
@@ -118,18 +118,18 @@ fn a_thousand_execs_leave_nothing_behind(node: &mut Node) -> Result<()> {
     };
     // What is made once and kept is made by the first few.
     run(20)?;
-    let inside = guest_counts(&pod, &main)?;
+    let inside = guest_counts(node, &pod, &main)?;
     let outside = held(node);
     step("1,000 execs", || run(1000))?;
     wait::until("what 1,000 execs used to be given back", Duration::from_secs(10), || {
-        let (now, now_inside) = (held(node), guest_counts(&pod, &main)?);
-        Ok((now.fits(&outside) && now_inside <= inside).then_some(()))
+        let (now, now_inside) = (held(node), guest_counts(node, &pod, &main)?);
+        Ok((now.fits(&outside) && now_inside.fits(&inside)).then_some(()))
     })
     .with_context(|| {
         format!(
-            "before: {outside:?}, inside {inside}; after: {:?}, inside {:?}",
+            "before: {outside:?}, inside {inside:?}; after: {:?}, inside {:?}",
             held(node),
-            guest_counts(&pod, &main)
+            guest_counts(node, &pod, &main)
         )
     })?;
     pod.remove()
@@ -166,7 +166,36 @@ fn held(node: &Node) -> Held {
     Held { processes: processes.len(), threads: count("task"), descriptors: count("fd") }
 }
 
-/// Processes that the container sees, which the exec's own are part of.
-fn guest_counts(pod: &Pod, container: &str) -> Result<usize> {
-    Ok(pod.sh(container, "ls -d /proc/[0-9]*")?.lines().count())
+/// What the guest holds: the agent's descriptors and threads, processes, mounts, and what the container itself sees.
+#[derive(Debug)]
+struct Guest {
+    descriptors: u64,
+    threads: u64,
+    processes: u64,
+    mounts: u64,
+    seen: usize,
+}
+
+impl Guest {
+    /// Whether this is no more than `before`, give or take a thread pool.
+    fn fits(&self, before: &Self) -> bool {
+        self.descriptors <= before.descriptors + 8
+            && self.threads <= before.threads + 8
+            && self.processes <= before.processes
+            && self.mounts <= before.mounts
+            && self.seen <= before.seen
+    }
+}
+
+fn guest_counts(node: &Node, pod: &Pod, container: &str) -> Result<Guest> {
+    let all = numbers(node)?;
+    let number = |name: &str| number_of(&all, name);
+    Ok(Guest {
+        descriptors: number("coffer_agent_open_files")?,
+        threads: number("coffer_agent_threads")?,
+        processes: number("coffer_guest_processes")?,
+        mounts: number("coffer_guest_mounts")?,
+        // The exec's own processes are among these.
+        seen: pod.sh(container, "ls -d /proc/[0-9]*")?.lines().count(),
+    })
 }

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -91,13 +92,13 @@ impl Node {
         let turn = take_turn()?;
         let programs = version.programs()?;
         let coffer = if runtime == Runtime::Coffer { Some(coffer()?) } else { None };
-        let runsc = match runtime {
-            Runtime::Runsc => Some(unpacked(Unpacked::Runsc)?.join("usr/bin/runsc")),
-            Runtime::Coffer | Runtime::Runc => None,
-        };
         let tag = format!("{TAG}{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let layout = Layout::new(&tag);
         write_config(&layout, &programs)?;
+        let runsc = match runtime {
+            Runtime::Runsc => Some(runsc_without_network(&layout)?),
+            Runtime::Coffer | Runtime::Runc => None,
+        };
         let before = Inventory::default();
         let mut node =
             Self { layout, version, runtime, programs, coffer, runsc, daemon: None, before, _turn: turn };
@@ -293,6 +294,16 @@ impl Node {
         }
         bail!("after containerd had stopped there was still:\n{left}")
     }
+}
+
+/// A script that runs gVisor's `runsc` with the loopback interface only. containerd's runc shim cannot pass that flag on, and
+/// runsc takes a pod's network namespace for the node's where the kernel shows `net.core.rmem_default` in both.
+fn runsc_without_network(layout: &Layout) -> Result<PathBuf> {
+    let runsc = unpacked(Unpacked::Runsc)?.join("usr/bin/runsc");
+    let script = layout.data.join("runsc");
+    fs::write(&script, format!("#!/bin/sh\nexec {} --network=none \"$@\"\n", runsc.display()))?;
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+    Ok(script)
 }
 
 fn merge(into: &mut toml::Table, from: toml::Table) {

@@ -3,12 +3,15 @@
 //! ```text
 //! alone    one node at a time on a machine, and what a machine must have for it
 //! begin    starts a node, hands it to a test, ends it, and fails the test for whatever is left
+//! numbers  a pod's own numbers, as its shim gives them to a metrics scraper
 //! pod      a pod and its containers through the CRI
 //! ```
 
 mod alone;
 mod begin;
+mod numbers;
 mod pod;
 
 pub use begin::{Failure, Node, on_node, with_node};
+pub use numbers::{number_of, numbers};
 pub use pod::{Pod, container, sandbox};
