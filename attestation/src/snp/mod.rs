@@ -1,7 +1,31 @@
-//! AMD SEV-SNP attestation reports.
+//! AMD SEV-SNP: attestation reports, the keys that sign them, and what both together are worth.
 //!
-//! Never here: network, clocks, files.
+//! ```text
+//! report ── signed by ── VCEK or VLEK ── ASK or ASVK ── ARK, pinned by digest
+//!    │                        │
+//!    └── chip, firmware ──────┘ must be the same
+//! ```
+//! [`appraise()`] makes every check and concludes. `coco` reads the JSON form of Confidential Containers.
+//!
+//! Never here: network, clocks, files; the question whether a measurement is a wanted one.
 
+mod appraise;
+mod binding;
+mod chain;
+mod claims;
+pub mod coco;
+mod endorsement;
+mod expectations;
+mod flags;
+mod platform;
 mod report;
+mod roots;
+mod tcb;
 
-pub use report::{Generation, Policy, REPORT_BYTES, ReportError, SigningKey, Tcb, UnverifiedReport};
+pub use appraise::{Evidence, appraise};
+pub use endorsement::{Endorsement, EndorsementError};
+pub use expectations::Expectations;
+pub use flags::{PlatformInfo, Policy};
+pub use report::{REPORT_BYTES, ReportBytes, ReportError, SIGNED_BYTES, SigningKey, UnverifiedReport};
+pub use roots::{Root, TrustedRoots, amd_authorities};
+pub use tcb::{FirmwareVersion, Generation, Tcb};

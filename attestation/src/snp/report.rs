@@ -2,20 +2,32 @@
 //!
 //! ```text
 //! 0x000 version u32 | 0x004 guest_svn u32 | 0x008 policy u64 | 0x010 family_id[16] | 0x020 image_id[16]
-//! 0x030 vmpl u32 | 0x034 signature_algo u32 | 0x038 current_tcb u64 | 0x040 platform_info u64 | 0x048 key_info u32
-//! 0x050 report_data[64] | 0x090 measurement[48] | 0x0c0 host_data[32] | 0x0e0 id_key_digest[48]
-//! 0x110 author_key_digest[48] | 0x140 report_id[32] | 0x160 report_id_ma[32] | 0x180 reported_tcb u64
+//! 0x030 vmpl u32 | 0x034 signature_algo u32 | 0x038 current_tcb u64 | 0x040 platform_info u64
+//! 0x048 key_info u32: bit 0 author key, bit 1 chip key masked, bits 2..5 signing key | 0x050 report_data[64]
+//! 0x090 measurement[48] | 0x0c0 host_data[32] | 0x0e0 id_key_digest[48] | 0x110 author_key_digest[48]
+//! 0x140 report_id[32] | 0x160 report_id_ma[32] | 0x180 reported_tcb u64
 //! 0x188 cpuid family, model, stepping (version >= 3) | 0x1a0 chip_id[64] | 0x1e0 committed_tcb u64
-//! 0x1f0 launch_tcb u64 | 0x2a0 signature: R[72] S[72], little endian, of bytes 0x000..0x2a0
+//! 0x1e8 current build, minor, major | 0x1ec committed build, minor, major | 0x1f0 launch_tcb u64
+//! 0x1f8 launch_mitigations u64, 0x200 current_mitigations u64 (version 5)
+//! 0x2a0 signature of bytes 0x000..0x2a0: R[72] S[72] little endian, then zeros to 0x4a0
 //! ```
+
+use super::flags::{PlatformInfo, Policy};
+use super::tcb::{FirmwareVersion, Generation, Tcb};
 
 /// Length of a report in bytes.
 pub const REPORT_BYTES: usize = 1184;
 
-const SIGNED_BYTES: usize = 0x2a0;
+/// How many of them the signature covers.
+pub const SIGNED_BYTES: usize = 0x2a0;
+
 const SIGNATURE_NUMBER_BYTES: usize = 72;
 const P384_BYTES: usize = 48;
 const ECDSA_P384_SHA384: u32 = 1;
+const TCB_OFFSETS: [usize; 4] = [0x038, 0x180, 0x1e0, 0x1f0];
+
+/// The report as it came, of the right length.
+pub type ReportBytes = [u8; REPORT_BYTES];
 
 /// A report whose layout is sound and whose signature nobody has checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,14 +38,20 @@ pub struct UnverifiedReport {
     pub guest_svn: u32,
     /// What the guest's owner allowed.
     pub policy: Policy,
+    /// Family of the image, as its owner named it.
+    pub family_id: [u8; 16],
+    /// The image, as its owner named it.
+    pub image_id: [u8; 16],
     /// Privilege level of the code that asked for the report, 0 to 3.
     pub vmpl: u32,
     /// Which key signed.
     pub signing_key: SigningKey,
     /// Whether the author key digest is meaningful.
     pub author_key_enabled: bool,
-    /// Platform flags, as the firmware gives them (bit 0: SMT, bit 1: TSME, and so on).
-    pub platform_info: u64,
+    /// Whether the platform's owner forbids signing with the chip's key.
+    pub chip_key_masked: bool,
+    /// What the platform says of itself.
+    pub platform_info: PlatformInfo,
     /// 64 bytes that the guest chose.
     pub report_data: [u8; 64],
     /// Launch digest.
@@ -46,9 +64,13 @@ pub struct UnverifiedReport {
     pub author_key_digest: [u8; 48],
     /// Identity of this guest instance.
     pub report_id: [u8; 32],
+    /// Identity of the guest's migration agent; all ones when it has none.
+    pub report_id_ma: [u8; 32],
     /// Identity of the chip; zero when the platform hides it.
     pub chip_id: [u8; 64],
-    /// CPU generation, when the report says so (version 3 on).
+    /// CPUID family, model and stepping, when the report says so (version 3 on).
+    pub cpuid: Option<[u8; 3]>,
+    /// CPU generation that follows from `cpuid`.
     pub generation: Option<Generation>,
     /// Firmware versions that the signing key is derived from.
     pub reported_tcb: Tcb,
@@ -58,33 +80,16 @@ pub struct UnverifiedReport {
     pub committed_tcb: Tcb,
     /// Firmware versions at the guest's launch.
     pub launch_tcb: Tcb,
-    /// The bytes that the signature covers.
-    pub signed: Vec<u8>,
-    /// ECDSA P-384 R, big endian.
-    pub signature_r: [u8; 48],
-    /// ECDSA P-384 S, big endian.
-    pub signature_s: [u8; 48],
-}
-
-/// Guest policy bits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Policy(pub u64);
-
-impl Policy {
-    /// Whether the host may decrypt the guest's memory.
-    pub fn debug_allowed(self) -> bool {
-        self.0 & (1 << 19) != 0
-    }
-
-    /// Whether the guest may be moved with a migration agent.
-    pub fn migration_agent_allowed(self) -> bool {
-        self.0 & (1 << 18) != 0
-    }
-
-    /// Whether the guest may run where SMT is on.
-    pub fn smt_allowed(self) -> bool {
-        self.0 & (1 << 16) != 0
-    }
+    /// SNP firmware that runs now.
+    pub current_version: FirmwareVersion,
+    /// SNP firmware below which the platform cannot go back.
+    pub committed_version: FirmwareVersion,
+    /// Mitigations that were verified at launch, one bit each (version 5).
+    pub launch_mitigations: Option<u64>,
+    /// Mitigations that are verified now (version 5).
+    pub current_mitigations: Option<u64>,
+    /// Offset of the first reserved byte that is not zero.
+    pub reserved_in_use: Option<usize>,
 }
 
 /// Which key signed a report.
@@ -94,32 +99,6 @@ pub enum SigningKey {
     Vcek,
     /// A key that AMD loaded for a cloud provider.
     Vlek,
-}
-
-/// CPU generations; the layout of a TCB depends on them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Generation {
-    /// Family 0x19, models 0x00 to 0x0f.
-    Milan,
-    /// Family 0x19, models 0x10 to 0x1f and 0xa0 to 0xaf (Bergamo and Siena share Genoa's roots).
-    Genoa,
-    /// Family 0x1a, models 0x00 to 0x1f.
-    Turin,
-}
-
-/// Firmware versions, by component.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Tcb {
-    /// FMC firmware: Turin only.
-    pub fmc: Option<u8>,
-    /// Boot loader of the secure processor.
-    pub boot_loader: u8,
-    /// Operating system of the secure processor.
-    pub tee: u8,
-    /// SNP firmware.
-    pub snp: u8,
-    /// CPU microcode.
-    pub microcode: u8,
 }
 
 /// Why bytes are not a report.
@@ -171,74 +150,86 @@ pub enum ReportError {
     },
 }
 
+/// Takes bytes for a report if they have its length.
+pub(super) fn sized(bytes: &[u8]) -> Result<&ReportBytes, ReportError> {
+    bytes.try_into().map_err(|_| ReportError::Length { found: bytes.len() })
+}
+
+/// The part that is signed, and the signature as R ‖ S, big endian.
+pub(super) fn signed_and_signature(
+    bytes: &ReportBytes,
+) -> Result<(&[u8], [u8; 2 * P384_BYTES]), ReportError> {
+    let r = scalar(bytes, SIGNED_BYTES, 'R')?;
+    let s = scalar(bytes, SIGNED_BYTES + SIGNATURE_NUMBER_BYTES, 'S')?;
+    let mut signature = [0; 2 * P384_BYTES];
+    signature.iter_mut().zip(r.into_iter().chain(s)).for_each(|(to, from)| *to = from);
+    let (signed, _) = bytes.split_at(SIGNED_BYTES);
+    Ok((signed, signature))
+}
+
 impl UnverifiedReport {
     /// Parses the layout. The generation decides how TCB fields are read; version 2 reports do not name one and are
     /// read in the layout of Milan and Genoa, which were all that existed then.
     pub fn parse(bytes: &[u8]) -> Result<Self, ReportError> {
-        let bytes: &[u8; REPORT_BYTES] =
-            bytes.try_into().map_err(|_| ReportError::Length { found: bytes.len() })?;
-        let version = u32_at(bytes, 0x000);
-        if !(2..=5).contains(&version) {
-            return Err(ReportError::Version { found: version });
-        }
-        let algorithm = u32_at(bytes, 0x034);
-        if algorithm != ECDSA_P384_SHA384 {
-            return Err(ReportError::SignatureAlgorithm { found: algorithm });
-        }
-        let vmpl = u32_at(bytes, 0x030);
-        if vmpl > 3 {
-            return Err(ReportError::Vmpl { found: vmpl });
-        }
-        let generation = if version >= 3 { Some(generation(bytes[0x188], bytes[0x189])?) } else { None };
+        let bytes = sized(bytes)?;
+        let version = version(bytes)?;
+        let cpuid: Option<[u8; 3]> = (version >= 3).then(|| array_at(bytes, 0x188));
+        let generation = cpuid.map(|[family, model, _]| {
+            Generation::from_cpuid(family, model).ok_or(ReportError::UnknownCpu { family, model })
+        });
+        let generation = generation.transpose()?;
         let key_info = u32_at(bytes, 0x048);
         let tcb = |offset| Tcb::parse(array_at(bytes, offset), generation);
+        let mitigations = |offset| (version >= 5).then(|| u64_at(bytes, offset));
         Ok(UnverifiedReport {
             version,
             guest_svn: u32_at(bytes, 0x004),
             policy: Policy(u64_at(bytes, 0x008)),
-            vmpl,
+            family_id: array_at(bytes, 0x010),
+            image_id: array_at(bytes, 0x020),
+            vmpl: vmpl(bytes)?,
             signing_key: signing_key(key_info)?,
             author_key_enabled: key_info & 1 != 0,
-            platform_info: u64_at(bytes, 0x040),
+            chip_key_masked: key_info & 2 != 0,
+            platform_info: PlatformInfo(u64_at(bytes, 0x040)),
             report_data: array_at(bytes, 0x050),
             measurement: array_at(bytes, 0x090),
             host_data: array_at(bytes, 0x0c0),
             id_key_digest: array_at(bytes, 0x0e0),
             author_key_digest: array_at(bytes, 0x110),
             report_id: array_at(bytes, 0x140),
+            report_id_ma: array_at(bytes, 0x160),
             chip_id: array_at(bytes, 0x1a0),
+            cpuid,
             generation,
             reported_tcb: tcb(0x180),
             current_tcb: tcb(0x038),
             committed_tcb: tcb(0x1e0),
             launch_tcb: tcb(0x1f0),
-            signed: bytes[..SIGNED_BYTES].to_vec(),
-            signature_r: scalar(bytes, SIGNED_BYTES, 'R')?,
-            signature_s: scalar(bytes, SIGNED_BYTES + SIGNATURE_NUMBER_BYTES, 'S')?,
+            current_version: firmware_version(bytes, 0x1e8),
+            committed_version: firmware_version(bytes, 0x1ec),
+            launch_mitigations: mitigations(0x1f8),
+            current_mitigations: mitigations(0x200),
+            reserved_in_use: reserved_in_use(bytes, version, generation),
         })
     }
 }
 
-impl Tcb {
-    /// Reads the eight bytes of a TCB_VERSION. Turin moved every component (publication 56860, table 3).
-    fn parse(raw: [u8; 8], generation: Option<Generation>) -> Self {
-        match generation {
-            Some(Generation::Turin) => {
-                Tcb { fmc: Some(raw[0]), boot_loader: raw[1], tee: raw[2], snp: raw[3], microcode: raw[7] }
-            }
-            Some(Generation::Milan | Generation::Genoa) | None => {
-                Tcb { fmc: None, boot_loader: raw[0], tee: raw[1], snp: raw[6], microcode: raw[7] }
-            }
-        }
+fn version(bytes: &ReportBytes) -> Result<u32, ReportError> {
+    let version = u32_at(bytes, 0x000);
+    if !(2..=5).contains(&version) {
+        return Err(ReportError::Version { found: version });
+    }
+    match u32_at(bytes, 0x034) {
+        ECDSA_P384_SHA384 => Ok(version),
+        found => Err(ReportError::SignatureAlgorithm { found }),
     }
 }
 
-fn generation(family: u8, model: u8) -> Result<Generation, ReportError> {
-    match (family, model) {
-        (0x19, 0x00..=0x0f) => Ok(Generation::Milan),
-        (0x19, 0x10..=0x1f | 0xa0..=0xaf) => Ok(Generation::Genoa),
-        (0x1a, 0x00..=0x1f) => Ok(Generation::Turin),
-        _ => Err(ReportError::UnknownCpu { family, model }),
+fn vmpl(bytes: &ReportBytes) -> Result<u32, ReportError> {
+    match u32_at(bytes, 0x030) {
+        level @ 0..=3 => Ok(level),
+        found => Err(ReportError::Vmpl { found }),
     }
 }
 
@@ -250,9 +241,29 @@ fn signing_key(key_info: u32) -> Result<SigningKey, ReportError> {
     }
 }
 
-fn scalar(bytes: &[u8; REPORT_BYTES], offset: usize, part: char) -> Result<[u8; P384_BYTES], ReportError> {
-    let field: [u8; SIGNATURE_NUMBER_BYTES] = array_at(bytes, offset);
-    if field[P384_BYTES..].iter().any(|byte| *byte != 0) {
+fn firmware_version(bytes: &ReportBytes, offset: usize) -> FirmwareVersion {
+    let [build, minor, major] = array_at(bytes, offset);
+    FirmwareVersion { major, minor, build }
+}
+
+/// The first byte that this version's layout gives no meaning and that is not zero.
+fn reserved_in_use(bytes: &ReportBytes, version: u32, generation: Option<Generation>) -> Option<usize> {
+    let in_tcbs = TCB_OFFSETS.into_iter().flat_map(|start| {
+        let inside = Tcb::reserved(generation);
+        start + inside.start..start + inside.end
+    });
+    let cpuid = if version < 3 { 0x188..0x18b } else { 0..0 };
+    let mitigations = if version < 5 { 0x1f8..0x208 } else { 0..0 };
+    let fixed = [0x04c..0x050, cpuid, 0x18b..0x1a0, 0x1eb..0x1ec, 0x1ef..0x1f0, mitigations];
+    let behind = [0x208..SIGNED_BYTES, SIGNED_BYTES + 2 * SIGNATURE_NUMBER_BYTES..REPORT_BYTES];
+    let key_info = (u32_at(bytes, 0x048) >> 5 != 0).then_some(0x048);
+    let mut offsets = in_tcbs.chain(fixed.into_iter().flatten()).chain(behind.into_iter().flatten());
+    key_info.or_else(|| offsets.find(|offset| bytes.get(*offset).is_none_or(|byte| *byte != 0)))
+}
+
+fn scalar(bytes: &ReportBytes, offset: usize, part: char) -> Result<[u8; P384_BYTES], ReportError> {
+    let above: [u8; SIGNATURE_NUMBER_BYTES - P384_BYTES] = array_at(bytes, offset + P384_BYTES);
+    if above.iter().any(|byte| *byte != 0) {
         return Err(ReportError::SignatureRange { part });
     }
     let mut scalar: [u8; P384_BYTES] = array_at(bytes, offset);
@@ -260,16 +271,16 @@ fn scalar(bytes: &[u8; REPORT_BYTES], offset: usize, part: char) -> Result<[u8; 
     Ok(scalar)
 }
 
-fn u32_at(bytes: &[u8; REPORT_BYTES], offset: usize) -> u32 {
+fn u32_at(bytes: &ReportBytes, offset: usize) -> u32 {
     u32::from_le_bytes(array_at(bytes, offset))
 }
 
-fn u64_at(bytes: &[u8; REPORT_BYTES], offset: usize) -> u64 {
+fn u64_at(bytes: &ReportBytes, offset: usize) -> u64 {
     u64::from_le_bytes(array_at(bytes, offset))
 }
 
 /// Copies `N` bytes at a constant offset of the layout.
-fn array_at<const N: usize>(bytes: &[u8; REPORT_BYTES], offset: usize) -> [u8; N] {
+fn array_at<const N: usize>(bytes: &ReportBytes, offset: usize) -> [u8; N] {
     // The offset is one of the constants above, so the range always lies inside the report: a broken invariant of
     // ours, not of the input, would panic here.
     std::array::from_fn(|index| bytes[offset + index])
@@ -348,12 +359,31 @@ mod tests {
     fn a_signature_number_above_384_bits_is_refused() {
         let mut bytes = report(3, 25, 1);
         bytes[0x2a0 + 48] = 1;
-        assert_eq!(UnverifiedReport::parse(&bytes), Err(ReportError::SignatureRange { part: 'R' }));
+        let bytes = sized(&bytes).expect("a report's length");
+        assert_eq!(signed_and_signature(bytes), Err(ReportError::SignatureRange { part: 'R' }));
     }
 
     #[test]
-    fn debug_is_bit_19_of_the_policy() {
-        assert!(Policy(1 << 19).debug_allowed());
-        assert!(!Policy(0x3001f).debug_allowed());
+    fn a_reserved_byte_in_use_is_named_by_its_offset() {
+        let mut bytes = report(3, 25, 1);
+        bytes[0x1f8] = 1;
+        let found = UnverifiedReport::parse(&bytes).map(|report| report.reserved_in_use);
+        assert_eq!(found, Ok(Some(0x1f8)));
+    }
+
+    #[test]
+    fn mitigations_are_no_reserved_bytes_of_version_5() {
+        let mut bytes = report(5, 26, 2);
+        bytes[0x1f8] = 1;
+        let report = UnverifiedReport::parse(&bytes).expect("a report");
+        assert_eq!((report.reserved_in_use, report.launch_mitigations), (None, Some(1)));
+    }
+
+    #[test]
+    fn a_byte_behind_the_signature_is_reserved() {
+        let mut bytes = report(3, 25, 1);
+        bytes[REPORT_BYTES - 1] = 1;
+        let found = UnverifiedReport::parse(&bytes).map(|report| report.reserved_in_use);
+        assert_eq!(found, Ok(Some(REPORT_BYTES - 1)));
     }
 }

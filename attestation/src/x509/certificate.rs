@@ -173,6 +173,16 @@ impl Certificate {
         self.parsed.tbs_certificate().subject().to_string()
     }
 
+    /// The issuer that it names, as RFC 4514 writes names.
+    pub fn issuer(&self) -> String {
+        self.issuer_name().to_string()
+    }
+
+    /// Whether it names `other` as its issuer. A name proves nothing: [`Certificate::check_issued_by`] does.
+    pub fn names_as_issuer(&self, other: &Certificate) -> bool {
+        self.issuer_name() == other.subject_name()
+    }
+
     /// The subject's common name, if there is one.
     pub fn common_name(&self) -> Option<String> {
         let name = self.parsed.tbs_certificate().subject().common_name().ok().flatten();

@@ -131,6 +131,11 @@ impl PublicKey {
         Self::rsa(modulus.as_bytes(), exponent.as_bytes())
     }
 
+    /// Whether it is a key on P-384.
+    pub fn is_p384(&self) -> bool {
+        matches!(self.0, Kind::P384(_))
+    }
+
     /// What kind of key it is, for people.
     pub fn describe(&self) -> String {
         match &self.0 {

@@ -145,6 +145,11 @@ impl RevocationList {
         self.parsed.tbs_cert_list.issuer == *certificate.issuer_name()
     }
 
+    /// Whether it names `authority` as its issuer. A name proves nothing: [`RevocationList::check`] does.
+    pub fn is_of(&self, authority: &Certificate) -> bool {
+        self.parsed.tbs_cert_list.issuer == *authority.subject_name()
+    }
+
     /// How many certificates it names.
     pub fn len(&self) -> usize {
         self.parsed.tbs_cert_list.revoked_certificates.as_ref().map_or(0, Vec::len)

@@ -1,0 +1,170 @@
+//! From a VCEK or VLEK up to a trusted root: who issued what, on which dates, and what was revoked.
+
+use super::endorsement::Endorsement;
+use super::report::SigningKey;
+use super::roots::{Root, TrustedRoots, amd_authorities};
+use super::tcb::Generation;
+use crate::time::UnixTime;
+use crate::verdict::{Checks, Outcome};
+use crate::x509::{Certificate, IssueError, RevocationList};
+
+/// What a chain is made of.
+pub(crate) struct Chain<'a> {
+    /// The key that signed the report.
+    pub(crate) vek: &'a Certificate,
+    /// What the key's certificate says, if it could be read.
+    pub(crate) endorsement: Option<&'a Endorsement>,
+    /// Authorities that came with the evidence or from the operator. None: the ones that are shipped.
+    pub(crate) given: &'a [Certificate],
+    /// Revocation lists.
+    pub(crate) lists: &'a [RevocationList],
+}
+
+/// Records every check of the chain. Answers the root that it ends in, if it is a trusted one.
+pub(crate) fn check(
+    chain: &Chain<'_>,
+    trust: &TrustedRoots,
+    at: UnixTime,
+    checks: &mut Checks,
+) -> Option<Root> {
+    let generation = chain.endorsement.map(|endorsement| endorsement.generation);
+    let shipped: Vec<&Certificate> = generation.into_iter().flat_map(amd_authorities).collect();
+    let roots: Vec<&Certificate> =
+        chain.given.iter().chain(shipped.iter().copied()).chain(trust.simulated()).collect();
+    let authorities = if chain.given.is_empty() { roots.clone() } else { chain.given.iter().collect() };
+
+    settle_dates("vek-validity", chain.vek, at, checks);
+    let intermediate = issuer("vek-issuer", chain.vek, &authorities, checks)?;
+    check_kind(chain.endorsement, intermediate, checks);
+    settle_dates("intermediate-validity", intermediate, at, checks);
+    let root = issuer("intermediate-issuer", intermediate, &roots, checks)?;
+    settle_dates("root-validity", root, at, checks);
+    check_revocation(chain, intermediate, root, (at, checks));
+    check_root(trust.recognise(root), root, generation, checks)
+}
+
+/// Finds who issued `certificate` among `authorities` by name and records whether that is so.
+fn issuer<'a>(
+    name: &'static str,
+    certificate: &Certificate,
+    authorities: &[&'a Certificate],
+    checks: &mut Checks,
+) -> Option<&'a Certificate> {
+    let mut first_error: Option<(IssueError, &Certificate)> = None;
+    for authority in authorities.iter().filter(|authority| certificate.names_as_issuer(authority)) {
+        match certificate.check_issued_by(authority) {
+            Ok(()) => {
+                checks.record(name, Outcome::Passed, certificate.issuer(), authority.subject());
+                return Some(authority);
+            }
+            Err(error) => {
+                first_error.get_or_insert((error, authority));
+            }
+        }
+    }
+    match first_error {
+        Some((error, authority)) => {
+            checks.record(name, Outcome::Failed, certificate.issuer(), error);
+            Some(authority)
+        }
+        None => {
+            let subjects: Vec<String> =
+                authorities.iter().filter_map(|authority| authority.common_name()).collect();
+            let found = format!(
+                "no such authority among {}",
+                if subjects.is_empty() { "none".to_owned() } else { subjects.join(", ") }
+            );
+            checks.record(name, Outcome::Failed, certificate.issuer(), found);
+            None
+        }
+    }
+}
+
+fn settle_dates(name: &'static str, certificate: &Certificate, at: UnixTime, checks: &mut Checks) {
+    let expected = format!("{} to {}", certificate.not_before(), certificate.not_after());
+    match certificate.check_valid_at(at) {
+        Ok(()) => checks.record(name, Outcome::Passed, expected, at),
+        Err(error) => checks.record(name, Outcome::Failed, expected, error.at),
+    }
+}
+
+/// AMD has an authority of its own for keys of cloud providers.
+fn check_kind(endorsement: Option<&Endorsement>, intermediate: &Certificate, checks: &mut Checks) {
+    let Some(endorsement) = endorsement else { return };
+    let found = intermediate.common_name().unwrap_or_default();
+    let for_vlek = found.starts_with("SEV-VLEK");
+    match endorsement.kind {
+        SigningKey::Vcek => checks.require("vek-kind", !for_vlek, "a VCEK from an ASK", found),
+        SigningKey::Vlek => checks.require("vek-kind", for_vlek, "a VLEK from an ASVK (SEV-VLEK-…)", found),
+    };
+}
+
+fn check_root(
+    known: Option<Root>,
+    root: &Certificate,
+    generation: Option<Generation>,
+    checks: &mut Checks,
+) -> Option<Root> {
+    let name = "root-of-trust";
+    let fingerprint = hex::encode(root.fingerprint());
+    let expected = match generation {
+        Some(generation) => format!("AMD's root for {generation}, or a simulated root that is configured"),
+        None => "AMD's root, or a simulated root that is configured".to_owned(),
+    };
+    let found = match known {
+        Some(Root::Amd(of)) => format!("AMD's root for {of}, sha256 {fingerprint}"),
+        Some(Root::Simulated) => format!("a SIMULATED root, {}, sha256 {fingerprint}", root.subject()),
+        None => format!("{}, sha256 {fingerprint}", root.subject()),
+    };
+    let fits = match known {
+        Some(Root::Amd(of)) => generation.is_none_or(|generation| generation == of),
+        Some(Root::Simulated) => true,
+        None => false,
+    };
+    checks.require(name, fits, expected, found);
+    known.filter(|_| fits)
+}
+
+/// AMD signs lists with its roots only, so they speak of intermediates and never of a single VCEK.
+fn check_revocation(
+    chain: &Chain<'_>,
+    intermediate: &Certificate,
+    root: &Certificate,
+    (at, checks): (UnixTime, &mut Checks),
+) {
+    let expected = "not revoked";
+    if chain.lists.is_empty() {
+        checks.not_checked("revocation", expected, "no revocation list was given");
+        return;
+    }
+    for list in chain.lists {
+        let authority = if list.is_of(intermediate) { intermediate } else { root };
+        let name = authority.common_name().unwrap_or_default();
+        checks.settle(
+            "revocation-list",
+            format!("a list of {name}, signed, of its time"),
+            list.check(authority, at),
+        );
+    }
+    let certificates = [
+        ("the signing key's certificate", chain.vek),
+        ("the intermediate", intermediate),
+        ("the root", root),
+    ];
+    let revoked =
+        certificates.iter().find(|(_, certificate)| chain.lists.iter().any(|list| list.names(certificate)));
+    match revoked {
+        Some((what, certificate)) => {
+            let found = format!(
+                "{what} is revoked: {}, serial {}",
+                certificate.subject(),
+                hex::encode(certificate.serial())
+            );
+            checks.record("revocation", Outcome::Failed, expected, found);
+        }
+        None if chain.lists.iter().any(|list| list.speaks_for(intermediate)) => {
+            checks.record("revocation", Outcome::Passed, expected, expected);
+        }
+        None => checks.not_checked("revocation", expected, "no list speaks for the intermediate"),
+    }
+}
