@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! snp      AMD SEV-SNP reports
+//! tdx      Intel TDX quotes, Intel's collateral, event logs
 //! x509     certificates and revocation lists, and the signatures beneath them
 //! verdict  named checks, and the verdict that follows from them
 //! ```
@@ -9,7 +10,9 @@
 //! was parsed and no more.
 #![forbid(unsafe_code)]
 
+mod cursor;
 pub mod snp;
+pub mod tdx;
 pub mod time;
 pub mod verdict;
 pub mod x509;

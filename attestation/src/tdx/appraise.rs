@@ -1,0 +1,118 @@
+//! Appraises TDX evidence from beginning to end.
+//!
+//! ```text
+//! bytes ─ UnverifiedQuote ─ PCK chain ─ signatures ─ domain ─ expected values
+//!       ─ UnverifiedCollateral ─ CRLs ─ statements ─ TCB status
+//!       ─ EventLog ─ replay ─ RTMRs
+//! ```
+//! Fail closed: without collateral nobody knows whether the PCK is revoked or the platform full of known holes, so the
+//! verdict is contraindicated then, however right every signature is.
+
+use super::chain::{Pck, Terms};
+use super::claims;
+use super::collateral::UnverifiedCollateral;
+use super::domain;
+use super::event_log::EventLog;
+use super::expected::Expected;
+use super::platform_checks::Statements;
+use super::quote::UnverifiedQuote;
+use super::root::Root;
+use super::signatures;
+use crate::time::UnixTime;
+use crate::verdict::{Appraisal, Checks, Claims, Outcome};
+
+/// Everything that a guest and its host hand over, and what Intel publishes about the host.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Evidence<'a> {
+    /// The quote.
+    pub quote: &'a [u8],
+    /// Collateral, as one JSON file (see [`UnverifiedCollateral`]).
+    pub collateral: Option<&'a [u8]>,
+    /// The event log that the CCEL table points to.
+    pub event_log: Option<&'a [u8]>,
+}
+
+const RTMR: [&str; 4] = ["event-log-rtmr0", "event-log-rtmr1", "event-log-rtmr2", "event-log-rtmr3"];
+
+/// Appraises `evidence` as of `at`. `root` is [`Root::INTEL`] unless an operator configured otherwise.
+pub fn appraise(evidence: &Evidence<'_>, expected: &Expected, root: &Root, at: UnixTime) -> Appraisal {
+    let mut found = Found { checks: Checks::default(), claims: Claims::new() };
+    let parsed = UnverifiedQuote::parse(evidence.quote);
+    let Some(quote) = found.checks.settle("quote-format", "a TDX quote of version 4 or 5", parsed) else {
+        return Appraisal::new(found.checks, found.claims);
+    };
+    claims::of_quote(&mut found.claims, &quote);
+    claims::put(&mut found.claims, "root", root.to_string());
+    let terms = Terms { root, at };
+    let pck = terms.pck(&mut found.checks, &quote.certificates);
+    signatures::check(&mut found.checks, &quote, pck.as_ref());
+    domain::check(&mut found.checks, &quote.report, expected);
+    expected.compare(&mut found.checks, &quote.report);
+    found.hold_against_collateral(
+        evidence.collateral,
+        &Judged { quote: &quote, pck: pck.as_ref(), expected },
+        terms,
+    );
+    found.replay(evidence.event_log, &quote);
+    Appraisal::new(found.checks, found.claims)
+}
+
+struct Found {
+    checks: Checks,
+    claims: Claims,
+}
+
+/// What collateral is about.
+struct Judged<'a> {
+    quote: &'a UnverifiedQuote,
+    pck: Option<&'a Pck>,
+    expected: &'a Expected,
+}
+
+impl Found {
+    fn hold_against_collateral(&mut self, collateral: Option<&[u8]>, judged: &Judged<'_>, terms: Terms<'_>) {
+        let checks = &mut self.checks;
+        let Some(collateral) = collateral else {
+            let unknown = "unknown: no collateral was given";
+            checks.record("tcb-status", Outcome::Contraindicated, "UpToDate", unknown);
+            return;
+        };
+        let form = "TCB info, QE identity and revocation lists";
+        let parsed = UnverifiedCollateral::parse(collateral);
+        let Some(collateral) = checks.settle("collateral-format", form, parsed) else { return };
+        if let Some(pck) = judged.pck {
+            terms.revocation(checks, &collateral, pck);
+        }
+        let info = terms.tcb_info(checks, &collateral);
+        let identity = terms.qe_identity(checks, &collateral);
+        let platform = judged.pck.and_then(|pck| pck.platform.as_ref());
+        if let Some(platform) = platform {
+            claims::of_platform(&mut self.claims, platform);
+        }
+        let (Some(info), Some(identity), Some(platform)) = (info, identity, platform) else {
+            let unknown = "unknown: the statements or the PCK do not hold";
+            checks.record("tcb-status", Outcome::Contraindicated, "UpToDate", unknown);
+            return;
+        };
+        let statements = Statements { info: &info, identity: &identity };
+        statements.check_evaluation(checks, judged.expected.tcb_evaluation);
+        let status = statements.check(checks, judged.quote, platform);
+        claims::of_status(&mut self.claims, &statements, &status, judged.quote.enclave.isv_svn);
+    }
+
+    fn replay(&mut self, log: Option<&[u8]>, quote: &UnverifiedQuote) {
+        let checks = &mut self.checks;
+        let Some(log) = log else {
+            checks.not_checked("event-log-format", "a crypto-agile event log", "no event log was given");
+            return;
+        };
+        let parsed = EventLog::parse(log);
+        let Some(log) = checks.settle("event-log-format", "a crypto-agile event log", parsed) else { return };
+        claims::put(&mut self.claims, "event_log", log.claims());
+        let expected = "events for RTMR0 to RTMR3 only";
+        let Some(replayed) = checks.settle("event-log-registers", expected, log.replay()) else { return };
+        for ((name, found), expected) in RTMR.into_iter().zip(replayed.rtmr).zip(quote.report.rtmr) {
+            checks.require(name, expected == found, hex::encode(expected), hex::encode(found));
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Intel TDX evidence: the quote, Intel's collateral about the platform, and the log of what booted.
+//!
+//! ```text
+//! quote ── certification data: PCK leaf ── Platform or Processor CA ── Intel SGX Root CA (pinned)
+//!   │          │ signs
+//!   │       QE report ── binds the attestation key, which signs header and TD report
+//!   └─ TD report ── MRTD, RTMR0..3 ── event log (CCEL) replayed
+//! collateral: TCB info, QE identity (signed by Intel's TCB signing key), CRLs ── TCB status
+//! ```
+//! Never here: network, clocks, files.
+
+mod appraise;
+mod attributes;
+mod body;
+mod chain;
+mod claims;
+mod collateral;
+mod domain;
+mod enclave;
+mod event_log;
+mod events;
+mod expected;
+mod hexadecimal;
+mod pck;
+mod platform_checks;
+mod platform_status;
+mod qe_identity;
+mod quote;
+mod replay;
+mod root;
+mod signatures;
+mod statement;
+mod tcb_info;
+mod tcb_status;
+
+pub use appraise::{Evidence, appraise};
+pub use attributes::{TdAttributes, Xfam};
+pub use body::{ServiceTd, TdReport};
+pub use collateral::{CollateralError, MAX_COLLATERAL_BYTES, UnverifiedCollateral, UnverifiedStatement};
+pub use enclave::{ENCLAVE_REPORT_BYTES, EnclaveReport};
+pub use event_log::{Event, EventLog, EventLogError, MAX_EVENTS, MAX_LOG_BYTES};
+pub use expected::Expected;
+pub use pck::{Configuration, Platform, PlatformError, PlatformTcb};
+pub use qe_identity::{QeIdentity, QeIdentityError};
+pub use quote::{MAX_QUOTE_BYTES, QuoteError, UnverifiedQuote};
+pub use replay::{NoSuchRegister, Replayed};
+pub use root::Root;
+pub use tcb_info::{IsvLevel, TcbInfo, TcbInfoError, TcbLevel, TdxModule, TdxModuleIdentity};
+pub use tcb_status::TcbStatus;

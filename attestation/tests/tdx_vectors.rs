@@ -1,0 +1,189 @@
+//! Real TDX evidence, judged as an honest verifier must.
+
+use coffer_attestation::tdx::{Evidence, Expected, Root, appraise};
+use coffer_attestation::time::UnixTime;
+use coffer_attestation::verdict::{Appraisal, Check, Outcome, Verdict};
+
+const DEBUG: Evidence<'_> = Evidence {
+    quote: include_bytes!("../testdata/tdx/quote4-debug/quote.bin"),
+    collateral: None,
+    event_log: None,
+};
+const TDX_1_5: Evidence<'_> = Evidence {
+    quote: include_bytes!("../testdata/tdx/quote5-tdx15/quote.bin"),
+    collateral: None,
+    event_log: None,
+};
+const GCP: Evidence<'_> = Evidence {
+    quote: include_bytes!("../testdata/tdx/quote4-gcp-cos113/quote.bin"),
+    collateral: None,
+    event_log: Some(include_bytes!("../testdata/tdx/quote4-gcp-cos113/ccel.bin")),
+};
+const UP_TO_DATE: Evidence<'_> = Evidence {
+    quote: include_bytes!("../testdata/tdx/quote4-uptodate-phala/quote.bin"),
+    collateral: Some(include_bytes!("../testdata/tdx/quote4-uptodate-phala/collateral.json")),
+    event_log: None,
+};
+/// Within the dates of the collateral.
+const IN_TIME: &str = "2025-06-19T11:00:00Z";
+
+/// Checks that only signatures, chains and bindings of the quote itself can fail.
+const GENUINE: &[&str] = &[
+    "quote-format",
+    "pck-chain",
+    "pck-root",
+    "pck-ca-issuer",
+    "pck-ca-name",
+    "pck-ca-dates",
+    "pck-issuer",
+    "pck-name",
+    "pck-dates",
+    "pck-platform",
+    "qe-report-signature",
+    "qe-debug",
+    "attestation-key-binding",
+    "attestation-key",
+    "quote-signature",
+];
+
+fn judge(evidence: &Evidence<'_>, at: &str) -> Appraisal {
+    judge_with(evidence, &Expected::default(), at)
+}
+
+fn judge_with(evidence: &Evidence<'_>, expected: &Expected, at: &str) -> Appraisal {
+    let at: UnixTime = at.parse().expect("a time");
+    appraise(evidence, expected, &Root::INTEL, at)
+}
+
+fn check<'a>(appraisal: &'a Appraisal, name: &str) -> &'a Check {
+    let mut found = appraisal.checks().iter().filter(|check| check.name == name);
+    let first = found.next().unwrap_or_else(|| panic!("no check {name} in {:#?}", appraisal.checks()));
+    assert!(found.next().is_none(), "{name} was checked twice");
+    first
+}
+
+fn reasons(appraisal: &Appraisal) -> Vec<&'static str> {
+    appraisal.reasons().map(|check| check.name).collect()
+}
+
+fn assert_genuine(appraisal: &Appraisal) {
+    GENUINE.iter().for_each(|name| assert_eq!(check(appraisal, name).result, Outcome::Passed, "{name}"));
+}
+
+fn claim<'a>(appraisal: &'a Appraisal, name: &str) -> &'a str {
+    appraisal.claims()[name].as_str().expect("a text")
+}
+
+#[test]
+fn a_debug_domain_is_contraindicated_although_every_signature_is_right() {
+    let appraisal = judge(&DEBUG, IN_TIME);
+    assert_genuine(&appraisal);
+    assert_eq!(appraisal.verdict(), Verdict::Contraindicated);
+    assert_eq!(check(&appraisal, "debug").result, Outcome::Contraindicated);
+    assert_eq!(check(&appraisal, "debug").found, "DEBUG SEPT_VE_DISABLE");
+    assert_eq!(appraisal.claims()["quoting_enclave"]["isv_svn"], 4);
+}
+
+#[test]
+fn a_log_of_another_machine_fails_against_a_debug_domain() {
+    let log = include_bytes!("../testdata/tdx/quote4-debug/ccel-unrelated.bin");
+    let appraisal = judge(&Evidence { event_log: Some(log), ..DEBUG }, IN_TIME);
+    let rtmr0 = check(&appraisal, "event-log-rtmr0");
+    assert_eq!(rtmr0.result, Outcome::Failed);
+    assert!(rtmr0.expected.starts_with("e940da7c") && rtmr0.found.starts_with("2dc71230"));
+    assert_eq!(appraisal.verdict(), Verdict::Invalid);
+}
+
+#[test]
+fn a_bound_service_td_is_named_and_warned_about() {
+    let appraisal = judge(&TDX_1_5, IN_TIME);
+    assert_genuine(&appraisal);
+    let service = check(&appraisal, "service-td");
+    assert_eq!(service.result, Outcome::Warned);
+    assert!(service.found.contains("383c87d3bbb047b2"));
+    assert_eq!(claim(&appraisal, "tee_tcb_svn"), claim(&appraisal, "tee_tcb_svn_2"));
+}
+
+#[test]
+fn a_service_td_that_was_expected_passes_and_another_fails() {
+    let digest =
+        "383c87d3bbb047b2d171eaca95312ede99f258088dc788f6ae2ccf8b6dd848fe8d47629e08b3f6cbd4a00dd47a5a033d";
+    let mut mr_service_td = [0; 48];
+    hex::decode_to_slice(digest, &mut mr_service_td).expect("48 bytes");
+    let expected = Expected { mr_service_td: Some(mr_service_td), ..Expected::default() };
+    let passed = judge_with(&TDX_1_5, &expected, IN_TIME);
+    assert_eq!(check(&passed, "service-td").result, Outcome::Passed);
+    let expected = Expected { mr_service_td: Some([0; 48]), ..Expected::default() };
+    let failed = judge_with(&TDX_1_5, &expected, IN_TIME);
+    assert_eq!(check(&failed, "service-td").result, Outcome::Failed);
+}
+
+#[test]
+fn a_google_machines_log_replays_to_its_registers() {
+    let appraisal = judge(&GCP, IN_TIME);
+    assert_genuine(&appraisal);
+    assert_eq!(reasons(&appraisal), ["tcb-status"]);
+    let names = ["event-log-rtmr0", "event-log-rtmr1", "event-log-rtmr2", "event-log-rtmr3"];
+    names.iter().for_each(|name| assert_eq!(check(&appraisal, name).result, Outcome::Passed));
+    assert!(claim(&appraisal, "rtmr0").starts_with("3fa2f61f395b7f5f"));
+}
+
+#[test]
+fn a_google_machines_report_data_is_its_nonce() {
+    let nonce = include_bytes!("../testdata/tdx/quote4-gcp-cos113/nonce.dat");
+    let expected = Expected { report_data: Some(*nonce), ..Expected::default() };
+    assert_eq!(check(&judge_with(&GCP, &expected, IN_TIME), "report-data").result, Outcome::Passed);
+}
+
+#[test]
+fn without_collateral_nothing_is_affirmed() {
+    let appraisal = judge(&Evidence { collateral: None, ..UP_TO_DATE }, IN_TIME);
+    assert_genuine(&appraisal);
+    assert_eq!(appraisal.verdict(), Verdict::Contraindicated);
+    assert_eq!(reasons(&appraisal), ["tcb-status"]);
+    assert_eq!(check(&appraisal, "tcb-status").found, "unknown: no collateral was given");
+}
+
+#[test]
+fn a_platform_is_up_to_date_within_the_dates_of_its_collateral() {
+    let appraisal = judge(&UP_TO_DATE, IN_TIME);
+    assert_genuine(&appraisal);
+    assert_eq!((appraisal.verdict(), reasons(&appraisal)), (Verdict::Affirming, vec![]));
+    assert_eq!(check(&appraisal, "tcb-status").found, "UpToDate");
+    assert_eq!(appraisal.claims()["platform"]["fmspc"], "b0c06f000000");
+    assert_eq!(appraisal.claims()["tcb"]["good_until"], "2025-07-19T10:16:03Z");
+}
+
+#[test]
+fn the_last_second_of_a_revocation_list_counts_and_the_next_does_not() {
+    assert_eq!(judge(&UP_TO_DATE, "2025-07-19T10:00:35Z").verdict(), Verdict::Affirming);
+    let late = judge(&UP_TO_DATE, "2025-07-19T10:00:36Z");
+    assert_eq!((late.verdict(), reasons(&late)), (Verdict::Invalid, vec!["pck-crl"]));
+}
+
+#[test]
+fn collateral_that_is_not_yet_issued_is_refused() {
+    let early = judge(&UP_TO_DATE, "2025-06-19T10:32:26Z");
+    assert_eq!((early.verdict(), reasons(&early)), (Verdict::Invalid, vec!["qe-identity-dates"]));
+}
+
+#[test]
+fn collateral_that_is_out_of_date_is_refused_by_each_of_its_dates() {
+    let appraisal = judge(&UP_TO_DATE, "2026-11-21T00:00:00Z");
+    assert_eq!(appraisal.verdict(), Verdict::Invalid);
+    assert_eq!(reasons(&appraisal), ["root-crl", "pck-crl", "tcb-info-dates", "qe-identity-dates"]);
+}
+
+#[test]
+fn collateral_of_another_platform_is_refused() {
+    let appraisal = judge(&Evidence { collateral: UP_TO_DATE.collateral, ..TDX_1_5 }, IN_TIME);
+    assert_eq!(appraisal.verdict(), Verdict::Invalid);
+    assert_eq!(check(&appraisal, "fmspc").found, "90c06f000000");
+}
+
+#[test]
+fn a_raw_td_report_is_no_quote() {
+    let report = include_bytes!("../testdata/tdx/misc/tdreport.bin");
+    let appraisal = judge(&Evidence { quote: report, ..GCP }, IN_TIME);
+    assert_eq!((appraisal.verdict(), reasons(&appraisal)), (Verdict::Invalid, vec!["quote-format"]));
+}
