@@ -5,10 +5,12 @@
 //! install  uninstall    artefacts in a versioned directory, containerd drop-in, RuntimeClass
 //! ps  trace  report     the pods of this node, one pod's start, one pod's file for a bug report
 //! layers   gc           the layer cache; what crashed pods left
+//! attest                what evidence of a confidential machine is worth; needs no node
 //! ```
 //! Exit code 0: done and well; 1: could not be done; 2: wrong usage; 3: done, and something is amiss.
 #![forbid(unsafe_code)]
 
+mod attest;
 mod check;
 mod gc;
 mod install;
@@ -73,6 +75,11 @@ enum Command {
         #[command(subcommand)]
         command: layers::LayersCommand,
     },
+    /// Judge the evidence of confidential machines
+    Attest {
+        #[command(subcommand)]
+        command: attest::AttestCommand,
+    },
     /// Find, and remove, what crashed pods left
     Gc {
         /// Only say what would be removed
@@ -95,11 +102,14 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> anyhow::Result<Health> {
     let json = arguments.json;
-    if let Command::Uninstall(place) = &arguments.command {
-        return install::uninstall(place, json);
-    }
+    let command = match arguments.command {
+        // Neither needs a node's configuration, which may be the very thing that is broken.
+        Command::Uninstall(place) => return install::uninstall(&place, json),
+        Command::Attest { command } => return attest::run(command, json),
+        other => other,
+    };
     let config = Config::find(arguments.config.as_deref(), None).context("reading the configuration")?;
-    match arguments.command {
+    match command {
         Command::Check => check::run(&config, json),
         Command::Install(install) => install::install(&config, &install, json),
         Command::Uninstall(place) => install::uninstall(&place, json),
@@ -107,6 +117,7 @@ fn run(arguments: Arguments) -> anyhow::Result<Health> {
         Command::Trace { pod } => trace::run(&config, &pod, json),
         Command::Report { pod, output } => report::run(&config, &pod, output),
         Command::Layers { command } => layers::run(&config, command, json),
+        Command::Attest { command } => attest::run(command, json),
         Command::Gc { dry_run } => gc::run(&config, if dry_run { gc::Run::Dry } else { gc::Run::Wet }, json),
     }
 }

@@ -1,0 +1,16 @@
+//! `coffer attest`: says what evidence is worth, on any machine and without a network.
+//!
+//! ```text
+//! verify --tee snp --report FILE --vek FILE [--ca FILE] [--crl FILE] [--at TIME] [--json] [--measurement HEX] …
+//! ```
+//! The verdict is the exit code too: 0 for affirming and warning, 3 for contraindicated and invalid. Input that cannot be
+//! read is an error (1) and no verdict.
+//!
+//! Never here: a check. What is right and wrong is decided by `coffer-attestation`.
+
+mod input;
+mod snp;
+mod table;
+mod verify;
+
+pub(crate) use verify::{AttestCommand, run};

@@ -1,0 +1,156 @@
+//! `--tee snp`: what is asked for on the command line, and the evidence that is put together from it.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+use coffer_attestation::snp::{Evidence, Expectations, Tcb, TrustedRoots, appraise, coco};
+use coffer_attestation::time::UnixTime;
+use coffer_attestation::verdict::Appraisal;
+
+use super::input;
+
+/// Evidence of AMD SEV-SNP and what is expected of it.
+#[derive(Args)]
+#[command(next_help_heading = "SEV-SNP")]
+pub(crate) struct SnpArguments {
+    /// Attestation report: 1184 bytes as the firmware wrote them
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// VCEK or VLEK certificate that signed the report
+    #[arg(long, value_name = "FILE")]
+    vek: Option<PathBuf>,
+    /// ASK or ASVK and ARK certificates [default: AMD's, which are built in]
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Revocation list of AMD's root
+    #[arg(long, value_name = "FILE")]
+    crl: Option<PathBuf>,
+    /// Trust this root of a simulated processor too: whoever has its key can make any evidence
+    #[arg(long, value_name = "FILE")]
+    insecure_simulated_root: Option<PathBuf>,
+    /// Expected report data, 64 bytes
+    #[arg(long, value_name = "HEX", value_parser = input::hex_bytes::<64>)]
+    report_data: Option<[u8; 64]>,
+    /// Expected launch digest, 48 bytes
+    #[arg(long, value_name = "HEX", value_parser = input::hex_bytes::<48>)]
+    measurement: Option<[u8; 48]>,
+    /// Expected host data, 32 bytes: the digest of the initdata
+    #[arg(long, value_name = "HEX", value_parser = input::hex_bytes::<32>)]
+    host_data: Option<[u8; 32]>,
+    /// Expected digest of the key that signed the id block, 48 bytes
+    #[arg(long, value_name = "HEX", value_parser = input::hex_bytes::<48>)]
+    id_key_digest: Option<[u8; 48]>,
+    /// Expected digest of the key that signed the id key, 48 bytes
+    #[arg(long, value_name = "HEX", value_parser = input::hex_bytes::<48>)]
+    author_key_digest: Option<[u8; 48]>,
+    /// Oldest firmware, as boot_loader=4,tee=0,snp=24,microcode=219 and fmc=0 on Turin
+    #[arg(long, value_name = "VERSIONS", value_parser = minimum)]
+    min_tcb: Option<Tcb>,
+    /// Expected privilege level of the code that asked for the report
+    #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(u32).range(0..=3))]
+    vmpl: Option<u32>,
+}
+
+impl SnpArguments {
+    /// Puts the evidence together and judges it. `json` is a file in the form of Confidential Containers.
+    pub(crate) fn judge(&self, json: Option<&PathBuf>, at: UnixTime) -> anyhow::Result<Appraisal> {
+        let vek = match &self.vek {
+            Some(path) => Some(input::certificate(path, "a VCEK or VLEK certificate")?),
+            None => None,
+        };
+        let mut evidence = match (&self.report, json) {
+            (Some(path), None) => {
+                let vek = vek.context(
+                    "--vek is missing: give the VCEK or VLEK certificate of the chip that made the report",
+                )?;
+                let report = input::file(path, "an attestation report")?;
+                Evidence { report, vek, authorities: Vec::new(), revocation: Vec::new() }
+            }
+            (None, Some(path)) => {
+                let bytes = input::file(path, "SNP evidence in JSON")?;
+                coco::parse(&bytes, vek)
+                    .with_context(|| format!("reading evidence from {}", path.display()))?
+            }
+            _ => anyhow::bail!("give either --report with --vek, or --evidence with a JSON file"),
+        };
+        if let Some(path) = &self.ca {
+            evidence.authorities = input::certificates(path, "the ASK and ARK certificates")?;
+        }
+        if let Some(path) = &self.crl {
+            evidence.revocation.push(input::revocation_list(path)?);
+        }
+        Ok(appraise(&evidence, &self.expectations(), &self.roots()?, at))
+    }
+
+    /// AMD's roots, and the simulated one if the operator named it.
+    pub(crate) fn roots(&self) -> anyhow::Result<TrustedRoots> {
+        match &self.insecure_simulated_root {
+            None => Ok(TrustedRoots::amd()),
+            Some(path) => {
+                let root = input::certificate(path, "the root certificate of a simulated processor")?;
+                Ok(TrustedRoots::amd().and_simulated(root))
+            }
+        }
+    }
+
+    /// What is expected of the report.
+    pub(crate) fn expectations(&self) -> Expectations {
+        Expectations {
+            report_data: self.report_data,
+            measurement: self.measurement,
+            host_data: self.host_data,
+            id_key_digest: self.id_key_digest,
+            author_key_digest: self.author_key_digest,
+            minimum_tcb: self.min_tcb,
+            vmpl: self.vmpl,
+        }
+    }
+}
+
+/// Reads `boot_loader=4,tee=0,snp=24,microcode=219`, with `fmc=` if there is one.
+fn minimum(text: &str) -> Result<Tcb, String> {
+    let (mut fmc, mut boot_loader, mut tee, mut snp, mut microcode) = (None, None, None, None, None);
+    for part in text.split(',') {
+        let (name, value) = part.split_once('=').ok_or_else(|| format!("{part:?} is not NAME=NUMBER"))?;
+        let value: u8 = value.parse().map_err(|_| format!("{value:?} is not a number from 0 to 255"))?;
+        let place = match name {
+            "fmc" => &mut fmc,
+            "boot_loader" => &mut boot_loader,
+            "tee" => &mut tee,
+            "snp" => &mut snp,
+            "microcode" => &mut microcode,
+            _ => return Err(format!("{name:?} is none of fmc, boot_loader, tee, snp, microcode")),
+        };
+        if place.replace(value).is_some() {
+            return Err(format!("{name} is given twice"));
+        }
+    }
+    match (boot_loader, tee, snp, microcode) {
+        (Some(boot_loader), Some(tee), Some(snp), Some(microcode)) => {
+            Ok(Tcb { fmc, boot_loader, tee, snp, microcode })
+        }
+        _ => Err("boot_loader, tee, snp and microcode are all needed".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_minimum_names_every_component() {
+        let expected = Tcb { fmc: None, boot_loader: 4, tee: 0, snp: 24, microcode: 219 };
+        assert_eq!(minimum("boot_loader=4,tee=0,snp=24,microcode=219"), Ok(expected));
+    }
+
+    #[test]
+    fn a_minimum_without_microcode_is_refused() {
+        assert!(minimum("boot_loader=4,tee=0,snp=24").is_err());
+    }
+
+    #[test]
+    fn a_component_given_twice_is_refused() {
+        assert_eq!(minimum("tee=0,tee=1"), Err("tee is given twice".to_owned()));
+    }
+}

@@ -1,0 +1,63 @@
+//! `coffer attest verify`: chooses the kind of evidence, judges, prints.
+
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use clap::{Args, Subcommand, ValueEnum};
+use coffer_attestation::time::UnixTime;
+use coffer_attestation::verdict::{Appraisal, Verdict};
+
+use super::snp::SnpArguments;
+use super::table;
+use crate::{Health, output};
+
+/// What can be done with evidence.
+#[derive(Subcommand)]
+pub(crate) enum AttestCommand {
+    /// Judge evidence; exit code 0 if it is affirming or a warning, 3 if it is not
+    Verify(Box<VerifyArguments>),
+}
+
+#[derive(Args)]
+pub(crate) struct VerifyArguments {
+    /// Kind of the evidence
+    #[arg(long)]
+    tee: Tee,
+    /// Judge as of this time, in UTC, as in 2026-11-21T12:00:00Z [default: now]
+    #[arg(long, value_name = "TIME")]
+    at: Option<UnixTime>,
+    /// Evidence in JSON, as Confidential Containers' guest components send it
+    #[arg(long, value_name = "FILE")]
+    evidence: Option<PathBuf>,
+    #[command(flatten)]
+    snp: SnpArguments,
+}
+
+/// Kinds of evidence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Tee {
+    /// AMD SEV-SNP
+    Snp,
+}
+
+/// Does what was asked for.
+pub(crate) fn run(command: AttestCommand, json: bool) -> anyhow::Result<Health> {
+    let AttestCommand::Verify(arguments) = command;
+    let at = arguments.at.unwrap_or_else(|| SystemTime::now().into());
+    let appraisal = judge(&arguments, at)?;
+    if json {
+        output::json(&appraisal)?;
+    } else {
+        table::print(&appraisal, at)?;
+    }
+    match appraisal.verdict() {
+        Verdict::Affirming | Verdict::Warning => Ok(Health::Well),
+        Verdict::Contraindicated | Verdict::Invalid => Ok(Health::Amiss),
+    }
+}
+
+fn judge(arguments: &VerifyArguments, at: UnixTime) -> anyhow::Result<Appraisal> {
+    match arguments.tee {
+        Tee::Snp => arguments.snp.judge(arguments.evidence.as_ref(), at),
+    }
+}
