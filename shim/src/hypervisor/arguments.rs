@@ -28,7 +28,7 @@ pub(super) struct Files {
     pub(super) taps: Vec<RawFd>,
 }
 
-/// The arguments for this machine. Disks are added later, the same way whether the guest runs already or not.
+/// The arguments for this machine. Disks are added later, over the machine protocol, all in the same way.
 pub(super) fn arguments(spec: &VmSpec, accelerator: Accelerator, files: &Files) -> Vec<OsString> {
     let memory = spec.memory_mib;
     let mut line = Line(Vec::new());
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn the_guest_does_not_run_before_its_disks_are_there() {
+    fn the_guest_does_not_run_before_it_is_told_to() {
         assert!(line(Accelerator::Tcg).contains(&"-S".to_owned()));
     }
 

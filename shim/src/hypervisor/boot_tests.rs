@@ -127,7 +127,7 @@ fn spec(ground: &Ground, run_dir: &Path) -> VmSpec {
 
 async fn boot(spec: VmSpec, ground: &Ground) -> Result<Arc<dyn Machine>, BootError> {
     let choice = choose(HypervisorChoice::Auto, Path::new("qemu-system-x86_64"), &ground.vmm);
-    choice.hypervisor.boot(spec).await
+    choice.hypervisor.boot(spec).await.map(|started| started.machine)
 }
 
 async fn boot_with(ground: &Ground, disks: Vec<Disk>) -> Guest {

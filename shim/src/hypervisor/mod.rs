@@ -25,6 +25,7 @@ mod qemu;
 mod qmp;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use coffer_vmm::spec::{Disk, VmSpec};
@@ -38,7 +39,15 @@ pub(crate) use outcome::{BootError, MachineError, Tail, VmEnd};
 pub(crate) trait Hypervisor: Send + Sync {
     /// Starts a machine. When this returns the guest's kernel runs; the agent is not up yet. On an error nothing is
     /// left but files in the run directory.
-    async fn boot(&self, spec: VmSpec) -> Result<Arc<dyn Machine>, BootError>;
+    async fn boot(&self, spec: VmSpec) -> Result<Started, BootError>;
+}
+
+/// A machine that was started.
+pub(crate) struct Started {
+    /// The machine.
+    pub(crate) machine: Arc<dyn Machine>,
+    /// When its processors began to run.
+    pub(crate) running: Instant,
 }
 
 /// A virtual machine. Dropping the last reference kills it.

@@ -1,7 +1,7 @@
 //! The machine as two processes: QEMU, and the vsock device that serves it over vhost-user.
 //!
 //! ```text
-//! boot: sockets ─▶ device ─▶ QEMU, stopped ─▶ machine protocol ─▶ disks ─▶ cont
+//! boot: sockets ─▶ QEMU, stopped ─▶ device ─▶ machine protocol ─▶ cont ─▶ disks, while the kernel comes up
 //! end:  either process ends ─▶ the other is killed ─▶ both are reaped ─▶ everybody who waits is told
 //! ```
 
@@ -13,7 +13,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use coffer_node::host::{Accelerator, find_program};
@@ -31,7 +31,7 @@ use super::dial::{SOCKET, SocketDir};
 use super::disks::Disks;
 use super::jail::{Root, Step, StepError, start};
 use super::qmp::Qmp;
-use super::{BootError, Hypervisor, Machine, MachineError, Tail, VmEnd};
+use super::{BootError, Hypervisor, Machine, MachineError, Started, Tail, VmEnd};
 
 /// Bytes of the serial console that are kept.
 const CONSOLE: usize = 64 * 1024;
@@ -152,12 +152,13 @@ impl Qemu {
 
 #[async_trait]
 impl Hypervisor for Qemu {
-    async fn boot(&self, spec: VmSpec) -> Result<Arc<dyn Machine>, BootError> {
+    async fn boot(&self, spec: VmSpec) -> Result<Started, BootError> {
         check(&spec)?;
         let (qemu, vmm) = self.programs()?;
         let sockets = Sockets::new().map_err(prepare("make socket pairs"))?;
-        let device = self.spawn_device(&vmm, &spec, &sockets)?;
+        // QEMU takes longer to come up, and meets the device only at the end of that.
         let (qemu, console) = self.spawn_qemu(&qemu, &spec, &sockets)?;
+        let device = self.spawn_device(&vmm, &spec, &sockets)?;
         let Sockets { qmp, control, qemu_qmp, qemu_vsock, device_vsock, device_control } = sockets;
         // Only the processes keep these, so that an end of one is seen by the others.
         drop((qemu_qmp, qemu_vsock, device_vsock, device_control));
@@ -165,24 +166,21 @@ impl Hypervisor for Qemu {
         let (qemu, device, end) = supervise(qemu, device);
         let set_up = async {
             let qmp = Qmp::connect(qmp).await?;
+            qmp.execute("cont", json!({})).await?;
+            let running = Instant::now();
+            // The kernel looks for disks long after this, and the agent waits for those that it is told of.
             let disks = Disks::default();
             for disk in spec.disks {
                 disks.attach(&qmp, disk).await?;
             }
-            qmp.execute("cont", json!({})).await?;
-            Ok((qmp, disks))
+            Ok((qmp, disks, running))
         };
         match set_up.await {
-            Ok((qmp, disks)) => Ok(Arc::new(QemuMachine {
-                qemu,
-                device,
-                qmp,
-                disks,
-                console,
-                messages,
-                end,
-                _control: control,
-            })),
+            Ok((qmp, disks, running)) => {
+                let machine =
+                    QemuMachine { qemu, device, qmp, disks, console, messages, end, _control: control };
+                Ok(Started { machine: Arc::new(machine), running })
+            }
             Err(source) => {
                 let ended = timeout(GRACE, reached(&end)).await;
                 qemu.kill();

@@ -37,7 +37,7 @@ use super::sizing::{Limits, Size};
 use super::spec::HostSpec;
 use super::{CreateRequest, teardown};
 use crate::group::Group;
-use crate::hypervisor::{Machine, Ready, choose, connect, ready_listener};
+use crate::hypervisor::{Machine, Ready, Started, choose, connect, ready_listener};
 
 /// How long a guest may take until its agent answers. Software emulation with ten pods starting at once needs most
 /// of it; containerd's CRI gives up after two minutes.
@@ -198,17 +198,16 @@ impl Start {
         let id = self.record.key().pod().to_owned();
         let (machine_spec, plan) = machine_spec(id, size, run_dir.clone(), resources);
         let began = Instant::now();
-        let machine = choice
+        let Started { machine, running } = choice
             .hypervisor
             .boot(machine_spec)
             .await
             .map_err(|err| PodError::host("boot the virtual machine", err))?;
-        self.recorder.end(Phase::VmProcess, None, began);
+        self.recorder.add(Phase::VmProcess, None, began, running - began);
         // The machine's user is in the record already, so a shim that dies before this leaves no process behind.
         note_process(&self.record, machine.pid(), "hypervisor");
-        let spawned = Instant::now();
         let (ready, agent, hello) = self.meet(&machine, listener.accept(), &run_dir).await?;
-        self.trace_guest(spawned, &hello);
+        self.trace_guest(running, &hello);
         let began = Instant::now();
         let request = sandbox_request(spec, plan.network, plan.scratch);
         agent.create_sandbox(&request).await.map_err(|err| with_console(err, &*machine))?;
@@ -254,13 +253,13 @@ impl Start {
     }
 
     /// Splits the time until the agent answered by what the guest's own clock says.
-    fn trace_guest(&mut self, spawned: Instant, hello: &HelloResponse) {
+    fn trace_guest(&mut self, running: Instant, hello: &HelloResponse) {
         let agent = Duration::from_nanos(hello.agent_ready_nanos.saturating_sub(hello.init_started_nanos));
-        let total = spawned.elapsed();
+        let total = running.elapsed();
         let agent = agent.min(total);
         let kernel = total.saturating_sub(agent);
-        self.recorder.add(Phase::Kernel, None, spawned, kernel);
-        self.recorder.add(Phase::Agent, None, spawned + kernel, agent);
+        self.recorder.add(Phase::Kernel, None, running, kernel);
+        self.recorder.add(Phase::Agent, None, running + kernel, agent);
         tracing::info!(release = hello.kernel_release, agent = hello.agent_version, "the guest is up");
     }
 }
