@@ -13,10 +13,10 @@ use super::claims;
 use super::collateral::UnverifiedCollateral;
 use super::domain;
 use super::event_log::EventLog;
-use super::expected::Expected;
+use super::expectations::Expectations;
 use super::platform_checks::Statements;
 use super::quote::UnverifiedQuote;
-use super::root::Root;
+use super::roots::{Root, TrustedRoots};
 use super::signatures;
 use crate::time::UnixTime;
 use crate::verdict::{Appraisal, Checks, Claims, Outcome};
@@ -34,25 +34,29 @@ pub struct Evidence<'a> {
 
 const RTMR: [&str; 4] = ["event-log-rtmr0", "event-log-rtmr1", "event-log-rtmr2", "event-log-rtmr3"];
 
-/// Appraises `evidence` as of `at`. `root` is [`Root::INTEL`] unless an operator configured otherwise.
-pub fn appraise(evidence: &Evidence<'_>, expected: &Expected, root: &Root, at: UnixTime) -> Appraisal {
+/// Judges `evidence` as of the time `at`.
+pub fn appraise(
+    evidence: &Evidence<'_>,
+    expected: &Expectations,
+    trust: &TrustedRoots,
+    at: UnixTime,
+) -> Appraisal {
     let mut found = Found { checks: Checks::default(), claims: Claims::new() };
     let parsed = UnverifiedQuote::parse(evidence.quote);
     let Some(quote) = found.checks.settle("quote-format", "a TDX quote of version 4 or 5", parsed) else {
         return Appraisal::new(found.checks, found.claims);
     };
-    claims::of_quote(&mut found.claims, &quote);
-    claims::put(&mut found.claims, "root", root.to_string());
-    let terms = Terms { root, at };
+    let terms = Terms { roots: trust, at };
     let pck = terms.pck(&mut found.checks, &quote.certificates);
+    let simulated = pck.as_ref().is_some_and(|pck| pck.root == Root::Simulated);
+    claims::put(&mut found.claims, "simulated", simulated);
+    claims::of_quote(&mut found.claims, &quote);
     signatures::check(&mut found.checks, &quote, pck.as_ref());
     domain::check(&mut found.checks, &quote.report, expected);
     expected.compare(&mut found.checks, &quote.report);
-    found.hold_against_collateral(
-        evidence.collateral,
-        &Judged { quote: &quote, pck: pck.as_ref(), expected },
-        terms,
-    );
+    let own_root = pck.as_ref().map_or_else(|| trust.clone(), |pck| pck.only_root(trust));
+    let judged = Judged { quote: &quote, pck: pck.as_ref(), expected };
+    found.hold_against_collateral(evidence.collateral, &judged, Terms { roots: &own_root, at });
     found.replay(evidence.event_log, &quote);
     Appraisal::new(found.checks, found.claims)
 }
@@ -66,7 +70,7 @@ struct Found {
 struct Judged<'a> {
     quote: &'a UnverifiedQuote,
     pck: Option<&'a Pck>,
-    expected: &'a Expected,
+    expected: &'a Expectations,
 }
 
 impl Found {

@@ -2,7 +2,7 @@
 
 use super::collateral::UnverifiedCollateral;
 use super::pck::{Platform, SGX_EXTENSION};
-use super::root::Root;
+use super::roots::{Root, TrustedRoots};
 use crate::time::UnixTime;
 use crate::verdict::Checks;
 use crate::x509::{Certificate, RevocationList};
@@ -60,7 +60,7 @@ pub(super) const QE_IDENTITY_SIGNER: BelowRoot = BelowRoot {
 /// What everything is held against.
 #[derive(Clone, Copy)]
 pub(super) struct Terms<'a> {
-    pub(super) root: &'a Root,
+    pub(super) roots: &'a TrustedRoots,
     pub(super) at: UnixTime,
 }
 
@@ -74,6 +74,8 @@ pub(super) struct Issued<'a> {
 /// A PCK whose chain ends at the trusted root.
 pub(super) struct Pck {
     chain: Vec<Certificate>,
+    /// The root that the chain ends in.
+    pub(super) root: Root,
     /// What the PCK says of its platform, if it can be read.
     pub(super) platform: Option<Platform>,
 }
@@ -108,7 +110,7 @@ impl<'a> Terms<'a> {
 
     fn trusts(&self, checks: &mut Checks, name: &'static str, root: &Certificate) -> bool {
         let found = format!("{} with SHA-256 {}", root.subject(), hex::encode(root.fingerprint()));
-        checks.require(name, self.root.is(root), self.root, found)
+        checks.require(name, self.roots.recognise(root).is_some(), self.roots.describe(), found)
     }
 
     /// Checks the PCK certificate chain of a quote, PEM.
@@ -126,13 +128,12 @@ impl<'a> Terms<'a> {
         let issued = checks.settle("pck-issuer", issuer, leaf.check_issued_by(ca)).is_some();
         check_name(checks, "pck-name", leaf, &[PCK_NAME]);
         checks.settle("pck-dates", format!("valid at {}", self.at), leaf.check_valid_at(self.at));
-        if above.is_none() || !issued {
-            return None;
-        }
+        above.filter(|_| issued)?;
+        let root = self.roots.recognise(root)?;
         let extension = leaf.extension(&SGX_EXTENSION).ok_or("no SGX extension".to_owned());
         let platform = extension.and_then(|bytes| Platform::parse(bytes).map_err(|error| error.to_string()));
         let platform = checks.settle("pck-platform", "an SGX extension", platform);
-        Some(Pck { chain, platform })
+        Some(Pck { chain, root, platform })
     }
 
     /// Checks both revocation lists and that neither names a certificate of `pck`.
@@ -155,6 +156,11 @@ impl Pck {
     /// The PCK certificate itself.
     pub(super) fn certificate(&self) -> Option<&Certificate> {
         self.chain.first()
+    }
+
+    /// The root of the chain, alone.
+    pub(super) fn only_root(&self, trusted: &TrustedRoots) -> TrustedRoots {
+        self.chain.last().map_or_else(|| trusted.clone(), |root| trusted.only(root))
     }
 }
 

@@ -12,45 +12,41 @@ use crate::verdict::Claims;
 /// Claims of the quote itself.
 pub(super) fn of_quote(claims: &mut Claims, quote: &UnverifiedQuote) {
     put(claims, "tee", "tdx");
-    put(claims, "quote_version", quote.version);
-    put(claims, "qe_user_data", hex::encode(quote.user_data));
-    of_report(claims, &quote.report);
+    put(claims, "report", of_report(&quote.report));
     let enclave = &quote.enclave;
-    put(
-        claims,
-        "quoting_enclave",
-        json!({
-            "mr_enclave": hex::encode(enclave.mr_enclave),
-            "mr_signer": hex::encode(enclave.mr_signer),
-            "isv_prod_id": enclave.isv_prod_id,
-            "isv_svn": enclave.isv_svn,
-            "cpu_svn": hex::encode(enclave.cpu_svn),
-        }),
-    );
+    let enclave = json!({
+        "quote_version": quote.version,
+        "user_data": hex::encode(quote.user_data),
+        "mr_enclave": hex::encode(enclave.mr_enclave),
+        "mr_signer": hex::encode(enclave.mr_signer),
+        "isv_prod_id": enclave.isv_prod_id,
+        "isv_svn": enclave.isv_svn,
+        "cpu_svn": hex::encode(enclave.cpu_svn),
+    });
+    put(claims, "quoting_enclave", enclave);
 }
 
-fn of_report(claims: &mut Claims, report: &TdReport) {
-    put(claims, "report_data", hex::encode(report.report_data));
-    put(claims, "mr_td", hex::encode(report.mr_td));
-    for (name, rtmr) in ["rtmr0", "rtmr1", "rtmr2", "rtmr3"].into_iter().zip(report.rtmr) {
-        put(claims, name, hex::encode(rtmr));
-    }
-    put(claims, "mr_config_id", hex::encode(report.mr_config_id));
-    put(claims, "mr_owner", hex::encode(report.mr_owner));
-    put(claims, "mr_owner_config", hex::encode(report.mr_owner_config));
-    put(claims, "mr_seam", hex::encode(report.mr_seam));
-    put(claims, "mr_signer_seam", hex::encode(report.mr_signer_seam));
-    put(claims, "seam_attributes", hex::encode(report.seam_attributes));
-    put(claims, "td_attributes", format!("{:#x}", report.td_attributes.0));
-    put(claims, "td_attribute_names", report.td_attributes.names());
-    put(claims, "debug", report.td_attributes.debug());
-    put(claims, "xfam", format!("{:#x}", report.xfam.0));
-    put(claims, "tee_tcb_svn", hex::encode(report.tee_tcb_svn));
-    put(claims, "tdx_module_version", report.module_version());
-    if let Some(service) = &report.service_td {
-        put(claims, "tee_tcb_svn_2", hex::encode(service.tee_tcb_svn_2));
-        put(claims, "mr_service_td", hex::encode(service.mr_service_td));
-    }
+fn of_report(report: &TdReport) -> Value {
+    let service = report.service_td.as_ref();
+    json!({
+        "report_data": hex::encode(report.report_data),
+        "mr_td": hex::encode(report.mr_td),
+        "rtmr": report.rtmr.map(hex::encode),
+        "mr_config_id": hex::encode(report.mr_config_id),
+        "mr_owner": hex::encode(report.mr_owner),
+        "mr_owner_config": hex::encode(report.mr_owner_config),
+        "mr_service_td": service.map(|service| hex::encode(service.mr_service_td)),
+        "mr_seam": hex::encode(report.mr_seam),
+        "mr_signer_seam": hex::encode(report.mr_signer_seam),
+        "seam_attributes": hex::encode(report.seam_attributes),
+        "td_attributes": format!("{:#x}", report.td_attributes.0),
+        "td_attribute_names": report.td_attributes.names(),
+        "debug": report.td_attributes.debug(),
+        "xfam": format!("{:#x}", report.xfam.0),
+        "tee_tcb_svn": hex::encode(report.tee_tcb_svn),
+        "tee_tcb_svn_2": service.map(|service| hex::encode(service.tee_tcb_svn_2)),
+        "tdx_module_version": report.module_version(),
+    })
 }
 
 /// Claims of a PCK certificate whose chain holds.

@@ -1,13 +1,13 @@
 //! What a trust domain's report says about how well the domain is protected.
 
 use super::body::TdReport;
-use super::expected::Expected;
+use super::expectations::Expectations;
 use crate::verdict::{Checks, Outcome};
 
 const NO_SERVICE_TD: [u8; 48] = [0; 48];
 
 /// Records what speaks against a domain whose report is genuine.
-pub(super) fn check(checks: &mut Checks, report: &TdReport, expected: &Expected) {
+pub(super) fn check(checks: &mut Checks, report: &TdReport, expected: &Expectations) {
     let attributes = report.td_attributes;
     let names = attributes.names().join(" ");
     unless(checks, "debug", attributes.debug(), "DEBUG is not set", &names);
@@ -26,7 +26,7 @@ pub(super) fn check(checks: &mut Checks, report: &TdReport, expected: &Expected)
 }
 
 /// A service TD, such as one that migrates domains, can read and replace the domain's state.
-fn check_service_td(checks: &mut Checks, report: &TdReport, expected: &Expected) {
+fn check_service_td(checks: &mut Checks, report: &TdReport, expected: &Expectations) {
     let found = report.service_td.as_ref().map_or(NO_SERVICE_TD, |service| service.mr_service_td);
     let hex = hex::encode(found);
     match expected.mr_service_td {

@@ -59,7 +59,7 @@ impl Statements<'_> {
             Some(least) => {
                 checks.require("tcb-evaluation", found >= least, format!("{least} or later"), found);
             }
-            None => checks.not_checked("tcb-evaluation", "no number was given", found),
+            None => checks.not_checked("tcb-evaluation", "nothing was expected", found),
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::verdict::Checks;
 
 /// Values that evidence must have.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Expected {
+pub struct Expectations {
     /// 64 bytes that bind the evidence to a challenge.
     pub report_data: Option<[u8; 64]>,
     /// Measurement of the initial contents.
@@ -28,7 +28,7 @@ pub struct Expected {
 
 const RTMR: [&str; 4] = ["rtmr0", "rtmr1", "rtmr2", "rtmr3"];
 
-impl Expected {
+impl Expectations {
     /// Holds a report against these values. `mr_service_td` is not among what is checked here.
     pub(super) fn compare(&self, checks: &mut Checks, report: &TdReport) {
         compare(checks, "report-data", self.report_data.as_ref(), &report.report_data);
@@ -53,6 +53,6 @@ fn compare<const N: usize>(
         Some(expected) => {
             checks.require(name, expected == found, hex::encode(expected), hex::encode(found));
         }
-        None => checks.not_checked(name, "no value was given", hex::encode(found)),
+        None => checks.not_checked(name, "nothing was expected", hex::encode(found)),
     }
 }

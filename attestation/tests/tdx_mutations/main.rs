@@ -1,0 +1,85 @@
+//! Valid TDX evidence with one thing changed at a time. Each change must be refused, and for the right reason: the names
+//! of the checks that did not pass are listed beside it, complete and in order.
+
+mod case;
+#[path = "../forge/mod.rs"]
+mod forge;
+mod log_cases;
+mod pki_cases;
+mod platform_cases;
+mod quote_cases;
+mod statement_cases;
+
+use case::assert_refused;
+
+#[test]
+fn every_change_of_a_real_quote_is_refused() {
+    assert_refused(quote_cases::REAL, quote_cases::appraise);
+}
+
+#[test]
+fn one_flipped_bit_anywhere_in_a_real_quote_is_refused() {
+    quote_cases::every_byte_counts();
+}
+
+#[test]
+fn every_change_of_real_collateral_is_refused() {
+    assert_refused(statement_cases::REAL, quote_cases::appraise);
+}
+
+#[test]
+fn every_change_of_a_real_event_log_is_refused() {
+    assert_refused(log_cases::REAL, log_cases::appraise);
+}
+
+#[test]
+fn one_changed_digest_anywhere_in_a_real_event_log_is_refused() {
+    log_cases::every_digest_counts();
+}
+
+#[test]
+fn every_change_of_certificates_and_lists_that_is_signed_again_is_refused() {
+    assert_refused(pki_cases::FORGED, case::appraise);
+}
+
+#[test]
+fn every_change_of_a_quote_that_is_signed_again_is_refused() {
+    assert_refused(quote_cases::FORGED, case::appraise);
+}
+
+#[test]
+fn every_change_of_statements_that_are_signed_again_is_refused() {
+    assert_refused(statement_cases::FORGED, case::appraise);
+}
+
+#[test]
+fn every_platform_that_intel_has_no_good_word_for_is_refused() {
+    assert_refused(platform_cases::FORGED, case::appraise);
+}
+
+#[test]
+fn every_value_that_was_expected_otherwise_is_refused() {
+    quote_cases::every_expectation_counts();
+}
+
+#[test]
+fn what_intel_only_advises_about_is_a_warning() {
+    platform_cases::every_advice_warns();
+}
+
+#[test]
+fn what_is_changed_is_affirmed_before() {
+    case::assert_affirmed();
+    quote_cases::assert_affirmed();
+    log_cases::assert_authentic();
+}
+
+#[test]
+fn there_are_enough_changes() {
+    let real = quote_cases::REAL.len() + statement_cases::REAL.len() + log_cases::REAL.len();
+    let forged = pki_cases::FORGED.len()
+        + quote_cases::FORGED.len()
+        + statement_cases::FORGED.len()
+        + platform_cases::FORGED.len();
+    assert!(real >= 140 && forged >= 150, "{real} changes of real evidence, {forged} of forged evidence");
+}
