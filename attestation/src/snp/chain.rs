@@ -28,10 +28,13 @@ pub(crate) fn check(
     checks: &mut Checks,
 ) -> Option<Root> {
     let generation = chain.endorsement.map(|endorsement| endorsement.generation);
-    let shipped: Vec<&Certificate> = generation.into_iter().flat_map(amd_authorities).collect();
-    let roots: Vec<&Certificate> =
-        chain.given.iter().chain(shipped.iter().copied()).chain(trust.simulated()).collect();
-    let authorities = if chain.given.is_empty() { roots.clone() } else { chain.given.iter().collect() };
+    let amd: Vec<&'static Certificate> = generation.into_iter().flat_map(amd_authorities).collect();
+    let shipped: Vec<&Certificate> = amd.iter().copied().chain(trust.simulated()).collect();
+    let given: Vec<&Certificate> = chain.given.iter().collect();
+    // What was given is what is judged: a wrong root is not silently replaced by the right one.
+    let gives_root = given.iter().any(|authority| authority.names_as_issuer(authority));
+    let authorities = if given.is_empty() { shipped.clone() } else { given.clone() };
+    let roots = if gives_root { given } else { shipped };
 
     settle_dates("vek-validity", chain.vek, at, checks);
     let intermediate = issuer("vek-issuer", chain.vek, &authorities, checks)?;

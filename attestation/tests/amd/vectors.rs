@@ -6,23 +6,23 @@ use coffer_attestation::verdict::{Appraisal, Outcome, Verdict};
 use coffer_attestation::x509::Certificate;
 
 const MILAN_V2: (&[u8], &[u8]) = (
-    include_bytes!("../testdata/snp/milan-v2-trustee/report.bin"),
-    include_bytes!("../testdata/snp/milan-v2-trustee/vcek.der"),
+    include_bytes!("../../testdata/snp/milan-v2-trustee/report.bin"),
+    include_bytes!("../../testdata/snp/milan-v2-trustee/vcek.der"),
 );
 const MILAN_V3: (&[u8], &[u8]) = (
-    include_bytes!("../testdata/snp/milan-v3-oak/report.bin"),
-    include_bytes!("../testdata/snp/milan-v3-oak/vcek.der"),
+    include_bytes!("../../testdata/snp/milan-v3-oak/report.bin"),
+    include_bytes!("../../testdata/snp/milan-v3-oak/vcek.der"),
 );
 const GENOA_V3: (&[u8], &[u8]) = (
-    include_bytes!("../testdata/snp/genoa-v3-trustee/report.bin"),
-    include_bytes!("../testdata/snp/genoa-v3-trustee/vcek.der"),
+    include_bytes!("../../testdata/snp/genoa-v3-trustee/report.bin"),
+    include_bytes!("../../testdata/snp/genoa-v3-trustee/vcek.der"),
 );
 const TURIN_V5: (&[u8], &[u8]) = (
-    include_bytes!("../testdata/snp/turin-v5-oak/report.bin"),
-    include_bytes!("../testdata/snp/turin-v5-oak/vcek.der"),
+    include_bytes!("../../testdata/snp/turin-v5-oak/report.bin"),
+    include_bytes!("../../testdata/snp/turin-v5-oak/vcek.der"),
 );
-const COCO: &[u8] = include_bytes!("../testdata/snp/genoa-v3-trustee/coco-evidence.json");
-const CHANGED_VCEK: &[u8] = include_bytes!("../testdata/snp/negative/test-vcek-invalid-legacy.der");
+const COCO: &[u8] = include_bytes!("../../testdata/snp/genoa-v3-trustee/coco-evidence.json");
+const CHANGED_VCEK: &[u8] = include_bytes!("../../testdata/snp/negative/test-vcek-invalid-legacy.der");
 
 const NOW: &str = "2026-11-21T12:00:00Z";
 
