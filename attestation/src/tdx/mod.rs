@@ -7,6 +7,8 @@
 //!   └─ TD report ── MRTD, RTMR0..3 ── event log (CCEL) replayed
 //! collateral: TCB info, QE identity (signed by Intel's TCB signing key), CRLs ── TCB status
 //! ```
+//! [`appraise()`] makes every check and concludes. `coco` reads the JSON form of Confidential Containers.
+//!
 //! Never here: network, clocks, files.
 
 mod appraise;
@@ -14,6 +16,7 @@ mod attributes;
 mod body;
 mod chain;
 mod claims;
+pub mod coco;
 mod collateral;
 mod domain;
 mod enclave;

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! verify --tee snp --report FILE --vek FILE [--ca FILE] [--crl FILE] [--at TIME] [--json] [--measurement HEX] …
+//! verify --tee tdx --quote FILE [--collateral FILE] [--ccel FILE] [--at TIME] [--json] [--mr-td HEX] …
 //! ```
 //! The verdict is the exit code too: 0 for affirming and warning, 3 for contraindicated and invalid. Input that cannot be
 //! read is an error (1) and no verdict.
@@ -9,8 +10,10 @@
 //! Never here: a check. What is right and wrong is decided by `coffer-attestation`.
 
 mod input;
+mod shared;
 mod snp;
 mod table;
+mod tdx;
 mod verify;
 
 pub(crate) use verify::{AttestCommand, run};

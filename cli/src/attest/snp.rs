@@ -9,6 +9,7 @@ use coffer_attestation::time::UnixTime;
 use coffer_attestation::verdict::Appraisal;
 
 use super::input;
+use super::shared::SharedArguments;
 
 /// Evidence of AMD SEV-SNP and what is expected of it.
 #[derive(Args)]
@@ -26,12 +27,6 @@ pub(crate) struct SnpArguments {
     /// Revocation list of AMD's root
     #[arg(long, value_name = "FILE")]
     crl: Option<PathBuf>,
-    /// Trust this root of a simulated processor too: whoever has its key can make any evidence
-    #[arg(long, value_name = "FILE")]
-    insecure_simulated_root: Option<PathBuf>,
-    /// Expected report data, 64 bytes
-    #[arg(long, value_name = "HEX", value_parser = input::hex_bytes::<64>)]
-    report_data: Option<[u8; 64]>,
     /// Expected launch digest, 48 bytes
     #[arg(long, value_name = "HEX", value_parser = input::hex_bytes::<48>)]
     measurement: Option<[u8; 48]>,
@@ -53,13 +48,13 @@ pub(crate) struct SnpArguments {
 }
 
 impl SnpArguments {
-    /// Puts the evidence together and judges it. `json` is a file in the form of Confidential Containers.
-    pub(crate) fn judge(&self, json: Option<&PathBuf>, at: UnixTime) -> anyhow::Result<Appraisal> {
+    /// Puts the evidence together and judges it.
+    pub(crate) fn judge(&self, shared: &SharedArguments, at: UnixTime) -> anyhow::Result<Appraisal> {
         let vek = match &self.vek {
             Some(path) => Some(input::certificate(path, "a VCEK or VLEK certificate")?),
             None => None,
         };
-        let mut evidence = match (&self.report, json) {
+        let mut evidence = match (&self.report, &shared.evidence) {
             (Some(path), None) => {
                 let vek = vek.context(
                     "--vek is missing: give the VCEK or VLEK certificate of the chip that made the report",
@@ -80,24 +75,13 @@ impl SnpArguments {
         if let Some(path) = &self.crl {
             evidence.revocation.push(input::revocation_list(path)?);
         }
-        Ok(appraise(&evidence, &self.expectations(), &self.roots()?, at))
-    }
-
-    /// AMD's roots, and the simulated one if the operator named it.
-    pub(crate) fn roots(&self) -> anyhow::Result<TrustedRoots> {
-        match &self.insecure_simulated_root {
-            None => Ok(TrustedRoots::amd()),
-            Some(path) => {
-                let root = input::certificate(path, "the root certificate of a simulated processor")?;
-                Ok(TrustedRoots::amd().and_simulated(root))
-            }
-        }
+        Ok(appraise(&evidence, &self.expectations(shared), &roots(shared)?, at))
     }
 
     /// What is expected of the report.
-    pub(crate) fn expectations(&self) -> Expectations {
+    pub(crate) fn expectations(&self, shared: &SharedArguments) -> Expectations {
         Expectations {
-            report_data: self.report_data,
+            report_data: shared.report_data,
             measurement: self.measurement,
             host_data: self.host_data,
             id_key_digest: self.id_key_digest,
@@ -106,6 +90,12 @@ impl SnpArguments {
             vmpl: self.vmpl,
         }
     }
+}
+
+/// AMD's roots, and the simulated one if the operator named it.
+fn roots(shared: &SharedArguments) -> anyhow::Result<TrustedRoots> {
+    let simulated = shared.simulated_root()?;
+    Ok(simulated.map_or_else(TrustedRoots::amd, |root| TrustedRoots::amd().and_simulated(root)))
 }
 
 /// Reads `boot_loader=4,tee=0,snp=24,microcode=219`, with `fmc=` if there is one.

@@ -1,14 +1,15 @@
 //! `coffer attest verify`: chooses the kind of evidence, judges, prints.
 
-use std::path::PathBuf;
 use std::time::SystemTime;
 
 use clap::{Args, Subcommand, ValueEnum};
 use coffer_attestation::time::UnixTime;
 use coffer_attestation::verdict::{Appraisal, Verdict};
 
+use super::shared::SharedArguments;
 use super::snp::SnpArguments;
 use super::table;
+use super::tdx::TdxArguments;
 use crate::{Health, output};
 
 /// What can be done with evidence.
@@ -26,11 +27,12 @@ pub(crate) struct VerifyArguments {
     /// Judge as of this time, in UTC, as in 2026-11-21T12:00:00Z [default: now]
     #[arg(long, value_name = "TIME")]
     at: Option<UnixTime>,
-    /// Evidence in JSON, as Confidential Containers' guest components send it
-    #[arg(long, value_name = "FILE")]
-    evidence: Option<PathBuf>,
+    #[command(flatten)]
+    shared: SharedArguments,
     #[command(flatten)]
     snp: SnpArguments,
+    #[command(flatten)]
+    tdx: TdxArguments,
 }
 
 /// Kinds of evidence.
@@ -38,6 +40,8 @@ pub(crate) struct VerifyArguments {
 enum Tee {
     /// AMD SEV-SNP
     Snp,
+    /// Intel TDX
+    Tdx,
 }
 
 /// Does what was asked for.
@@ -58,6 +62,7 @@ pub(crate) fn run(command: AttestCommand, json: bool) -> anyhow::Result<Health> 
 
 fn judge(arguments: &VerifyArguments, at: UnixTime) -> anyhow::Result<Appraisal> {
     match arguments.tee {
-        Tee::Snp => arguments.snp.judge(arguments.evidence.as_ref(), at),
+        Tee::Snp => arguments.snp.judge(&arguments.shared, at),
+        Tee::Tdx => arguments.tdx.judge(&arguments.shared, at),
     }
 }
