@@ -60,6 +60,12 @@ pub enum Unpacked {
     Busybox,
     /// gVisor, for the benchmark.
     Runsc,
+    /// `mkfs.erofs` that reads a tar archive, which containerd's EROFS snapshotter needs.
+    ErofsUtils,
+    /// The C library that it was built for, with its loader.
+    Libc,
+    /// A library of its own.
+    Libdeflate,
 }
 
 impl Unpacked {
@@ -73,6 +79,9 @@ impl Unpacked {
             Self::CniPlugins => ("containernetworking-plugins", Suite::Bookworm),
             Self::Busybox => ("busybox-static", Suite::Bookworm),
             Self::Runsc => ("runsc", Suite::BookwormBackports),
+            Self::ErofsUtils => ("erofs-utils", Suite::Trixie),
+            Self::Libc => ("libc6", Suite::Trixie),
+            Self::Libdeflate => ("libdeflate0", Suite::Trixie),
         }
     }
 }
