@@ -1,8 +1,11 @@
-//! The virtual machine: its specification, its devices and, later, our own monitor on `/dev/kvm`.
+//! The virtual machine: its specification, its devices, and our own monitor on `/dev/kvm`.
 //!
 //! The guest is hostile here: see `docs/threat-model.md`.
 
+pub mod event;
 pub mod inherited;
 pub mod jail;
+pub mod kvm;
+pub mod memory;
 pub mod spec;
 pub mod vsock;
