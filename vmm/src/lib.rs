@@ -9,4 +9,5 @@ pub mod jail;
 pub mod kvm;
 pub mod memory;
 pub mod spec;
+pub mod virtio;
 pub mod vsock;

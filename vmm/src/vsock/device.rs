@@ -15,11 +15,12 @@ use rustix::net::{
 };
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 
-use super::buffer::{Access, Buffer, Memory};
 use super::link::{Greeting, Link, Read, Role};
 use super::links::{Change, Happening, Links};
 use super::packet::{Ends, HEADER_LEN, Key, Malformed, Packet};
 use super::table::{Table, Task, Turn};
+use crate::memory::Memory;
+use crate::virtio::{Access, Buffer};
 
 /// The most connections and clients that may be there at once.
 pub const MAX_CONNECTIONS: usize = 4096;

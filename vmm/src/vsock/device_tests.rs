@@ -9,9 +9,9 @@ use proptest::prelude::*;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 
-use super::buffer::Memory;
 use super::device::Device;
 use super::packet::{Credit, Ends, HEADER_LEN, HOST_CID, Key, Op, Packet};
+use crate::memory::Memory;
 
 const GUEST: u64 = 3;
 const SIZE: u16 = 16;

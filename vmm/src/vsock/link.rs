@@ -15,8 +15,8 @@ use std::os::unix::net::UnixStream;
 use rustix::net::{RecvFlags, recv};
 use vm_memory::{ReadVolatile, VolatileMemoryError, VolatileSlice, WriteVolatile};
 
-use super::buffer::Buffer;
 use super::packet::{Ends, Key};
+use crate::virtio::Buffer;
 
 /// The longest greeting line, its line feed included: `CONNECT 4294967295\n`.
 const MAX_GREETING: usize = 19;

@@ -5,7 +5,6 @@
 //! guest client ── CID 2, port P ──▶ device ──▶ vsock.sock_<P>                     a reset when nobody listens there
 //!
 //! packet, credit, connection, table   pure: what is on the wire, and what happens next
-//! buffer                              the door to guest memory
 //! link, links                         the host's sockets
 //! device                              carries out what the table decides; any monitor can drive it
 //! rings, vhost_user, serve            drive it as a vhost-user backend, in a process of its own
@@ -15,7 +14,6 @@
 //! number, resets that wait for the guest stop the device from taking more of the guest's packets. It never trusts a
 //! byte of the guest's: see `docs/threat-model.md`.
 
-pub mod buffer;
 pub mod connection;
 pub mod credit;
 pub mod device;
@@ -30,7 +28,6 @@ mod serve;
 pub mod table;
 mod vhost_user;
 
-pub use buffer::Memory;
 pub use device::{Counts, Device, MAX_CONNECTIONS, RingFault, Served};
 pub use filter::allowed;
 pub use serve::{ServeError, Setup, serve};

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use virtio_queue::{Queue, QueueT};
 
-use super::buffer::Memory;
+use crate::memory::Memory;
 
 /// The most descriptors that a ring may have.
 pub(super) const MAX_SIZE: u16 = 1024;

@@ -19,9 +19,9 @@ use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRE
 use virtio_queue::QueueT;
 use vm_memory::{FileOffset, GuestAddress, GuestRegionMmap};
 
-use super::buffer::Memory;
 use super::device::{Device, RX, RingFault, TX};
 use super::rings::Ring;
+use crate::memory::Memory;
 
 const EVENT_IDX: u64 = 1 << VIRTIO_RING_F_EVENT_IDX;
 const FEATURES: u64 = (1 << VIRTIO_F_VERSION_1) | EVENT_IDX | (1 << VIRTIO_RING_F_INDIRECT_DESC);

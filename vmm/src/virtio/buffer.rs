@@ -4,10 +4,9 @@
 //! range is checked against the guest's memory, and whoever needs to trust bytes copies them out first.
 
 use virtio_queue::DescriptorChain;
-use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, VolatileSlice};
+use vm_memory::{GuestMemoryBackend, VolatileSlice};
 
-/// The guest's memory as this device maps it.
-pub type Memory = GuestMemoryMmap<()>;
+use crate::memory::Memory;
 
 /// A chain that names memory the guest does not have, or that mixes reading and writing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
