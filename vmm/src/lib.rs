@@ -3,6 +3,7 @@
 //! The guest is hostile here: see `docs/threat-model.md`.
 
 pub mod boot;
+pub mod bus;
 pub mod event;
 pub mod inherited;
 pub mod jail;

@@ -3,8 +3,8 @@
 //! The guest wrote the chain and can rewrite the memory it names at any time. So descriptors are read once, every
 //! range is checked against the guest's memory, and whoever needs to trust bytes copies them out first.
 
-use virtio_queue::DescriptorChain;
-use vm_memory::{GuestMemoryBackend, VolatileSlice};
+use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
+use vm_memory::{GuestAddress, GuestMemoryBackend, VolatileSlice};
 
 use crate::memory::Memory;
 
@@ -21,8 +21,53 @@ pub enum Access {
     Write,
 }
 
-/// A chain's memory.
+/// The most pieces of memory in one chain: as many as one call of the kernel takes.
+const MAX_SLICES: usize = 1024;
+
+/// Takes the next chain. If there is none, asks the guest to say when there is one, and looks once more.
+pub fn pop<'m>(
+    queue: &mut Queue,
+    memory: &'m Memory,
+) -> Result<Option<DescriptorChain<&'m Memory>>, virtio_queue::Error> {
+    if let Some(chain) = queue.iter(memory)?.next() {
+        return Ok(Some(chain));
+    }
+    queue.enable_notification(memory)?;
+    Ok(queue.iter(memory)?.next())
+}
+
+/// A chain as most devices have it: first what the device reads, then what it writes.
 #[derive(Debug)]
+pub struct Chain<'m> {
+    /// By this number it is given back.
+    pub head: u16,
+    /// What the driver wrote for the device.
+    pub readable: Buffer<'m>,
+    /// What the device fills for the driver.
+    pub writable: Buffer<'m>,
+}
+
+impl<'m> Chain<'m> {
+    /// Collects both parts of `chain`; a chain that reads after it wrote is bad.
+    pub fn collect(memory: &'m Memory, chain: DescriptorChain<&'m Memory>) -> Result<Chain<'m>, BadChain> {
+        let head = chain.head_index();
+        let mut parts = [Buffer::default(), Buffer::default()];
+        for descriptor in chain {
+            let [readable, writable] = &mut parts;
+            let part = match (descriptor.is_write_only(), writable.is_empty()) {
+                (true, _) => writable,
+                (false, true) => readable,
+                (false, false) => return Err(BadChain),
+            };
+            part.extend(memory, descriptor.addr(), descriptor.len())?;
+        }
+        let [readable, writable] = parts;
+        Ok(Chain { head, readable, writable })
+    }
+}
+
+/// A chain's memory.
+#[derive(Debug, Default)]
 pub struct Buffer<'m> {
     slices: Vec<VolatileSlice<'m>>,
     len: usize,
@@ -35,20 +80,28 @@ impl<'m> Buffer<'m> {
         chain: DescriptorChain<&Memory>,
         access: Access,
     ) -> Result<Buffer<'m>, BadChain> {
-        let mut buffer = Buffer { slices: Vec::with_capacity(2), len: 0 };
+        let mut buffer = Buffer::default();
         for descriptor in chain {
             if descriptor.is_write_only() != (access == Access::Write) {
                 return Err(BadChain);
             }
-            let len = usize::try_from(descriptor.len()).map_err(|_| BadChain)?;
-            for slice in GuestMemoryBackend::get_slices(memory, descriptor.addr(), len) {
-                buffer.push(slice.map_err(|_| BadChain)?)?;
-            }
+            buffer.extend(memory, descriptor.addr(), descriptor.len())?;
         }
         Ok(buffer)
     }
 
+    fn extend(&mut self, memory: &'m Memory, address: GuestAddress, length: u32) -> Result<(), BadChain> {
+        let length = usize::try_from(length).map_err(|_| BadChain)?;
+        for slice in GuestMemoryBackend::get_slices(memory, address, length) {
+            self.push(slice.map_err(|_| BadChain)?)?;
+        }
+        Ok(())
+    }
+
     fn push(&mut self, slice: VolatileSlice<'m>) -> Result<(), BadChain> {
+        if self.slices.len() >= MAX_SLICES {
+            return Err(BadChain);
+        }
         self.len = self.len.checked_add(slice.len()).ok_or(BadChain)?;
         self.slices.push(slice);
         Ok(())
@@ -119,7 +172,7 @@ mod tests {
     use virtio_queue::desc::{RawDescriptor, split::Descriptor};
     use virtio_queue::mock::MockSplitQueue;
     use virtio_queue::{Queue, QueueT};
-    use vm_memory::{Bytes, GuestAddress};
+    use vm_memory::Bytes;
 
     const NEXT: u16 = 1;
     const WRITE: u16 = 2;
@@ -148,6 +201,37 @@ mod tests {
     fn a_chain_that_mixes_directions_is_bad() {
         let descriptors = [Descriptor::new(0x4000, 44, NEXT, 1), Descriptor::new(0x5000, 100, WRITE, 0)];
         assert_eq!(collect(&memory(), &descriptors, Access::Read), Err(BadChain));
+    }
+
+    fn parts(memory: &Memory, descriptors: &[Descriptor]) -> Result<(usize, usize), BadChain> {
+        let mock = MockSplitQueue::new(memory, 16);
+        let raw: Vec<_> = descriptors.iter().map(|descriptor| RawDescriptor::from(*descriptor)).collect();
+        mock.build_desc_chain(&raw).unwrap();
+        let mut queue: Queue = mock.create_queue().unwrap();
+        let chain = pop(&mut queue, memory).unwrap().unwrap();
+        Chain::collect(memory, chain).map(|chain| (chain.readable.len(), chain.writable.len()))
+    }
+
+    #[test]
+    fn a_request_has_what_is_read_and_what_is_written() {
+        let descriptors = [Descriptor::new(0x4000, 16, NEXT, 1), Descriptor::new(0x5000, 513, WRITE, 0)];
+        assert_eq!(parts(&memory(), &descriptors), Ok((16, 513)));
+    }
+
+    #[test]
+    fn a_request_that_reads_after_it_wrote_is_bad() {
+        let descriptors = [Descriptor::new(0x4000, 16, NEXT | WRITE, 1), Descriptor::new(0x5000, 16, 0, 0)];
+        assert_eq!(parts(&memory(), &descriptors), Err(BadChain));
+    }
+
+    #[test]
+    fn a_buffer_takes_no_more_pieces_than_the_kernel_does() {
+        let memory = memory();
+        let mut buffer = Buffer::default();
+        for _ in 0..MAX_SLICES {
+            buffer.extend(&memory, GuestAddress(0), 1).unwrap();
+        }
+        assert_eq!(buffer.extend(&memory, GuestAddress(0), 1), Err(BadChain));
     }
 
     #[test]

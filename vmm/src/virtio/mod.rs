@@ -1,10 +1,25 @@
 //! What all virtio devices have in common: queues in the guest's memory, and the registers that describe them.
 //!
 //! ```text
+//! guest ── registers ──▶ transport ── features, start, stop ──▶ device
+//!       ── notification ─▶ (event) ──▶ transport ── serve ──▶ device ── used ──▶ interrupt
+//!
 //! buffer     the door to guest memory: one descriptor chain as a list of bounded slices
+//! device     what a device is, and what one call of it did
+//! interrupt  the one line of a device
+//! transport  virtio over memory-mapped registers, version 2 (virtio 1.2, section 4.2)
 //! ```
-//! The guest writes every descriptor, ring and register; none of it is believed.
+//! The guest writes every descriptor, ring and register; none of it is believed. A device that is misused stops, says
+//! so to the guest in its status, and is counted; the process goes on.
 
 mod buffer;
+mod device;
+mod file;
+mod interrupt;
+mod transport;
 
-pub use buffer::{Access, BadChain, Buffer};
+pub use buffer::{Access, BadChain, Buffer, Chain, pop};
+pub use device::{Cause, Device, Fault, Identity, Served};
+pub use file::{read_at, read_from, write_at, write_to};
+pub use interrupt::Interrupt;
+pub use transport::Transport;

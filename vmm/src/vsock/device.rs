@@ -20,7 +20,7 @@ use super::links::{Change, Happening, Links};
 use super::packet::{Ends, HEADER_LEN, Key, Malformed, Packet};
 use super::table::{Table, Task, Turn};
 use crate::memory::Memory;
-use crate::virtio::{Access, Buffer};
+use crate::virtio::{Access, Buffer, pop};
 
 /// The most connections and clients that may be there at once.
 pub const MAX_CONNECTIONS: usize = 4096;
@@ -383,17 +383,6 @@ impl Device {
         }
         self.table.readable(key);
     }
-}
-
-type Chain<'m> = virtio_queue::DescriptorChain<&'m Memory>;
-
-/// Takes the next chain. If there is none, asks the guest to say when there is one, and looks once more.
-fn pop<'m>(queue: &mut Queue, memory: &'m Memory) -> Result<Option<Chain<'m>>, virtio_queue::Error> {
-    if let Some(chain) = queue.iter(memory)?.next() {
-        return Ok(Some(chain));
-    }
-    queue.enable_notification(memory)?;
-    Ok(queue.iter(memory)?.next())
 }
 
 /// Cuts the payload to what the header says; a header that promises more than the chain holds is malformed.

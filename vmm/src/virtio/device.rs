@@ -1,0 +1,87 @@
+//! What a virtio device is to the transport that carries it.
+
+use std::fmt;
+use std::os::fd::BorrowedFd;
+
+use virtio_queue::Queue;
+
+use crate::memory::Memory;
+
+/// What a device says about itself before a driver knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// Its kind: the virtio device id.
+    pub kind: u32,
+    /// Features that it offers, beside those of every ring.
+    pub features: u64,
+    /// The most descriptors of each of its queues: powers of two.
+    pub queues: &'static [u16],
+}
+
+/// Why a device is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// The driver added to this queue.
+    Queue(usize),
+    /// Something happened at the device's own descriptor.
+    Host,
+    /// The driver has just taken the device over, or there was more to do at the last call.
+    Again,
+}
+
+/// What a call of a device did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Served {
+    /// Per queue, by its bit, whether chains were given back.
+    pub used: u64,
+    /// Whether there is more to do at once.
+    pub again: bool,
+    /// Requests that could not be understood, and were refused.
+    pub malformed: u64,
+}
+
+impl Served {
+    /// Books a chain given back on `queue`.
+    pub fn used(&mut self, queue: usize) {
+        self.used |= u32::try_from(queue).ok().and_then(|queue| 1_u64.checked_shl(queue)).unwrap_or(0);
+    }
+}
+
+/// A ring that contradicts itself, or lies where the guest has no memory.
+#[derive(Debug, thiserror::Error)]
+#[error("ring {ring} is corrupt")]
+pub struct Fault {
+    /// The queue's number.
+    pub ring: usize,
+    /// In what way.
+    pub source: virtio_queue::Error,
+}
+
+impl Fault {
+    /// For `map_err`: a fault of this ring.
+    pub fn of(ring: usize) -> impl Fn(virtio_queue::Error) -> Fault {
+        move |source| Fault { ring, source }
+    }
+}
+
+/// A virtio device. It is called by one thread at a time, and never waits.
+pub trait Device: fmt::Debug + Send {
+    /// What it is.
+    fn identity(&self) -> Identity;
+
+    /// Reads its configuration from `offset`; what is beyond its end stays as it is.
+    fn configuration(&self, offset: u64, data: &mut [u8]);
+
+    /// A driver has taken it over, with these features.
+    fn start(&mut self, features: u64);
+
+    /// The driver has let go of it: it forgets everything about it.
+    fn stop(&mut self);
+
+    /// Moves what is to be moved. There are as many queues as the identity says; the ones that the driver does not use
+    /// are not ready.
+    fn serve(&mut self, memory: &Memory, queues: &mut [Queue], cause: Cause) -> Result<Served, Fault>;
+
+    /// What to watch beside the queues: whenever something becomes readable or writable there the device is called.
+    fn host(&self) -> Option<BorrowedFd<'_>>;
+}
