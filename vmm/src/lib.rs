@@ -4,6 +4,7 @@
 
 pub mod boot;
 pub mod bus;
+pub mod devices;
 pub mod event;
 pub mod inherited;
 pub mod jail;

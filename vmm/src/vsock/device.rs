@@ -54,6 +54,11 @@ impl RingFault {
     pub fn new(ring: usize, reason: virtio_queue::Error) -> RingFault {
         RingFault { ring, reason }
     }
+
+    /// Which ring it is, and in what way it is corrupt.
+    pub fn into_parts(self) -> (usize, virtio_queue::Error) {
+        (self.ring, self.reason)
+    }
 }
 
 /// What a call of [`Device::serve`] did.

@@ -1,0 +1,162 @@
+//! A file or block device as sectors: what every kind of disk does the same way.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileTypeExt;
+
+use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
+
+use crate::spec::{self, MAX_SERIAL};
+use crate::virtio::{Buffer, read_at, write_at};
+
+/// Bytes of a sector.
+pub(super) const SECTOR: u64 = 512;
+
+/// Why a file cannot be a disk.
+#[derive(Debug, thiserror::Error)]
+pub enum DiskError {
+    /// The name by which the guest finds it is none.
+    #[error("disk serial {serial:?} must be 1 to 20 of a-z, 0-9 and '-'")]
+    Serial {
+        /// As given.
+        serial: String,
+    },
+    /// Its file is of another kind.
+    #[error("disk {serial:?} is backed by something that is neither a file nor a block device")]
+    NoBlocks {
+        /// Its serial.
+        serial: String,
+    },
+    /// Its size cannot be found out.
+    #[error("cannot look at the file of disk {serial:?}")]
+    Look {
+        /// Its serial.
+        serial: String,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+}
+
+/// Why a request was not fulfilled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// It reaches beyond the end, is no whole number of sectors, or writes what may only be read.
+    Request,
+    /// The host could not do it.
+    Host,
+}
+
+/// A disk.
+#[derive(Debug)]
+pub struct Disk {
+    serial: String,
+    file: File,
+    sectors: u64,
+    read_only: bool,
+    block_device: bool,
+}
+
+impl Disk {
+    /// Takes over the file of `disk`.
+    pub fn new(disk: spec::Disk) -> Result<Disk, DiskError> {
+        let spec::Disk { serial, file, read_only } = disk;
+        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        if !(1..=MAX_SERIAL).contains(&serial.len()) || !serial.bytes().all(allowed) {
+            return Err(DiskError::Serial { serial });
+        }
+        let file = File::from(file);
+        let look = |source| DiskError::Look { serial: serial.clone(), source };
+        let kind = file.metadata().map_err(look)?.file_type();
+        if !kind.is_file() && !kind.is_block_device() {
+            return Err(DiskError::NoBlocks { serial });
+        }
+        let length = seek(&file, SeekFrom::End(0)).map_err(|error| look(error.into()))?;
+        let block_device = kind.is_block_device();
+        // What follows the last whole sector cannot be read by a guest.
+        Ok(Disk { serial, file, sectors: length / SECTOR, read_only, block_device })
+    }
+
+    /// By this the guest finds it.
+    pub fn serial(&self) -> &str {
+        &self.serial
+    }
+
+    /// Its length in sectors of 512 bytes.
+    pub fn sectors(&self) -> u64 {
+        self.sectors
+    }
+
+    /// Whether the guest may only read it.
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    fn range(&self, sector: u64, length: u64) -> Result<u64, Refusal> {
+        let end = sector.checked_add(length / SECTOR).ok_or(Refusal::Request)?;
+        if !length.is_multiple_of(SECTOR) || end > self.sectors {
+            return Err(Refusal::Request);
+        }
+        sector.checked_mul(SECTOR).ok_or(Refusal::Request)
+    }
+
+    fn writable_range(&self, sector: u64, length: u64) -> Result<u64, Refusal> {
+        if self.read_only { Err(Refusal::Request) } else { self.range(sector, length) }
+    }
+
+    /// Fills `buffer` from `sector` on.
+    pub(super) fn read(&self, sector: u64, buffer: &Buffer<'_>) -> Result<(), Refusal> {
+        let offset = self.range(sector, buffer.len() as u64)?;
+        whole(buffer, read_at(&self.file, buffer, offset))
+    }
+
+    /// Writes `buffer` from `sector` on.
+    pub(super) fn write(&self, sector: u64, buffer: &Buffer<'_>) -> Result<(), Refusal> {
+        let offset = self.writable_range(sector, buffer.len() as u64)?;
+        whole(buffer, write_at(&self.file, buffer, offset))
+    }
+
+    /// Makes everything that was written safe.
+    pub(super) fn flush(&self) -> Result<(), Refusal> {
+        if self.read_only {
+            return Ok(());
+        }
+        self.file.sync_data().map_err(|_| Refusal::Host)
+    }
+
+    /// Forgets `sectors` sectors: what they hold is not said.
+    pub(super) fn discard(&self, sector: u64, sectors: u64) -> Result<(), Refusal> {
+        let length = sectors.checked_mul(SECTOR).ok_or(Refusal::Request)?;
+        let offset = self.writable_range(sector, length)?;
+        if length > 0 {
+            // A file system that cannot make holes keeps what there is, which a disk may do.
+            let _ =
+                fallocate(&self.file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, length);
+        }
+        Ok(())
+    }
+
+    /// Makes `sectors` sectors zero.
+    pub(super) fn zero(&self, sector: u64, sectors: u64) -> Result<(), Refusal> {
+        let length = sectors.checked_mul(SECTOR).ok_or(Refusal::Request)?;
+        let offset = self.writable_range(sector, length)?;
+        if length == 0 {
+            return Ok(());
+        }
+        let ways = if self.block_device {
+            [FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE, FallocateFlags::ZERO_RANGE]
+        } else {
+            let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            [hole, FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE]
+        };
+        let done = ways.into_iter().any(|way| fallocate(&self.file, way, offset, length).is_ok());
+        if done { Ok(()) } else { Err(Refusal::Host) }
+    }
+}
+
+/// A disk does all of a request or says that it did not.
+fn whole(buffer: &Buffer<'_>, moved: io::Result<usize>) -> Result<(), Refusal> {
+    match moved {
+        Ok(moved) if moved == buffer.len() => Ok(()),
+        Ok(_) | Err(_) => Err(Refusal::Host),
+    }
+}

@@ -1,0 +1,27 @@
+//! What the machine has besides processors and memory. Each device is small, and knows no other.
+//!
+//! ```text
+//! serial   one 16550, the kernel's console: output only
+//! reset    the keyboard controller's one line that resets a PC
+//! disk     a file or block device as sectors: what every kind of disk does the same way
+//! block    a disk as virtio-blk
+//! net      an attached tap queue as virtio-net
+//! vsock    the vsock device (`crate::vsock`) behind this monitor's transport
+//! random   virtio-rng
+//! ```
+
+mod block;
+mod disk;
+mod net;
+mod random;
+mod reset;
+mod serial;
+mod vsock;
+
+pub use block::Block;
+pub use disk::{Disk, DiskError};
+pub use net::{Net, NetError};
+pub use random::Random;
+pub use reset::ResetPort;
+pub use serial::Serial;
+pub use vsock::Vsock;
