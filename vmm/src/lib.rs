@@ -9,6 +9,7 @@ pub mod event;
 pub mod inherited;
 pub mod jail;
 pub mod kvm;
+pub mod machine;
 pub mod memory;
 pub mod spec;
 pub mod virtio;

@@ -1,0 +1,211 @@
+//! Puts a machine together: what is where, which interrupt line is whose, and what the kernel is told.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use super::cpuid;
+use super::events::Events;
+use crate::boot::{self, Boot, BootError};
+use crate::bus::{Bus, Registers, Taken};
+use crate::devices::{ResetPort, Serial};
+use crate::event::Event;
+use crate::kvm::{Cpu, Kvm, KvmError, MachineKind, Msr, Notification, Vm};
+use crate::memory::{self, Backing, DEVICES, MemoryError};
+use crate::virtio::{Device, Interrupt, Transport};
+
+/// Bytes of a virtio device's registers.
+const REGISTERS: u64 = 0x1000;
+
+/// The IOAPIC's lines for virtio devices: not the timer's, the cascade's, the serial port's and the clock's.
+const LINES: [u32; 18] = [5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23];
+
+/// The most virtio devices: lines are shared from the nineteenth on.
+const MAX_DEVICES: usize = 64;
+
+/// `KVM_CAP_TSC_DEADLINE_TIMER`: the local APIC's timer can be set to a time.
+const CAP_DEADLINE: u32 = 72;
+
+/// What every processor starts with: fast string operations, and all memory cached unless a page says otherwise.
+const MSRS: [Msr; 2] = [Msr { index: 0x1a0, value: 1 }, Msr { index: 0x2ff, value: 0x806 }];
+
+/// Everything that a machine is made of.
+#[derive(Debug)]
+pub struct Hardware {
+    /// An open `/dev/kvm`.
+    pub kvm: OwnedFd,
+    /// The guest's kernel.
+    pub kernel: File,
+    /// Its initrd.
+    pub initrd: Option<File>,
+    /// Its command line, to which the machine adds where its devices are.
+    pub command_line: String,
+    /// Number of processors, 1 to 64.
+    pub cpus: u8,
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// What the memory is made of.
+    pub backing: Backing,
+    /// Virtio devices, in the order in which the guest finds them.
+    pub devices: Vec<Box<dyn Device>>,
+    /// Where the serial console goes.
+    pub console: File,
+}
+
+/// Why a machine cannot be put together.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// A number is out of range.
+    #[error("a machine cannot have {found} {what}, but at most {most}")]
+    Spec {
+        /// Of what.
+        what: &'static str,
+        /// What was asked for.
+        found: usize,
+        /// The most, at least one being needed.
+        most: usize,
+    },
+    /// KVM lacks something.
+    #[error("/dev/kvm lacks {}", .names.join(", "))]
+    Lacking {
+        /// The capabilities.
+        names: Vec<&'static str>,
+    },
+    /// KVM refused something.
+    #[error("KVM does not give the machine what it needs")]
+    Kvm(#[from] KvmError),
+    /// The memory cannot be made.
+    #[error("the machine's memory cannot be made")]
+    Memory(#[from] MemoryError),
+    /// The kernel cannot be loaded.
+    #[error("the machine cannot be booted")]
+    Boot(#[from] BootError),
+    /// An event descriptor or thread cannot be made.
+    #[error("the machine's own events cannot be made")]
+    Event(#[from] io::Error),
+    /// A device's queues are none.
+    #[error("a device's queues cannot be made")]
+    Queue(#[from] virtio_queue::Error),
+    /// Two devices lie at one place.
+    #[error("two devices lie at one place")]
+    Place(#[from] Taken),
+}
+
+/// A machine that has not run yet.
+#[derive(Debug)]
+pub struct Machine {
+    pub(super) vm: Vm,
+    pub(super) cpus: Vec<Cpu>,
+    pub(super) board: Arc<Board>,
+    pub(super) events: Events,
+}
+
+/// What processors reach.
+#[derive(Debug)]
+pub(super) struct Board {
+    pub(super) ports: Bus,
+    pub(super) memory: Bus,
+    pub(super) serial: Arc<Serial>,
+    pub(super) transports: Vec<Arc<Transport>>,
+}
+
+impl Machine {
+    /// Puts a machine together and loads its kernel.
+    pub fn build(hardware: Hardware) -> Result<Machine, MachineError> {
+        let cpus = usize::from(hardware.cpus);
+        if !(1..=64).contains(&cpus) {
+            return Err(MachineError::Spec { what: "processors", found: cpus, most: 64 });
+        }
+        if hardware.devices.len() > MAX_DEVICES {
+            let found = hardware.devices.len();
+            return Err(MachineError::Spec { what: "devices", found, most: MAX_DEVICES });
+        }
+        let kvm = Kvm::new(hardware.kvm)?;
+        let names = kvm.lacking()?;
+        if !names.is_empty() {
+            return Err(MachineError::Lacking { names });
+        }
+        let memory = memory::create(hardware.memory_mib, hardware.backing)?;
+        let mut command_line = hardware.command_line;
+        // The guest resets itself by the one line that tells a reset from a crash.
+        command_line.push_str(" reboot=k");
+        for index in 0..hardware.devices.len() {
+            let (address, line) = place(index);
+            // Writing into a string does not fail.
+            let _ = write!(command_line, " virtio_mmio.device=4K@{address:#x}:{line}");
+        }
+        let boot = Boot {
+            kernel: &hardware.kernel,
+            initrd: hardware.initrd.as_ref(),
+            command_line: &command_line,
+            cpus: hardware.cpus,
+        };
+        let start = boot::load(&memory, boot)?;
+        let vm = kvm.create(MachineKind::Plain, memory)?;
+        vm.create_interrupt_controllers()?;
+        vm.create_timer()?;
+        let (board, events) = assemble(&vm, hardware.devices, hardware.console)?;
+        let cpus = processors(&kvm, &vm, hardware.cpus)?;
+        if let Some(first) = cpus.first() {
+            first.start(start)?;
+        }
+        Ok(Machine { vm, cpus, board: Arc::new(board), events })
+    }
+}
+
+/// Address and interrupt line of a device.
+fn place(index: usize) -> (u64, u32) {
+    let address = DEVICES + REGISTERS * (index as u64);
+    (address, LINES[index % LINES.len()])
+}
+
+fn processors(kvm: &Kvm, vm: &Vm, count: u8) -> Result<Vec<Cpu>, MachineError> {
+    let supported = kvm.supported_cpuid()?;
+    let deadline = kvm.capability(CAP_DEADLINE)? != 0;
+    let mut cpus = Vec::with_capacity(usize::from(count));
+    for number in 0..count {
+        let cpu = vm.create_cpu(number)?;
+        // Registers that depend on CPUID can be set only after it.
+        cpu.set_cpuid(&cpuid::leaves(&supported, number, count, deadline))?;
+        cpu.set_msrs(&MSRS)?;
+        cpu.connect_local_interrupts()?;
+        cpus.push(cpu);
+    }
+    Ok(cpus)
+}
+
+fn assemble(vm: &Vm, devices: Vec<Box<dyn Device>>, console: File) -> Result<(Board, Events), MachineError> {
+    let mut events = Events::new()?;
+    let (mut ports, mut memory) = (Bus::default(), Bus::default());
+    let line = Event::new()?;
+    vm.connect_interrupt(line.as_fd(), Serial::LINE)?;
+    let serial = Arc::new(Serial::new(console, line));
+    let (start, length) = Serial::PORTS;
+    ports.insert(start, length, Arc::clone(&serial) as Arc<dyn Registers>)?;
+    let (start, length) = ResetPort::PORTS;
+    ports.insert(start, length, Arc::new(ResetPort))?;
+    let mut transports = Vec::with_capacity(devices.len());
+    for (index, device) in devices.into_iter().enumerate() {
+        let (address, number) = place(index);
+        let line = Event::new()?;
+        vm.connect_interrupt(line.as_fd(), number)?;
+        if let Some(host) = device.host() {
+            events.watch_host(index, host)?;
+        }
+        let queues = device.identity().queues.len();
+        let started = events.watch_start(index)?;
+        let transport = Transport::new(device, vm.memory().clone(), Interrupt::new(line), started)?;
+        for queue in 0..queues {
+            let event = events.watch_queue(index, queue)?;
+            let value = u32::try_from(queue).unwrap_or(u32::MAX);
+            let notification = Notification::Memory { address: address + Transport::NOTIFY, value };
+            vm.connect_notification(event.as_fd(), notification)?;
+        }
+        let transport = Arc::new(transport);
+        memory.insert(address, REGISTERS, Arc::clone(&transport) as Arc<dyn Registers>)?;
+        transports.push(transport);
+    }
+    Ok((Board { ports, memory, serial, transports }, events))
+}
