@@ -4,6 +4,7 @@
 
 pub mod boot;
 pub mod bus;
+pub mod control;
 pub mod devices;
 pub mod event;
 pub mod inherited;
@@ -11,6 +12,7 @@ pub mod jail;
 pub mod kvm;
 pub mod machine;
 pub mod memory;
+pub mod options;
 pub mod spec;
 pub mod virtio;
 pub mod vsock;
