@@ -3,6 +3,7 @@
 //! ```text
 //! serial   one 16550, the kernel's console: output only
 //! reset    the keyboard controller's one line that resets a PC
+//! clock    the battery-backed clock, read-only
 //! disk     a file or block device as sectors: what every kind of disk does the same way
 //! block    a disk as virtio-blk
 //! net      an attached tap queue as virtio-net
@@ -11,6 +12,7 @@
 //! ```
 
 mod block;
+mod clock;
 mod disk;
 mod net;
 mod random;
@@ -19,6 +21,7 @@ mod serial;
 mod vsock;
 
 pub use block::Block;
+pub use clock::Clock;
 pub use disk::{Disk, DiskError};
 pub use net::{Net, NetError};
 pub use random::Random;

@@ -10,7 +10,7 @@ use super::cpuid;
 use super::events::Events;
 use crate::boot::{self, Boot, BootError};
 use crate::bus::{Bus, Registers, Taken};
-use crate::devices::{ResetPort, Serial};
+use crate::devices::{Clock, ResetPort, Serial};
 use crate::event::Event;
 use crate::kvm::{Cpu, Kvm, KvmError, MachineKind, Msr, Notification, Vm};
 use crate::memory::{self, Backing, DEVICES, MemoryError};
@@ -186,6 +186,8 @@ fn assemble(vm: &Vm, devices: Vec<Box<dyn Device>>, console: File) -> Result<(Bo
     ports.insert(start, length, Arc::clone(&serial) as Arc<dyn Registers>)?;
     let (start, length) = ResetPort::PORTS;
     ports.insert(start, length, Arc::new(ResetPort))?;
+    let (start, length) = Clock::PORTS;
+    ports.insert(start, length, Arc::new(Clock::default()))?;
     let mut transports = Vec::with_capacity(devices.len());
     for (index, device) in devices.into_iter().enumerate() {
         let (address, number) = place(index);

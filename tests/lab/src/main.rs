@@ -1,0 +1,42 @@
+//! `coffer-lab`: the first and only process of the nested machine, where `/dev/kvm` is real. It boots guests with
+//! coffer-vmm, says what became of each on the console, and switches the machine off.
+//!
+//! ```text
+//! outside (cargo lab) ── kernel, initrd with this program as /init ──▶ nested machine
+//!                     ◀── lines "LAB …" on the console ──
+//! ```
+
+mod cases;
+mod guest;
+mod stage;
+
+use std::time::Instant;
+
+fn main() {
+    if std::process::id() != 1 {
+        eprintln!("coffer-lab is the first process of a nested machine: run `cargo lab`");
+        std::process::exit(2);
+    }
+    if let Err(error) = stage::prepare() {
+        println!("LAB broken: {error:#}");
+        stage::switch_off();
+    }
+    let wanted = stage::argument("lab.case").unwrap_or_default();
+    let (mut passed, mut failed) = (0, 0);
+    for (name, case) in cases::ALL.iter().filter(|(name, _)| name.contains(wanted.as_str())) {
+        println!("LAB begin {name}");
+        let start = Instant::now();
+        match case() {
+            Ok(note) => {
+                passed += 1;
+                println!("LAB pass {name} {} ms {note}", start.elapsed().as_millis());
+            }
+            Err(error) => {
+                failed += 1;
+                println!("LAB fail {name} {error:#}");
+            }
+        }
+    }
+    println!("LAB done {passed} passed {failed} failed");
+    stage::switch_off();
+}

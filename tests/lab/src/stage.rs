@@ -1,0 +1,44 @@
+//! The nested machine itself: file systems, modules, the kernel's command line, and its end.
+
+use std::fs::{self, File};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nix::mount::{MsFlags, mount};
+
+/// Modules that make `/dev/kvm` and taps, in the order in which they need each other.
+const MODULES: &[&str] = &["irqbypass", "ccp", "kvm", "kvm-amd", "tun"];
+
+/// Mounts what programs expect, and loads the modules.
+pub(crate) fn prepare() -> Result<()> {
+    for (kind, at) in
+        [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("tmpfs", "/run"), ("tmpfs", "/tmp")]
+    {
+        fs::create_dir_all(at)?;
+        mount(Some(kind), at, Some(kind), MsFlags::empty(), None::<&str>)
+            .with_context(|| format!("mount {at}"))?;
+    }
+    for module in MODULES {
+        let file = File::open(format!("/modules/{module}.ko")).with_context(|| format!("module {module}"))?;
+        nix::kmod::finit_module(&file, c"", nix::kmod::ModuleInitFlags::empty())
+            .with_context(|| format!("module {module}"))?;
+    }
+    File::open("/dev/kvm").context("/dev/kvm")?;
+    Ok(())
+}
+
+/// The value of `name=…` on the nested machine's command line.
+pub(crate) fn argument(name: &str) -> Option<String> {
+    let line = fs::read_to_string("/proc/cmdline").ok()?;
+    line.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('=').map(str::to_owned))
+}
+
+/// Ends the machine.
+pub(crate) fn switch_off() -> ! {
+    rustix::fs::sync();
+    loop {
+        // Returns only when it is refused, and then there is nothing better to try.
+        let _ = rustix::system::reboot(rustix::system::RebootCommand::PowerOff);
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}

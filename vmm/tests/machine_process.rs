@@ -1,0 +1,260 @@
+//! A whole machine as the process that it is in a pod, on this machine's `/dev/kvm`, with guests of a few instructions.
+
+use std::fs::{File, Permissions};
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
+
+/// Where the guests' code lies.
+const ENTRY: u32 = 0x10_0000;
+
+/// An uncompressed kernel for PVH that is nothing but `code`.
+fn kernel(code: &[u8]) -> File {
+    let word = |number: u32| number.to_le_bytes();
+    let long = |number: u64| number.to_le_bytes();
+    let note = [&word(4)[..], &word(4), &word(18), b"Xen\0", &word(ENTRY)].concat();
+    let size = u64::try_from(code.len()).unwrap();
+    let header = |kind: u32, offset: u64, address: u64, size: u64| {
+        [
+            &word(kind)[..],
+            &word(5),
+            &long(offset),
+            &long(address),
+            &long(address),
+            &long(size),
+            &long(size),
+            &long(4096),
+        ]
+        .concat()
+    };
+    let mut file = [&b"\x7fELF\x02\x01\x01"[..], &[0; 9], &[2, 0, 62, 0, 1, 0, 0, 0]].concat();
+    file.extend([long(u64::from(ENTRY)), long(64), long(0)].concat());
+    file.extend([0, 0, 0, 0, 64, 0, 56, 0, 2, 0, 0, 0, 0, 0, 0, 0]);
+    file.extend(header(1, 0x1000, u64::from(ENTRY), size));
+    file.extend(header(4, 0x200, 0, u64::try_from(note.len()).unwrap()));
+    file.resize(0x200, 0);
+    file.extend(note);
+    file.resize(0x1000, 0);
+    file.extend(code);
+    let mut made = tempfile::tempfile().unwrap();
+    made.write_all(&file).unwrap();
+    made
+}
+
+/// Code that writes `text` to the serial port.
+fn say(text: &[u8]) -> Vec<u8> {
+    // mov dx, 0x3f8, then per byte: mov al, byte; out dx, al
+    let bytes = text.iter().flat_map(|byte| [0xb0, *byte, 0xee]);
+    [0x66, 0xba, 0xf8, 0x03].into_iter().chain(bytes).collect()
+}
+
+/// Code that resets by the keyboard controller: mov al, 0xfe; out 0x64, al; and a loop.
+const RESET: &[u8] = &[0xb0, 0xfe, 0xe6, 0x64, 0xeb, 0xfe];
+
+/// Code that does nothing for ever.
+const FOREVER: &[u8] = &[0xeb, 0xfe];
+
+struct Machine {
+    process: Child,
+    control: OwnedFd,
+    console: std::io::PipeReader,
+    _dir: tempfile::TempDir,
+}
+
+/// Descriptors that are passed are not closed at exec, and another test's child would get them too.
+static STARTING: std::sync::Mutex<()> = std::sync::Mutex::new(());
+static SKIPPED: AtomicUsize = AtomicUsize::new(0);
+
+impl Machine {
+    /// Starts a machine whose processors are held, or says why the test is skipped.
+    fn start(test: &str, code: &[u8], more: &[&str]) -> Option<Machine> {
+        let kvm = match File::options().read(true).write(true).open("/dev/kvm") {
+            Ok(kvm) => kvm,
+            Err(error) => {
+                let count = SKIPPED.fetch_add(1, Ordering::SeqCst) + 1;
+                println!("skipped: {test}: /dev/kvm: {error} ({count} so far)");
+                return None;
+            }
+        };
+        let _one = STARTING.lock().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(dir.path(), Permissions::from_mode(0o711)).unwrap();
+        let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
+        let ((control, theirs), (console, output)) = (pair.unwrap(), std::io::pipe().unwrap());
+        let passed: [(&str, OwnedFd); 4] = [
+            ("--kvm-fd", kvm.into()),
+            ("--kernel-fd", kernel(code).into()),
+            ("--console-fd", output.into()),
+            ("--control-fd", theirs),
+        ];
+        let mut command = Command::new(env!("CARGO_BIN_EXE_coffer-vmm"));
+        command.arg("run").current_dir(dir.path()).stdin(Stdio::null()).stderr(Stdio::piped());
+        for (name, fd) in &passed {
+            fcntl_setfd(fd, FdFlags::empty()).unwrap();
+            command.args([*name, &fd.as_raw_fd().to_string()]);
+        }
+        let root = rustix::process::geteuid().is_root();
+        let uid = if root { 65_534 } else { rustix::process::geteuid().as_raw() };
+        command.args(["--cmdline", "none", "--memory-mib", "16", "--uid", &uid.to_string()]);
+        command.args(["--parent", &std::process::id().to_string()]).args(more);
+        if !more.contains(&"--vcpus") {
+            command.args(["--vcpus", "1"]);
+        }
+        let process = command.spawn().unwrap();
+        Some(Machine { process, control, console, _dir: dir })
+    }
+
+    fn tell(&self, request: &str) {
+        send(&self.control, request.as_bytes(), SendFlags::NOSIGNAL).unwrap();
+    }
+
+    /// The monitor's next packet, within ten seconds.
+    fn answer(&self) -> String {
+        let limit = Timespec::try_from(Duration::from_secs(10)).unwrap();
+        let mut watched = [PollFd::from_borrowed_fd(self.control.as_fd(), PollFlags::IN)];
+        assert_eq!(poll(&mut watched, Some(&limit)), Ok(1), "no answer");
+        let mut packet = [0; 512];
+        let (length, _) = recv(&self.control, &mut packet[..], RecvFlags::empty()).unwrap();
+        String::from_utf8(packet[..length].to_vec()).unwrap()
+    }
+
+    fn ask(&self, request: &str) -> String {
+        self.tell(request);
+        self.answer()
+    }
+
+    /// Waits for the process: its status, what it said on standard error, and what the guest said.
+    fn end(mut self) -> (ExitStatus, String, String) {
+        drop(self.control);
+        let (mut said, mut console) = (String::new(), String::new());
+        self.console.read_to_string(&mut console).unwrap();
+        let status = self.process.wait().unwrap();
+        self.process.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        (status, said, console)
+    }
+}
+
+#[test]
+fn a_guest_speaks_and_resets_itself() {
+    let code = [&say(b"hello\n")[..], RESET].concat();
+    let Some(machine) = Machine::start("a_guest_speaks_and_resets_itself", &code, &[]) else { return };
+    assert_eq!(machine.ask("start"), "ok");
+    assert_eq!(machine.answer(), "ended reset: the guest reset itself");
+    let (status, said, console) = machine.end();
+    assert!(status.success(), "{status} {said}");
+    assert_eq!((said.as_str(), console.as_str()), ("", "hello\n"));
+}
+
+#[test]
+fn a_guest_does_not_run_before_it_is_started() {
+    let code = [&say(b"early\n")[..], RESET].concat();
+    let Some(machine) = Machine::start("a_guest_does_not_run_before_it_is_started", &code, &[]) else {
+        return;
+    };
+    assert!(machine.ask("counters").starts_with("ok port_exits=0 "));
+    assert_eq!(machine.ask("stop"), "ok");
+    assert_eq!(machine.end().2, "");
+}
+
+#[test]
+fn a_panic_is_told_from_a_reset() {
+    let code = [&say(b"Kernel panic - not syncing: test\n")[..], RESET].concat();
+    let Some(machine) = Machine::start("a_panic_is_told_from_a_reset", &code, &[]) else { return };
+    assert_eq!(machine.ask("start"), "ok");
+    assert_eq!(machine.answer(), "ended panic: the guest's kernel panicked");
+    assert!(!machine.end().0.success());
+}
+
+#[test]
+fn a_triple_fault_is_told_from_a_reset() {
+    let Some(machine) = Machine::start("a_triple_fault_is_told_from_a_reset", &[0x0f, 0x0b], &[]) else {
+        return;
+    };
+    assert_eq!(machine.ask("start"), "ok");
+    assert!(machine.answer().starts_with("ended triple-fault: processor 0 "));
+    let (status, said, _) = machine.end();
+    assert!(!status.success());
+    assert!(said.contains("triple fault at 0x100000"), "{said}");
+}
+
+#[test]
+fn a_paused_guest_makes_no_exits() {
+    // in al, 0x40; jmp back: an exit per round
+    let code = [0xe4, 0x99, 0xeb, 0xfc];
+    let Some(machine) = Machine::start("a_paused_guest_makes_no_exits", &code, &[]) else { return };
+    assert_eq!(machine.ask("start"), "ok");
+    assert_eq!(machine.ask("pause"), "ok");
+    let paused = machine.ask("counters");
+    assert_eq!(machine.ask("counters"), paused);
+    assert_eq!(machine.ask("resume"), "ok");
+    while machine.ask("counters") == paused {
+        std::thread::yield_now();
+    }
+    assert_eq!(machine.ask("stop"), "ok");
+    assert_eq!(machine.answer(), "ended stopped: the machine was stopped");
+    assert!(machine.end().0.success());
+}
+
+#[test]
+fn a_machine_of_many_processors_pauses_and_stops() {
+    let more = ["--vcpus", "8"];
+    let Some(machine) = Machine::start("a_machine_of_many_processors_pauses_and_stops", FOREVER, &more)
+    else {
+        return;
+    };
+    assert_eq!(machine.ask("start"), "ok");
+    assert_eq!(machine.ask("pause"), "ok");
+    assert_eq!(machine.ask("resume"), "ok");
+    assert_eq!(machine.ask("stop"), "ok");
+    assert!(machine.end().0.success());
+}
+
+#[test]
+fn a_machine_ends_when_its_shim_is_gone() {
+    let Some(machine) = Machine::start("a_machine_ends_when_its_shim_is_gone", FOREVER, &[]) else { return };
+    assert_eq!(machine.ask("start"), "ok");
+    // The end closes the control socket first.
+    assert!(machine.end().0.success());
+}
+
+#[test]
+fn a_request_that_is_not_understood_changes_nothing() {
+    let Some(machine) = Machine::start("a_request_that_is_not_understood_changes_nothing", FOREVER, &[])
+    else {
+        return;
+    };
+    assert_eq!(machine.ask("fly"), "error: not understood");
+    assert_eq!(machine.ask("start"), "ok");
+    assert_eq!(machine.ask("stop"), "ok");
+    assert!(machine.end().0.success());
+}
+
+#[test]
+fn a_machine_with_an_unknown_option_does_not_start() {
+    let more = ["--colour", "red"];
+    let Some(machine) = Machine::start("a_machine_with_an_unknown_option_does_not_start", FOREVER, &more)
+    else {
+        return;
+    };
+    let (status, said, _) = machine.end();
+    assert!(!status.success());
+    assert!(said.contains("--colour is not known here"), "{said}");
+}
+
+#[test]
+fn a_machine_of_no_processors_does_not_start() {
+    let more = ["--vcpus", "0"];
+    let Some(machine) = Machine::start("a_machine_of_no_processors_does_not_start", FOREVER, &more) else {
+        return;
+    };
+    let (status, said, _) = machine.end();
+    assert!(!status.success());
+    assert!(said.contains("cannot have 0 processors"), "{said}");
+}
