@@ -1,6 +1,7 @@
 //! A whole machine as a process: takes over its descriptors, puts the machine together, gives up everything else, runs.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
@@ -10,7 +11,7 @@ use std::str::FromStr;
 use anyhow::{Context, anyhow};
 use coffer_vmm::devices::{Block, Disk, Net, Random, Vsock};
 use coffer_vmm::inherited::Inherited;
-use coffer_vmm::machine::{End, Hardware, Machine};
+use coffer_vmm::machine::{self, End, Hardware, Machine, Thread};
 use coffer_vmm::memory::Backing;
 use coffer_vmm::options::Options;
 use coffer_vmm::virtio::Device;
@@ -48,7 +49,11 @@ pub(crate) fn run(mut options: Options) -> anyhow::Result<ExitCode> {
     options.finish()?;
     let machine = Machine::build(hardware)?;
     jail::drop_privileges(uid, parent)?;
-    let running = machine.start(|| Ok(())).context("cannot start the processors")?;
+    let rules = machine::allowed(Thread::Processor).context("system call filter of the processors")?;
+    let enter = move || jail::allow_only(rules.clone()).map_err(io::Error::other);
+    let running = machine.start(enter).context("cannot start the processors")?;
+    let rules = machine::allowed(Thread::Devices).context("system call filter of the devices")?;
+    jail::allow_only(rules)?;
     match control::serve(running, &control) {
         Ok(End::Stopped | End::Reset) => Ok(ExitCode::SUCCESS),
         Ok(end) => {

@@ -19,6 +19,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("cli", &["coffer-protocol", "coffer-vmm", "coffer-guest-image", "coffer-attestation", "coffer-node"]),
     // The harness runs the product from outside, so that it cannot lean on what it tests.
     ("tests", &[]),
+    ("tests/lab", &[]),
     ("tests/testbox", &[]),
 ];
 

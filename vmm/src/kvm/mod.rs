@@ -28,5 +28,6 @@ pub use cpu::{Cpu, CpuidLeaf, Msr};
 pub use kick::{Kick, prepare_thread};
 pub use machine::{Notification, Vm};
 pub use page::{Exit, PortData};
+pub use request::requests_while_running;
 pub use start::Start;
 pub use system::{Kvm, MachineKind};

@@ -53,6 +53,11 @@ pub(super) const SET_CPUID2: Request = write(0x90, 8, "KVM_SET_CPUID2");
 pub(super) const GET_TSC_KHZ: Request = none(0xa3, "KVM_GET_TSC_KHZ");
 pub(super) const KVMCLOCK_CTRL: Request = none(0xad, "KVM_KVMCLOCK_CTRL");
 
+/// The requests that a processor makes while the machine runs.
+pub fn requests_while_running() -> [u32; 3] {
+    [RUN, GET_REGS, KVMCLOCK_CTRL].map(Request::number)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -85,9 +85,9 @@ impl Machine {
         for (number, cpu) in (0_u8..).zip(self.cpus) {
             let (shared, enter, tell) = (Arc::clone(&running.shared), enter.clone(), tell.clone());
             let body = move || {
+                let kick = cpu.kick();
                 // Sent even when entering fails, so that nobody waits for it in vain.
-                let entered = enter();
-                let _ = tell.send(entered.map(|()| cpu.kick()));
+                let _ = tell.send(enter().map(|()| kick));
                 drop(tell);
                 processor(number, cpu, &shared);
             };

@@ -1,0 +1,150 @@
+//! The system calls that each kind of thread of a machine may make once the guest runs.
+//!
+//! Not among them, on purpose: everything that opens, creates or renames a file, starts a process or a thread, looks at
+//! another process, changes credentials or namespaces, makes memory executable, or gives a machine another memory. What a
+//! guest that took the monitor over could still do: use the descriptors that it has, and connect to Unix sockets below
+//! its root directory, which is the pod's run directory.
+
+use std::collections::BTreeMap;
+
+use seccompiler::{BackendError, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
+
+use crate::kvm::requests_while_running;
+
+/// A system call, by name and number.
+type Call = (&'static str, i64);
+
+/// What every thread needs: memory, locks, signals, its end.
+const COMMON: &[Call] = &[
+    ("brk", libc::SYS_brk),
+    ("clock_gettime", libc::SYS_clock_gettime),
+    ("close", libc::SYS_close),
+    ("exit", libc::SYS_exit),
+    ("exit_group", libc::SYS_exit_group),
+    ("futex", libc::SYS_futex),
+    ("madvise", libc::SYS_madvise),
+    ("mremap", libc::SYS_mremap),
+    ("munmap", libc::SYS_munmap),
+    ("restart_syscall", libc::SYS_restart_syscall),
+    ("rt_sigprocmask", libc::SYS_rt_sigprocmask),
+    ("rt_sigreturn", libc::SYS_rt_sigreturn),
+    ("sigaltstack", libc::SYS_sigaltstack),
+    // Events, and the console.
+    ("write", libc::SYS_write),
+];
+
+/// What the thread that serves devices needs besides.
+const DEVICES: &[Call] = &[
+    ("epoll_ctl", libc::SYS_epoll_ctl),
+    ("epoll_pwait", libc::SYS_epoll_pwait),
+    ("ppoll", libc::SYS_ppoll),
+    // Disks.
+    ("fallocate", libc::SYS_fallocate),
+    ("fdatasync", libc::SYS_fdatasync),
+    ("preadv", libc::SYS_preadv),
+    ("pwritev", libc::SYS_pwritev),
+    // Taps, events, and the host's sockets.
+    ("accept4", libc::SYS_accept4),
+    ("connect", libc::SYS_connect),
+    ("read", libc::SYS_read),
+    ("recvfrom", libc::SYS_recvfrom),
+    ("sendto", libc::SYS_sendto),
+    ("shutdown", libc::SYS_shutdown),
+    ("writev", libc::SYS_writev),
+    ("getrandom", libc::SYS_getrandom),
+    // Gets processors back.
+    ("tgkill", libc::SYS_tgkill),
+];
+
+/// Calls of which only some uses are allowed, with those uses in words.
+const BOUNDED: &[(&str, &str)] = &[
+    ("fcntl", "F_GETFD, which an unoptimized build asks before it closes a descriptor"),
+    ("ioctl", "a processor: KVM_RUN, KVM_GET_REGS, KVM_KVMCLOCK_CTRL; the others: FIONBIO, TUNSETOFFLOAD"),
+    ("mmap", "memory that is not executable"),
+    ("mprotect", "to what is not executable"),
+    ("socket", "Unix sockets; not processors"),
+];
+
+/// Which thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Thread {
+    /// One that runs a processor.
+    Processor,
+    /// The one that serves the devices.
+    Devices,
+}
+
+/// The rules for `thread`, for [`crate::jail::allow_only`].
+pub fn allowed(thread: Thread) -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
+    let exec = u64::try_from(libc::PROT_EXEC).unwrap_or(u64::MAX);
+    let unix = u64::try_from(libc::AF_UNIX).unwrap_or(u64::MAX);
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
+        COMMON.iter().map(|(_, call)| (*call, Vec::new())).collect();
+    let mut requests: Vec<u64> = vec![libc::FIONBIO, libc::TUNSETOFFLOAD];
+    match thread {
+        Thread::Processor => requests = requests_while_running().map(u64::from).to_vec(),
+        Thread::Devices => {
+            rules.extend(DEVICES.iter().map(|(_, call)| (*call, Vec::new())));
+            rules.insert(libc::SYS_socket, vec![argument(0, SeccompCmpOp::Eq, unix)?]);
+        }
+    }
+    let getfd = u64::try_from(libc::F_GETFD).unwrap_or(u64::MAX);
+    rules.insert(libc::SYS_fcntl, vec![argument(1, SeccompCmpOp::Eq, getfd)?]);
+    rules.insert(libc::SYS_mmap, vec![argument(2, SeccompCmpOp::MaskedEq(exec), 0)?]);
+    rules.insert(libc::SYS_mprotect, vec![argument(2, SeccompCmpOp::MaskedEq(exec), 0)?]);
+    let requests = requests.into_iter().map(|request| argument(1, SeccompCmpOp::Eq, request));
+    rules.insert(libc::SYS_ioctl, requests.collect::<Result<_, _>>()?);
+    Ok(rules)
+}
+
+fn argument(index: u8, operator: SeccompCmpOp, value: u64) -> Result<SeccompRule, BackendError> {
+    SeccompRule::new(vec![SeccompCondition::new(index, SeccompCmpArgLen::Dword, operator, value)?])
+}
+
+/// The lists as the page of the documentation that shows them.
+pub fn listing() -> String {
+    let mut page = String::from(
+        "# System calls of a running machine\n\n\
+         This page is written by a test from `vmm/src/machine/filter.rs`; any other call kills the process.\n\n\
+         | call | processors | devices |\n|---|---|---|\n",
+    );
+    let plain = COMMON.iter().map(|(name, _)| (*name, "yes", "yes"));
+    let devices = DEVICES.iter().map(|(name, _)| (*name, "", "yes"));
+    let mut rows: Vec<(&str, &str, &str)> = plain.chain(devices).collect();
+    rows.extend(BOUNDED.iter().map(|(name, _)| (*name, if *name == "socket" { "" } else { "some" }, "some")));
+    rows.sort_unstable();
+    for (name, processors, devices) in &rows {
+        page.push_str(&format!("| {name} | {processors} | {devices} |\n"));
+    }
+    page.push_str("\nOf some calls only some uses:\n\n");
+    for (name, uses) in BOUNDED {
+        page.push_str(&format!("- `{name}`: {uses}\n"));
+    }
+    page.push_str(&format!("\n{} calls in all.\n", rows.len()));
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn the_documentation_shows_the_lists_as_they_are() {
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/system-calls.md");
+        if std::env::var_os("COFFER_WRITE_DOCS").is_some() {
+            std::fs::write(&page, listing()).unwrap();
+        }
+        let shown = std::fs::read_to_string(page).unwrap_or_default();
+        assert_eq!(shown, listing(), "run the test with COFFER_WRITE_DOCS=1");
+    }
+
+    #[test]
+    fn there_are_at_most_45_calls() {
+        let count = allowed(Thread::Devices).unwrap().len();
+        println!("{count} system calls");
+        assert!(count <= 45, "{count}");
+        let processors = allowed(Thread::Processor).unwrap();
+        assert!(processors.keys().all(|call| allowed(Thread::Devices).unwrap().contains_key(call)));
+    }
+}
