@@ -1,3 +1,4 @@
+#![allow(unsafe_code)] // Whoever stands before the kernel promises to answer as the kernel would.
 //! The KVM layer against the machine's own `/dev/kvm`, with guests of a few instructions.
 
 use std::fs::File;
@@ -215,7 +216,6 @@ struct Refusing {
 }
 
 // SAFETY: what is not refused is the kernel's answer.
-#[allow(unsafe_code)]
 unsafe impl Sys for Refusing {
     fn ioctl(&self, fd: std::os::fd::BorrowedFd<'_>, call: Call<'_>) -> std::io::Result<i32> {
         if call.request().name() == self.request {
