@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! snp      AMD SEV-SNP reports
+//! azure    an SNP report behind the virtual TPM of an Azure machine
 //! tdx      Intel TDX quotes, Intel's collateral, event logs
 //! x509     certificates and revocation lists, and the signatures beneath them
 //! verdict  named checks, and the verdict that follows from them
@@ -10,6 +11,8 @@
 //! was parsed and no more.
 #![forbid(unsafe_code)]
 
+pub mod azure;
+mod base64;
 mod cursor;
 pub mod snp;
 pub mod tdx;

@@ -153,6 +153,11 @@ impl Appraisal {
         Self { verdict: checks.verdict(), checks: checks.0, claims }
     }
 
+    /// Its checks and claims, to become part of a larger appraisal.
+    pub fn into_parts(self) -> (Checks, Claims) {
+        (Checks(self.checks), self.claims)
+    }
+
     /// What the evidence as a whole is worth.
     pub fn verdict(&self) -> Verdict {
         self.verdict

@@ -145,3 +145,29 @@ fn report_data_of_48_bytes_is_not_padded() {
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("it has 48 bytes, 64 are needed"), "{}", stderr(&output));
 }
+
+const AZURE: &str = "DATA/../azure-snp/evidence-v1.json";
+
+#[test]
+fn an_azure_machine_is_judged_with_its_challenge() {
+    let challenge = hex::encode("challenge");
+    let output =
+        verify(&["--tee", "az-snp-vtpm", "--evidence", AZURE, "--quote-data", &challenge, "--at", AT]);
+    assert_eq!((output.status.code(), stderr(&output)), (Some(0), String::new()));
+    assert!(stdout(&output).starts_with("verdict: affirming"), "{}", stdout(&output));
+}
+
+#[test]
+fn another_challenge_of_an_azure_machine_is_refused() {
+    let output = verify(&["--tee", "az-snp-vtpm", "--evidence", AZURE, "--quote-data", "00", "--at", AT]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(stdout(&output).contains("quote-data failed"), "{}", stdout(&output));
+}
+
+#[test]
+fn report_data_of_an_azure_machine_is_pointed_to_the_quote() {
+    let data = "00".repeat(64);
+    let output = verify(&["--tee", "az-snp-vtpm", "--evidence", AZURE, "--report-data", &data, "--at", AT]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("use --quote-data"), "{}", stderr(&output));
+}

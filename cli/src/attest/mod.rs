@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! verify --tee snp --report FILE --vek FILE [--ca FILE] [--crl FILE] [--at TIME] [--json] [--measurement HEX] …
+//! verify --tee az-snp-vtpm --evidence FILE [--quote-data HEX] [--pcr N=HEX] …
 //! verify --tee tdx --quote FILE [--collateral FILE] [--ccel FILE] [--at TIME] [--json] [--mr-td HEX] …
 //! ```
 //! The verdict is the exit code too: 0 for affirming and warning, 3 for contraindicated and invalid. Input that cannot be
@@ -9,6 +10,7 @@
 //!
 //! Never here: a check. What is right and wrong is decided by `coffer-attestation`.
 
+mod azure;
 mod input;
 mod shared;
 mod snp;

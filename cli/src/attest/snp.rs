@@ -7,6 +7,7 @@ use clap::Args;
 use coffer_attestation::snp::{Evidence, Expectations, Tcb, TrustedRoots, appraise, coco};
 use coffer_attestation::time::UnixTime;
 use coffer_attestation::verdict::Appraisal;
+use coffer_attestation::x509::{Certificate, RevocationList};
 
 use super::input;
 use super::shared::SharedArguments;
@@ -69,13 +70,27 @@ impl SnpArguments {
             }
             _ => anyhow::bail!("give either --report with --vek, or --evidence with a JSON file"),
         };
-        if let Some(path) = &self.ca {
-            evidence.authorities = input::certificates(path, "the ASK and ARK certificates")?;
+        if let Some(given) = self.authorities()? {
+            evidence.authorities = given;
         }
-        if let Some(path) = &self.crl {
-            evidence.revocation.push(input::revocation_list(path)?);
-        }
+        evidence.revocation = self.revocation()?;
         Ok(appraise(&evidence, &self.expectations(shared), &roots(shared)?, at))
+    }
+
+    /// The authorities that the operator gave.
+    pub(crate) fn authorities(&self) -> anyhow::Result<Option<Vec<Certificate>>> {
+        let read = |path| input::certificates(path, "the ASK and ARK certificates");
+        self.ca.as_deref().map(read).transpose()
+    }
+
+    /// The revocation list that the operator gave.
+    pub(crate) fn revocation(&self) -> anyhow::Result<Vec<RevocationList>> {
+        self.crl.iter().map(|path| input::revocation_list(path)).collect()
+    }
+
+    /// Whether a report or its key's certificate was given as a file of its own.
+    pub(crate) fn gives_report(&self) -> bool {
+        self.report.is_some() || self.vek.is_some()
     }
 
     /// What is expected of the report.
@@ -93,7 +108,7 @@ impl SnpArguments {
 }
 
 /// AMD's roots, and the simulated one if the operator named it.
-fn roots(shared: &SharedArguments) -> anyhow::Result<TrustedRoots> {
+pub(crate) fn roots(shared: &SharedArguments) -> anyhow::Result<TrustedRoots> {
     let simulated = shared.simulated_root()?;
     Ok(simulated.map_or_else(TrustedRoots::amd, |root| TrustedRoots::amd().and_simulated(root)))
 }

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use coffer_attestation::time::UnixTime;
 use coffer_attestation::verdict::{Appraisal, Verdict};
 
+use super::azure::VtpmArguments;
 use super::shared::SharedArguments;
 use super::snp::SnpArguments;
 use super::table;
@@ -32,6 +33,8 @@ pub(crate) struct VerifyArguments {
     #[command(flatten)]
     snp: SnpArguments,
     #[command(flatten)]
+    vtpm: VtpmArguments,
+    #[command(flatten)]
     tdx: TdxArguments,
 }
 
@@ -40,6 +43,8 @@ pub(crate) struct VerifyArguments {
 enum Tee {
     /// AMD SEV-SNP
     Snp,
+    /// AMD SEV-SNP behind the virtual TPM of an Azure machine
+    AzSnpVtpm,
     /// Intel TDX
     Tdx,
 }
@@ -63,6 +68,7 @@ pub(crate) fn run(command: AttestCommand, json: bool) -> anyhow::Result<Health> 
 fn judge(arguments: &VerifyArguments, at: UnixTime) -> anyhow::Result<Appraisal> {
     match arguments.tee {
         Tee::Snp => arguments.snp.judge(&arguments.shared, at),
+        Tee::AzSnpVtpm => arguments.vtpm.judge(&arguments.snp, &arguments.shared, at),
         Tee::Tdx => arguments.tdx.judge(&arguments.shared, at),
     }
 }

@@ -1,0 +1,21 @@
+//! Azure's confidential machines: a paravisor (HCL) asks the processor for a report once, and a virtual TPM that it guards
+//! answers challenges from then on.
+//!
+//! ```text
+//! challenge ── in ── TPM quote ── signed by ── attestation key ── named in ── variable data ── hashed into ── SNP report
+//!                       └── digest of the PCRs
+//! ```
+//! So the challenge is in the quote and not in the report, and a verdict needs every link. The key must come from the
+//! variable data that the report covers: one that the evidence brings in another way proves nothing.
+//!
+//! Never here: network, clocks, files.
+
+mod appraise;
+mod evidence;
+mod hcl;
+mod quote;
+
+pub use appraise::{SnpEvidence, VtpmExpectations, appraise_snp};
+pub use evidence::{EvidenceError, MAX_JSON_BYTES, parse_snp};
+pub use hcl::{HardwareReport, HclError, HclReport, RuntimeData, RuntimeDataError};
+pub use quote::{PCR_COUNT, Quote, QuoteError, TpmQuote};
