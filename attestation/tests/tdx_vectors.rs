@@ -138,6 +138,8 @@ fn without_collateral_nothing_is_affirmed() {
     assert_eq!(appraisal.verdict(), Verdict::Contraindicated);
     assert_eq!(reasons(&appraisal), ["tcb-status"]);
     assert_eq!(check(&appraisal, "tcb-status").found, "unknown: no collateral was given");
+    // What collateral must be asked for is known nevertheless.
+    assert_eq!(appraisal.claims()["platform"]["fmspc"], "b0c06f000000");
 }
 
 #[test]

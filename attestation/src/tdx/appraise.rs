@@ -51,6 +51,9 @@ pub fn appraise(
     let simulated = pck.as_ref().is_some_and(|pck| pck.root == Root::Simulated);
     claims::put(&mut found.claims, "simulated", simulated);
     claims::of_quote(&mut found.claims, &quote);
+    if let Some(platform) = pck.as_ref().and_then(|pck| pck.platform.as_ref()) {
+        claims::of_platform(&mut found.claims, platform);
+    }
     signatures::check(&mut found.checks, &quote, pck.as_ref());
     domain::check(&mut found.checks, &quote.report, expected);
     expected.compare(&mut found.checks, &quote.report);
@@ -90,9 +93,6 @@ impl Found {
         let info = terms.tcb_info(checks, &collateral);
         let identity = terms.qe_identity(checks, &collateral);
         let platform = judged.pck.and_then(|pck| pck.platform.as_ref());
-        if let Some(platform) = platform {
-            claims::of_platform(&mut self.claims, platform);
-        }
         let (Some(info), Some(identity), Some(platform)) = (info, identity, platform) else {
             let unknown = "unknown: the statements or the PCK do not hold";
             checks.record("tcb-status", Outcome::Contraindicated, "UpToDate", unknown);

@@ -14,6 +14,7 @@
 mod appraise;
 mod attributes;
 mod body;
+mod ccel_table;
 mod chain;
 mod claims;
 pub mod coco;
@@ -39,6 +40,7 @@ mod tcb_status;
 pub use appraise::{Evidence, appraise};
 pub use attributes::{TdAttributes, Xfam};
 pub use body::{ServiceTd, TdReport};
+pub use ccel_table::{CCEL_TABLE_BYTES, CcelTable, CcelTableError};
 pub use collateral::{CollateralError, MAX_COLLATERAL_BYTES, UnverifiedCollateral, UnverifiedStatement};
 pub use enclave::{ENCLAVE_REPORT_BYTES, EnclaveReport};
 pub use event_log::{Event, EventLog, EventLogError, MAX_EVENTS, MAX_LOG_BYTES};

@@ -180,9 +180,9 @@ impl List {
             vec![integer(&[1]), sequence(&[oid(ECDSA_SHA256)]), name(self.issuer), time(self.this_update)];
         parts.extend(self.next_update.map(time));
         parts.push(sequence(&entries));
-        if self.critical_extension {
-            parts.push(explicit(0, &sequence(&[extension("2.5.29.27", true, &integer(&[1]))])));
-        }
+        let mut extensions = vec![extension("2.5.29.20", false, &integer(&[1]))];
+        extensions.extend(self.critical_extension.then(|| extension("2.5.29.27", true, &integer(&[1]))));
+        parts.push(explicit(0, &sequence(&extensions)));
         signed(sequence(&parts), &self.signed_by)
     }
 }
