@@ -18,6 +18,7 @@ pod_tests! {
     coffer_only a_cached_layer_with_a_flipped_bit_is_refused_and_made_again;
     coffer_only a_full_disk_during_conversion_is_reported;
     coffer_only a_guest_image_unlike_its_manifest_is_refused;
+    coffer_only a_kernel_that_needs_acpi_is_refused;
     coffer_only an_unreadable_configuration_is_refused;
     coffer_only an_unknown_key_is_refused;
     coffer_only a_missing_qemu_is_named;
@@ -92,11 +93,7 @@ fn a_full_disk_during_conversion_is_reported(node: &mut Node) -> Result<()> {
 }
 
 fn a_guest_image_unlike_its_manifest_is_refused(node: &mut Node) -> Result<()> {
-    let copy = node.layout.data.join("guest");
-    fs::create_dir_all(&copy)?;
-    for path in files(node.guest()?) {
-        fs::copy(&path, copy.join(path.file_name().context("a file without a name")?))?;
-    }
+    let copy = copied_guest(node)?;
     let initrd = copy.join("initrd.img");
     let mut bytes = fs::read(&initrd)?;
     let middle = bytes.len() / 2;
@@ -106,6 +103,28 @@ fn a_guest_image_unlike_its_manifest_is_refused(node: &mut Node) -> Result<()> {
     refused(node, &[], &["initrd", "manifest"])?;
     node.write_coffer_config(&[])?;
     still_works(node)
+}
+
+fn a_kernel_that_needs_acpi_is_refused(node: &mut Node) -> Result<()> {
+    let copy = copied_guest(node)?;
+    let path = copy.join("manifest.json");
+    let mut manifest: Value = serde_json::from_slice(&fs::read(&path)?)?;
+    *manifest.pointer_mut("/boot/needs_acpi").context("a manifest that says nothing of ACPI")? = json!(true);
+    fs::write(&path, manifest.to_string())?;
+    node.write_coffer_config(&[("paths.guest_dir", &quoted(&copy))])?;
+    refused(node, &[], &["ACPI", "coffer-guest-image build"])?;
+    node.write_coffer_config(&[])?;
+    still_works(node)
+}
+
+/// A guest image of this node's own, to be spoiled.
+fn copied_guest(node: &Node) -> Result<PathBuf> {
+    let copy = node.layout.data.join("guest");
+    fs::create_dir_all(&copy)?;
+    for path in files(node.guest()?) {
+        fs::copy(&path, copy.join(path.file_name().context("a file without a name")?))?;
+    }
+    Ok(copy)
 }
 
 fn an_unreadable_configuration_is_refused(node: &mut Node) -> Result<()> {

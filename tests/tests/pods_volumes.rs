@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use coffer_tests::cri::messages::{ContainerConfig, Device, DnsConfig, Mount};
+use coffer_tests::cri::messages::{ContainerConfig, Device, DnsConfig, Mount, Resources};
 use coffer_tests::node::{Node, Pod, container, sandbox};
 use coffer_tests::pod_tests;
 use coffer_tests::run::Run;
@@ -27,6 +27,7 @@ pod_tests! {
     once a_part_of_an_empty_directory_is_the_same_directory;
     once a_block_device_of_the_node_is_one_of_the_pod;
     coffer_only a_socket_of_the_node_is_refused;
+    coffer_only the_file_server_of_a_directory_is_in_the_pod_s_record;
 }
 
 const SLEEP: &[&str] = &["sleep", "1000"];
@@ -231,6 +232,8 @@ fn a_block_device_of_the_node_is_one_of_the_pod(node: &mut Node) -> Result<()> {
     config.devices = vec![Device { container_path: "/dev/data".into(), host_path, permissions: "rw".into() }];
     let main = pod.run(&config)?;
     ensure!(pod.sh(&main, "head -c 3 /dev/data")? == "aaa");
+    // containerd sends the node's device rules along with new limits.
+    pod.cri.update(&main, Resources { cpu_shares: 512, ..Default::default() })?;
     pod.sh(&main, "printf new | dd of=/dev/data conv=notrunc,fsync 2>/dev/null")?;
     pod.remove()?;
     drop(device);
@@ -246,6 +249,29 @@ fn a_socket_of_the_node_is_refused(node: &mut Node) -> Result<()> {
     let config = with_mount(container("main", SLEEP), &path, "/socket", false);
     let refused = pod.run(&config).err().context("a socket was mounted")?;
     ensure!(format!("{refused:#}").contains("a virtual machine cannot reach"), "{refused:#}");
+    pod.remove()
+}
+
+fn the_file_server_of_a_directory_is_in_the_pod_s_record(node: &mut Node) -> Result<()> {
+    let shared = directory(node, "shared")?;
+    let mut pod = Pod::start(node, sandbox(node, "record"))?;
+    let main = pod.run(&with_mount(container("main", SLEEP), &shared, "/shared", false))?;
+    let record = node.layout.pods().join("k8s.io").join(&pod.id).join("record.json");
+    let servers = || -> Result<Vec<i64>> {
+        let text = fs::read_to_string(&record)?;
+        let parsed: serde_json::Value = serde_json::from_str(&text)?;
+        let all = parsed["resources"].as_array().context("a record without resources")?;
+        let shares = all.iter().filter(|found| found.to_string().contains("\"role\":\"share\""));
+        Ok(shares
+            .filter_map(|found| found.pointer("/process/pid").or(found.pointer("/pid"))?.as_i64())
+            .collect())
+    };
+    let found = servers()?;
+    ensure!(found.len() == 1, "one server was expected in {}", fs::read_to_string(&record)?);
+    let line = fs::read_to_string(format!("/proc/{}/cmdline", found[0]))?;
+    ensure!(line.contains("--root-fd"), "process {} is {line:?}", found[0]);
+    pod.remove_container(&main)?;
+    ensure!(servers()?.is_empty(), "a server that is gone is still in the record");
     pod.remove()
 }
 

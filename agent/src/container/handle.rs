@@ -26,7 +26,7 @@ use super::messages::{Instructions, NewContainer, NewExec, NewProcess};
 use super::pid_namespace::SharedPidNamespace;
 use super::process::Process;
 use super::reaper::Exit;
-use super::resources::ResourceUpdate;
+use super::resources::{DeviceRule, ResourceUpdate};
 use super::seccomp::Filter;
 use super::spec::{ContainerSpec, ProcessSpec};
 use super::state::ProcessState;
@@ -74,6 +74,7 @@ struct Inner {
     capabilities: Option<CapabilitySets>,
     user_namespace: bool,
     devices: Mutex<Option<Attached>>,
+    granted: Vec<DeviceRule>,
     paused: Arc<AtomicBool>,
     setup: tokio::sync::Mutex<()>,
     oom: Arc<OomCounter>,
@@ -118,7 +119,10 @@ impl Container {
         cgroup.apply(&params.spec.resources)?;
         let directory = cgroup.directory()?;
         let devices = match ground.enforce_devices {
-            true => Some(attach_devices(cgroup, &directory, &params.spec.resources, None)?),
+            true => {
+                let rules = with_granted(&params.spec.resources.devices, &params.spec.granted);
+                Some(attach_devices(cgroup, &directory, &rules, None)?)
+            }
             false => None,
         };
         let spec = &params.spec;
@@ -167,6 +171,7 @@ impl Container {
             capabilities: params.spec.process.capabilities,
             user_namespace: params.spec.namespaces.user.is_some(),
             devices: Mutex::new(devices),
+            granted: params.spec.granted,
             paused,
             setup: tokio::sync::Mutex::default(),
             oom_task: tokio::spawn(watch_oom(Arc::clone(&oom))).abort_handle(),
@@ -291,7 +296,8 @@ impl Container {
         let mut devices = lock(&self.0.devices);
         if let (Some(earlier), false) = (devices.as_ref(), update.devices.is_empty()) {
             let directory = self.0.cgroup.directory()?;
-            *devices = Some(attach_devices(&self.0.cgroup, &directory, update, Some(earlier))?);
+            let rules = with_granted(&update.devices, &self.0.granted);
+            *devices = Some(attach_devices(&self.0.cgroup, &directory, &rules, Some(earlier))?);
         }
         Ok(())
     }
@@ -493,16 +499,20 @@ fn new_process(spec: ProcessSpec, filter: Option<Filter>, stdio: &StdioRequest) 
 fn attach_devices(
     cgroup: &Cgroup,
     directory: &OwnedFd,
-    update: &ResourceUpdate,
+    rules: &[DeviceRule],
     earlier: Option<&Attached>,
 ) -> Result<Attached, ContainerError> {
-    device_filter::attach(directory.as_fd(), &update.devices, earlier).map_err(|source| {
-        ContainerError::Cgroup {
-            action: "attach the device rules to".to_owned(),
-            path: cgroup.path().to_owned(),
-            source,
-        }
+    device_filter::attach(directory.as_fd(), rules, earlier).map_err(|source| ContainerError::Cgroup {
+        action: "attach the device rules to".to_owned(),
+        path: cgroup.path().to_owned(),
+        source,
     })
+}
+
+/// The rules as asked for, and then those for the disks of the container's own volumes: a later rule beats an earlier one, and
+/// whoever asks for new rules knows nothing of the guest's disks.
+fn with_granted(asked: &[DeviceRule], granted: &[DeviceRule]) -> Vec<DeviceRule> {
+    asked.iter().chain(granted).copied().collect()
 }
 
 /// An id becomes a directory's name and a word of a protocol.

@@ -32,6 +32,8 @@ pub(crate) struct ContainerSpec {
     pub(super) namespaces: Namespaces,
     pub(super) root: RootOptions,
     pub(super) resources: ResourceUpdate,
+    /// Device rules that hold beside those of the resources, whatever these become.
+    pub(super) granted: Vec<DeviceRule>,
     pub(super) filter: Option<Filter>,
 }
 
@@ -111,13 +113,7 @@ impl ContainerSpec {
     pub(crate) fn allow_block_device(&mut self, (major, minor): (u32, u32), write: bool) {
         let access = ACCESS_READ | ACCESS_MKNOD | if write { ACCESS_WRITE } else { 0 };
         let (major, minor) = (Some(major), Some(minor));
-        self.resources.devices.push(DeviceRule {
-            allow: true,
-            kind: Some(DEVICE_BLOCK),
-            major,
-            minor,
-            access,
-        });
+        self.granted.push(DeviceRule { allow: true, kind: Some(DEVICE_BLOCK), major, minor, access });
     }
 
     /// Parses a `config.json`.
@@ -170,6 +166,7 @@ impl ContainerSpec {
             },
             filter: linux.seccomp.as_ref().map(seccomp::compile).transpose()?,
             resources,
+            granted: Vec::new(),
             notes,
         })
     }

@@ -15,8 +15,7 @@ use coffer_node::cgroup::{self, CgroupError};
 use coffer_node::config::{Config, Scratch};
 use coffer_node::layers::Layer;
 use coffer_node::net::{self, PodNetwork, Redirect};
-use coffer_node::process::ProcessId;
-use coffer_node::record::{Netns, NewPod, PodKey, PodRecord, Record, RecordError, Resource};
+use coffer_node::record::{Netns, NewPod, PodKey, PodRecord, Record, RecordError};
 use coffer_node::trace::{Phase, Recorder};
 use coffer_node::{layers, uid};
 use coffer_protocol::AGENT_PORT;
@@ -33,6 +32,7 @@ use super::error::{PodError, chain};
 use super::forward::Forwarder;
 use super::guest::{Disks, Guest, Parts, last_words, layer_disk};
 use super::hooks::{self, Holder};
+use super::seat::note_process;
 use super::sizing::{Limits, Size};
 use super::spec::HostSpec;
 use super::{CreateRequest, teardown};
@@ -264,15 +264,6 @@ impl Start {
     }
 }
 
-fn note_process(record: &PodRecord, pid: u32, role: &str) {
-    let process = i32::try_from(pid).ok().and_then(|pid| ProcessId::of(pid).ok());
-    if let Some(process) = process
-        && let Err(err) = record.add(Resource::Process { process, role: role.to_owned() })
-    {
-        tracing::warn!(role, error = chain(&err), "a process is not in the record");
-    }
-}
-
 /// What is left to do once the machine runs.
 struct Plan {
     network: NetworkConfig,
@@ -333,6 +324,16 @@ fn sandbox_request(spec: &HostSpec, network: NetworkConfig, scratch: bool) -> Cr
     }
 }
 
+/// A guest image that no machine of ours can show its devices to.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the kernel in {dir} finds its devices by ACPI, which the machine does not have; \
+     make a guest image with `coffer-guest-image build`, or set paths.guest_dir to one"
+)]
+struct NeedsAcpi {
+    dir: PathBuf,
+}
+
 /// The parts that touch nothing but this host's files.
 struct HostPart {
     uid: u32,
@@ -351,6 +352,10 @@ fn host_part(
         .map_err(|err| PodError::host("lease a user for the machine", err))?;
     let image = Manifest::load_remembered(&config.guest_dir, &config.run_dir.join(IMAGES_SEEN))
         .map_err(|err| PodError::host("use the guest image", err))?;
+    if image.manifest.boot.needs_acpi {
+        let dir = config.guest_dir.clone();
+        return Err(PodError::host("use the guest image", NeedsAcpi { dir }));
+    }
     let scratch = match config.scratch {
         Scratch::Tmpfs => None,
         Scratch::Disk { bytes } => {

@@ -112,7 +112,8 @@ impl Guest {
             }
         });
         let seat = AgentSeat { agent: parts.agent.clone(), run_dir: parts.record.run_dir().to_owned() };
-        let volumes = PodVolumes::new(Arc::new(seat), Arc::new(MachineSeat(parts.machine.clone())));
+        let machine = MachineSeat { machine: parts.machine.clone(), record: parts.record.clone() };
+        let volumes = PodVolumes::new(Arc::new(seat), Arc::new(machine));
         Self {
             run_root: parts.run_root,
             layers_dir: parts.layers_dir,

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use coffer_node::process::ProcessId;
+use coffer_node::record::{PodRecord, Resource};
 use coffer_protocol::agent::{ReadVolumeFileRequest, SyncVolumeRequest, Volume};
 use coffer_protocol::{STREAM_PORT, StreamHeader, StreamHeaderError};
 use coffer_vmm::spec::Disk;
@@ -14,7 +16,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::agent::Agent;
-use super::error::PodError;
+use super::error::{PodError, chain};
 use crate::hypervisor::{self, connect};
 use crate::volume::{self, Answer};
 
@@ -90,15 +92,47 @@ impl volume::Guest for AgentSeat {
 }
 
 /// The machine, as volumes call it.
-pub(super) struct MachineSeat(pub(super) Arc<dyn hypervisor::Machine>);
+pub(super) struct MachineSeat {
+    pub(super) machine: Arc<dyn hypervisor::Machine>,
+    pub(super) record: PodRecord,
+}
+
+/// A file server's role in the record.
+const SHARE: &str = "share";
 
 #[async_trait]
 impl volume::Machine for MachineSeat {
     async fn attach_disk(&self, serial: &str, file: OwnedFd, read_only: bool) -> Answer<()> {
-        Ok(self.0.attach_disk(Disk { serial: serial.to_owned(), file, read_only }).await?)
+        Ok(self.machine.attach_disk(Disk { serial: serial.to_owned(), file, read_only }).await?)
     }
 
     async fn detach_disk(&self, serial: &str) -> Answer<()> {
-        Ok(self.0.detach_disk(serial).await?)
+        Ok(self.machine.detach_disk(serial).await?)
+    }
+
+    fn note_server(&self, pid: u32) {
+        note_process(&self.record, pid, SHARE);
+    }
+
+    fn forget_server(&self, pid: u32) {
+        let noted = self.record.snapshot().resources.into_iter().find(|resource| {
+            matches!(resource, Resource::Process { process, role }
+                if role == SHARE && u32::try_from(process.pid) == Ok(pid))
+        });
+        if let Some(noted) = noted
+            && let Err(err) = self.record.forget(&noted)
+        {
+            tracing::warn!(error = chain(&err), "a process that is gone stays in the record");
+        }
+    }
+}
+
+/// Puts a process that runs for the pod into its record.
+pub(super) fn note_process(record: &PodRecord, pid: u32, role: &str) {
+    let process = i32::try_from(pid).ok().and_then(|pid| ProcessId::of(pid).ok());
+    if let Some(process) = process
+        && let Err(err) = record.add(Resource::Process { process, role: role.to_owned() })
+    {
+        tracing::warn!(role, error = chain(&err), "a process is not in the record");
     }
 }

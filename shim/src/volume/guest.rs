@@ -24,11 +24,15 @@ pub(crate) trait Guest: Send + Sync {
     async fn open_share(&self, id: &str) -> Answer<OwnedFd>;
 }
 
-/// The virtual machine.
+/// The virtual machine, and what the node remembers of it.
 #[async_trait]
 pub(crate) trait Machine: Send + Sync {
     /// Attaches a block device or image under a serial of at most 20 bytes.
     async fn attach_disk(&self, serial: &str, file: OwnedFd, read_only: bool) -> Answer<()>;
     /// Detaches it; the guest does not use it any more.
     async fn detach_disk(&self, serial: &str) -> Answer<()>;
+    /// Puts a file server's process into the pod's record.
+    fn note_server(&self, pid: u32);
+    /// Takes it out when the process is gone.
+    fn forget_server(&self, pid: u32);
 }

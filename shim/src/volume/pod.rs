@@ -285,11 +285,17 @@ impl PodVolumes {
         };
         let stream = self.guest.open_share(id).await.map_err(|error| failed(String::new(), error))?;
         let server = ShareServer::start(spec, stream).map_err(|error| failed(String::new(), error.into()))?;
+        let pid = server.pid();
+        pid.into_iter().for_each(|pid| self.machine.note_server(pid));
         let mut volume = Volume { id: id.to_owned(), ..Default::default() };
         volume.kind = Some(Kind::Share(ShareVolume { read_only: spec.read_only, ..Default::default() }));
         match self.guest.add_volume(volume).await {
             Ok(()) => Ok(Held::Share(server)),
-            Err(error) => Err(failed(server.last_words().await, error)),
+            Err(error) => {
+                let words = server.last_words().await;
+                pid.into_iter().for_each(|pid| self.machine.forget_server(pid));
+                Err(failed(words, error))
+            }
         }
     }
 
@@ -300,11 +306,15 @@ impl PodVolumes {
         self.forget(id).await;
         match held {
             Held::Lasting | Held::Synced { .. } => {}
-            Held::Share(server) => match server.leave().await {
-                Ok(status) if status.success() => {}
-                Ok(status) => tracing::warn!(volume = id, %status, "a file server ended badly"),
-                Err(error) => tracing::warn!(volume = id, %error, "a file server cannot be awaited"),
-            },
+            Held::Share(server) => {
+                let pid = server.pid();
+                match server.leave().await {
+                    Ok(status) if status.success() => {}
+                    Ok(status) => tracing::warn!(volume = id, %status, "a file server ended badly"),
+                    Err(error) => tracing::warn!(volume = id, %error, "a file server cannot be awaited"),
+                }
+                pid.into_iter().for_each(|pid| self.machine.forget_server(pid));
+            }
             Held::Disk { serial } => self.detach(&serial).await,
         }
     }
@@ -432,7 +442,10 @@ mod tests {
         }
     }
 
-    struct NoMachine;
+    #[derive(Default)]
+    struct NoMachine {
+        servers: Mutex<Vec<u32>>,
+    }
 
     #[async_trait]
     impl Machine for NoMachine {
@@ -442,6 +455,14 @@ mod tests {
 
         async fn detach_disk(&self, _serial: &str) -> Answer<()> {
             Ok(())
+        }
+
+        fn note_server(&self, pid: u32) {
+            self.servers.lock().unwrap().push(pid);
+        }
+
+        fn forget_server(&self, pid: u32) {
+            self.servers.lock().unwrap().retain(|noted| *noted != pid);
         }
     }
 
@@ -457,7 +478,7 @@ mod tests {
             let (sender, snapshots) = mpsc::unbounded_channel();
             let (volumes, refuse) = (Mutex::default(), Mutex::default());
             let guest = Arc::new(Recorder { volumes, snapshots: sender, refuse });
-            let volumes = PodVolumes::new(guest.clone(), Arc::new(NoMachine));
+            let volumes = PodVolumes::new(guest.clone(), Arc::new(NoMachine::default()));
             Fixture { dir: tempfile::tempdir().unwrap(), guest, volumes, snapshots }
         }
 

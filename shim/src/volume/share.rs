@@ -70,7 +70,6 @@ impl ShareServer {
     }
 
     /// Process id, while it runs.
-    #[cfg(test)]
     pub(crate) fn pid(&self) -> Option<u32> {
         self.child.id()
     }
