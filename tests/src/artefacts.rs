@@ -45,6 +45,12 @@ pub fn testbox() -> Result<PathBuf> {
     built.clone().map_err(|error| anyhow!("cannot build the test tool: {error}"))
 }
 
+/// The static first process of the nested machine.
+pub fn lab() -> Result<PathBuf> {
+    step("building the nested machine's program", || build_static("coffer-lab"))
+        .context("cannot build the nested machine's program")
+}
+
 /// Where cargo puts what it builds.
 pub fn target() -> PathBuf {
     let set = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
@@ -79,13 +85,15 @@ fn build_guest(binaries: &Path) -> Result<PathBuf> {
 }
 
 fn build_testbox() -> Result<PathBuf> {
-    let run =
-        cargo().args(["build", "--quiet", "--release", "-p", "coffer-testbox", "--target", STATIC_TARGET]);
-    step("building the static test tool", || {
-        run.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-C target-feature=+crt-static").text()
-    })
-    .context("cargo failed")?;
-    Ok(target().join(STATIC_TARGET).join("release/coffer-testbox"))
+    step("building the static test tool", || build_static("coffer-testbox"))
+}
+
+/// Builds the program of the package `name`, of the same name, without shared libraries.
+fn build_static(name: &str) -> Result<PathBuf> {
+    let run = cargo().args(["build", "--quiet", "--release", "-p", name, "--target", STATIC_TARGET]);
+    let flags = "-C target-feature=+crt-static";
+    run.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", flags).text().context("cargo failed")?;
+    Ok(target().join(STATIC_TARGET).join("release").join(name))
 }
 
 fn cargo() -> Run {

@@ -7,6 +7,7 @@
 //! images      makes small OCI images without a network
 //! containerd  one private daemon with its own directories
 //! cri         the kubelet's side of the CRI
+//! lab         a nested machine whose /dev/kvm is real
 //! leftovers   what is on the node before and after
 //! node        all of it together: what a test starts with
 //! ```
@@ -17,6 +18,7 @@ pub mod artefacts;
 pub mod containerd;
 pub mod cri;
 pub mod images;
+pub mod lab;
 pub mod leftovers;
 pub mod matrix;
 pub mod node;

@@ -8,8 +8,11 @@ use anyhow::{Result, ensure};
 use crate::guest::{Guest, Wanted};
 use crate::stage;
 
-/// Every case.
-pub(crate) const ALL: &[(&str, fn() -> Result<String>)] = &[
+/// Something to be seen: gives what was measured.
+type Case = fn() -> Result<String>;
+
+/// Every case, by name.
+pub(crate) const ALL: &[(&str, Case)] = &[
     ("the_agent_comes_up", the_agent_comes_up),
     ("the_agent_comes_up_from_a_bzimage", the_agent_comes_up_from_a_bzimage),
 ];

@@ -66,6 +66,8 @@ pub enum Unpacked {
     Libc,
     /// A library of its own.
     Libdeflate,
+    /// A kernel with KVM for AMD's processors, for the nested machine.
+    LabKernel,
 }
 
 impl Unpacked {
@@ -82,6 +84,15 @@ impl Unpacked {
             Self::ErofsUtils => ("erofs-utils", Suite::Trixie),
             Self::Libc => ("libc6", Suite::Trixie),
             Self::Libdeflate => ("libdeflate0", Suite::Trixie),
+            Self::LabKernel => ("linux-image-amd64", Suite::Bookworm),
+        }
+    }
+
+    /// How the name of the package begins that stands behind one which is empty and only depends on it.
+    pub(super) fn behind(self) -> Option<&'static str> {
+        match self {
+            Self::LabKernel => Some("linux-image-"),
+            _ => None,
         }
     }
 }

@@ -36,13 +36,14 @@ pub fn unpacked(wanted: Unpacked) -> Result<PathBuf> {
     let lock = File::create(place.join("lock"))?;
     lock.lock()?;
     if !directory.is_dir() {
-        step(&format!("fetching {package} of {}", suite.name()), || fetch(&place, package, suite))
+        step(&format!("fetching {package} of {}", suite.name()), || fetch(&place, wanted))
             .with_context(|| format!("cannot fetch {package} of {}", suite.name()))?;
     }
     Ok(directory)
 }
 
-fn fetch(place: &Path, package: &str, suite: Suite) -> Result<()> {
+fn fetch(place: &Path, wanted: Unpacked) -> Result<()> {
+    let (package, suite) = wanted.source();
     let apt = Apt::private(place, suite)?;
     // A partial index of an earlier run that was killed is fetched again.
     if !place.join("lists/complete").exists() {
@@ -50,10 +51,10 @@ fn fetch(place: &Path, package: &str, suite: Suite) -> Result<()> {
         File::create(place.join("lists/complete"))?;
     }
     let fresh = tempfile::Builder::new().prefix("fetch-").tempdir_in(place)?;
-    if apt.get(fresh.path(), &["download", package]).is_err() {
+    if apt.download(fresh.path(), wanted).is_err() {
         // The release moved on since its index was read.
         apt.get(place, &["update"])?;
-        apt.get(fresh.path(), &["download", package])?;
+        apt.download(fresh.path(), wanted)?;
     }
     let archive = only_entry(fresh.path())?;
     let root = fresh.path().join("root");
@@ -100,6 +101,24 @@ impl Apt {
         let configuration = place.join("apt.conf");
         fs::write(&configuration, lines.join("\n"))?;
         Ok(Self { configuration })
+    }
+
+    fn download(&self, directory: &Path, wanted: Unpacked) -> Result<()> {
+        let (package, _) = wanted.source();
+        let name = match wanted.behind() {
+            Some(begins) => self.behind(package, begins)?,
+            None => package.to_owned(),
+        };
+        self.get(directory, &["download", &name])
+    }
+
+    /// The package that an empty one depends on.
+    fn behind(&self, package: &str, begins: &str) -> Result<String> {
+        let run = Run::new("apt-cache").args(["depends", "--important", package]);
+        let text = run.env("APT_CONFIG", &self.configuration).limit(LIMIT).text()?;
+        let mut names = text.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
+        let name = names.find(|name| name.starts_with(begins));
+        Ok(name.with_context(|| format!("{package} depends on no {begins}…"))?.to_owned())
     }
 
     fn get(&self, directory: &Path, arguments: &[&str]) -> Result<()> {

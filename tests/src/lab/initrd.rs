@@ -1,0 +1,123 @@
+//! The nested machine's initrd, put together in memory.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::artefacts::Coffer;
+use crate::run::Run;
+
+/// Modules by their place below a kernel's `kernel` directory. Which of them are loaded, and in which order, is told by
+/// `tests/lab/src/stage.rs`.
+const MODULES: &[&str] = &[
+    "virt/lib/irqbypass.ko",
+    "drivers/crypto/ccp/ccp.ko",
+    "arch/x86/kvm/kvm.ko",
+    "arch/x86/kvm/kvm-amd.ko",
+    "drivers/net/tun.ko",
+];
+
+/// Files of the guest image.
+const IMAGE: &[&str] = &["vmlinux", "bzImage", "initrd.img"];
+
+/// An archive of the kind that a kernel unpacks.
+struct Archive {
+    bytes: Vec<u8>,
+    directories: BTreeSet<PathBuf>,
+    entries: u32,
+}
+
+impl Archive {
+    /// Adds a file, and the directories above it.
+    fn file(&mut self, at: &str, content: &[u8], executable: bool) -> Result<()> {
+        let parents: Vec<PathBuf> = Path::new(at).ancestors().skip(1).map(Path::to_owned).collect();
+        for parent in parents.into_iter().rev().filter(|parent| parent.components().count() > 0) {
+            self.directory(&parent)?;
+        }
+        let mode = 0o100_644 | if executable { 0o111 } else { 0 };
+        self.entry(at, mode, content).with_context(|| at.to_owned())
+    }
+
+    fn directory(&mut self, at: &Path) -> Result<()> {
+        if self.directories.insert(at.to_owned()) {
+            self.entry(&at.to_string_lossy(), 0o040_755, &[])?;
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, name: &str, mode: u32, content: &[u8]) -> Result<()> {
+        self.entries += 1;
+        let size = u32::try_from(content.len()).context("a file of 4 GiB")?;
+        let header = cpio::newc::Builder::new(name).ino(self.entries).nlink(1).mode(mode);
+        let mut writer = header.write(&mut self.bytes, size);
+        writer.write_all(content)?;
+        writer.finish()?;
+        Ok(())
+    }
+
+    fn finish(self) -> io::Result<Vec<u8>> {
+        cpio::newc::trailer(self.bytes)
+    }
+}
+
+/// The archive: `kernel` is an unpacked kernel package, `init` the static program.
+pub(super) fn build(kernel: &Path, init: &Path, coffer: &Coffer) -> Result<Vec<u8>> {
+    let mut archive = Archive { bytes: Vec::new(), directories: BTreeSet::new(), entries: 0 };
+    let read = |path: &Path| fs::read(path).with_context(|| path.display().to_string());
+    archive.file("init", &read(init)?, true)?;
+    let modules = only_directory(&kernel.join("lib/modules"))?;
+    for module in MODULES {
+        let name = Path::new(module).file_name().context("a module's name")?.to_string_lossy();
+        archive.file(&format!("modules/{name}"), &read(&modules.join("kernel").join(module))?, false)?;
+    }
+    let vmm = coffer.binaries.join("coffer-vmm");
+    archive.file("coffer/coffer-vmm", &read(&vmm)?, true)?;
+    for library in libraries(&vmm)? {
+        archive.file(library.trim_start_matches('/'), &read(Path::new(&library))?, true)?;
+    }
+    for name in IMAGE {
+        archive.file(&format!("coffer/{name}"), &read(&coffer.guest.join(name))?, false)?;
+    }
+    Ok(archive.finish()?)
+}
+
+/// The one kernel's directory of a package.
+pub(super) fn only_directory(parent: &Path) -> Result<PathBuf> {
+    let entry = fs::read_dir(parent).with_context(|| parent.display().to_string())?.next();
+    Ok(entry.with_context(|| format!("{} is empty", parent.display()))??.path())
+}
+
+/// The shared libraries of a program, by their places.
+fn libraries(program: &Path) -> Result<Vec<String>> {
+    let text = Run::new("ldd").arg(program).text()?;
+    let places = text.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')));
+    Ok(places.map(str::to_owned).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directories_come_once_and_before_their_files() {
+        let mut archive = Archive { bytes: Vec::new(), directories: BTreeSet::new(), entries: 0 };
+        archive.file("a/b/one", b"1", false).unwrap();
+        archive.file("a/b/two", b"22", true).unwrap();
+        let bytes = archive.finish().unwrap();
+        let mut rest = bytes.as_slice();
+        let mut seen = Vec::new();
+        loop {
+            let reader = cpio::newc::Reader::new(rest).unwrap();
+            if reader.entry().is_trailer() {
+                break;
+            }
+            seen.push((reader.entry().name().to_owned(), reader.entry().mode()));
+            rest = reader.finish().unwrap();
+        }
+        let expected = [("a", 0o040_755), ("a/b", 0o040_755), ("a/b/one", 0o100_644), ("a/b/two", 0o100_755)];
+        assert_eq!(seen, expected.map(|(name, mode)| (name.to_owned(), mode)));
+    }
+}

@@ -1,0 +1,13 @@
+//! A machine with a real `/dev/kvm` on any host: QEMU emulates a processor with AMD's virtualization, and a Debian kernel
+//! in it runs guests with coffer-vmm.
+//!
+//! ```text
+//! initrd   kernel modules, the static program of tests/lab as /init, coffer-vmm with its libraries, the guest image
+//! nested   boots it, and reads what the program says on the console
+//! ```
+//! It is booted anew each time, in a few seconds, from packages in the cache; it has no disk and no network.
+
+mod initrd;
+mod nested;
+
+pub use nested::{Outcome, Wanted, run};

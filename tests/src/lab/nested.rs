@@ -1,0 +1,130 @@
+//! Boots the nested machine, and reads what happens in it.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use super::initrd;
+use crate::artefacts;
+use crate::packages::{Unpacked, unpacked};
+use crate::progress::step;
+
+/// Seconds after which the machine is ended: it is emulated, and its guests are emulated twice.
+const LIMIT: u32 = 1500;
+
+/// MiB of memory of the machine.
+const MEMORY: u32 = 3072;
+
+/// What is to run.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// Only cases whose name contains this.
+    pub case: String,
+    /// Time as the host has it instead of counted instructions: faster, and not repeatable.
+    pub wall: bool,
+    /// Whether the guests' consoles are shown.
+    pub console: bool,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Cases that passed, each with what was measured.
+    pub passed: Vec<String>,
+    /// Cases that failed, each with the reason.
+    pub failed: Vec<String>,
+    /// Whether the machine came to its end.
+    pub done: bool,
+}
+
+/// Runs cases in the nested machine, and shows every line of it.
+pub fn run(wanted: &Wanted) -> Result<Outcome> {
+    let coffer = artefacts::coffer()?;
+    let init = artefacts::lab()?;
+    let kernel = unpacked(Unpacked::LabKernel)?;
+    let archive = initrd::build(&kernel, &init, &coffer).context("cannot put the nested machine together")?;
+    let mut file = tempfile::NamedTempFile::new()?;
+    file.write_all(&archive)?;
+    let image = std::fs::read_dir(kernel.join("boot"))?
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| path.to_string_lossy().contains("/vmlinuz-"))
+        .context("the kernel package has no kernel")?;
+    let mut line = format!("console=ttyS0 panic=-1 nokaslr quiet mitigations=off lab.case={}", wanted.case);
+    if wanted.console {
+        line.push_str(" lab.console=1");
+    }
+    let time: &[&str] = if wanted.wall {
+        &["-accel", "tcg,thread=multi", "-smp", "2"]
+    } else {
+        // One instruction is two nanoseconds: what is measured depends on nothing else.
+        &["-accel", "tcg,thread=single", "-icount", "shift=1,sleep=off", "-smp", "1", "-rtc", "clock=vm"]
+    };
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after=5", &LIMIT.to_string(), "qemu-system-x86_64", "-M", "q35", "-cpu", "max"]);
+    command.args(time).args(["-m", &MEMORY.to_string(), "-nodefaults", "-no-user-config", "-no-reboot"]);
+    command.args(["-display", "none", "-serial", "stdio", "-append", &line]);
+    command.arg("-kernel").arg(image).arg("-initrd").arg(file.path());
+    step("running the nested machine", || watch(command))
+}
+
+fn watch(mut command: Command) -> Result<Outcome> {
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start QEMU")?;
+    let output = child.stdout.take().context("QEMU's output")?;
+    let mut outcome = Outcome::default();
+    for line in BufReader::new(output).split(b'\n') {
+        let line = line?;
+        let line = String::from_utf8_lossy(&line);
+        println!("{}", line.trim_end());
+        outcome.note(line.trim_end());
+    }
+    let status = child.wait()?;
+    if !status.success() {
+        bail!("the nested machine ended with {status}, after {} cases", outcome.passed.len());
+    }
+    Ok(outcome)
+}
+
+impl Outcome {
+    /// Takes a line of the console.
+    fn note(&mut self, line: &str) {
+        // The kernel may write before ours on the same line.
+        let Some((_, words)) = line.split_once("LAB ") else { return };
+        match words.split_once(' ') {
+            Some(("pass", rest)) => self.passed.push(rest.to_owned()),
+            Some(("fail" | "broken:", rest)) => self.failed.push(rest.to_owned()),
+            Some(("done", _)) => self.done = true,
+            _ => {}
+        }
+    }
+
+    /// Whether everything that was to run has run and passed.
+    pub fn succeeded(&self) -> bool {
+        self.done && self.failed.is_empty() && !self.passed.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_machine_that_came_to_its_end_has_succeeded() {
+        let mut outcome = Outcome::default();
+        outcome.note("LAB pass boots 5 ms");
+        assert!(!outcome.succeeded());
+        outcome.note("[ 1.0] kvm: note LAB done 1 passed 0 failed");
+        assert!(outcome.succeeded());
+    }
+
+    #[test]
+    fn a_failed_case_is_remembered_with_its_reason() {
+        let mut outcome = Outcome::default();
+        outcome.note("LAB fail boots no agent");
+        outcome.note("LAB done 0 passed 1 failed");
+        assert_eq!(outcome.failed, ["boots no agent"]);
+        assert!(!outcome.succeeded());
+    }
+}
