@@ -22,7 +22,7 @@ struct Arguments {
     /// Starts of each kind
     #[arg(long, default_value_t = 5)]
     starts: usize,
-    /// Fail when a target is missed
+    /// Fail when a target of time is missed, too
     #[arg(long)]
     strict: bool,
 }
@@ -90,14 +90,14 @@ fn measure(arguments: &Arguments) -> Result<bool> {
             );
             if runtime == Runtime::Coffer {
                 cost.print_phases();
-                met &= cost.meets_targets(guest_size(node)?);
+                met &= cost.meets_targets(guest_size(node)?, arguments.strict);
                 second_pod_converts_nothing(node)?;
                 ten_at_once(node)?;
             }
             Ok(())
         })?;
     }
-    Ok(met || !arguments.strict)
+    Ok(met)
 }
 
 fn of_runtime(node: &Node, starts: usize) -> Result<Cost> {
@@ -239,23 +239,22 @@ impl Cost {
         );
     }
 
-    fn meets_targets(&self, guest: u64) -> bool {
+    /// Whether the targets are met: all of them when `strict`, else those that no other load on the machine can spoil.
+    fn meets_targets(&self, guest: u64, strict: bool) -> bool {
         let (outside, host) = self.outside();
-        let shim = self.private.get("containerd-shim-coffer-v2").copied().unwrap_or(u64::MAX);
+        let shim = self.private.get("containerd-shim-coffer-v2").copied().unwrap_or(u64::MAX >> 10);
         let targets = [
-            ("outside the guest's boot, ms", millis(outside), 60.0),
-            ("  of it on the host, ms", millis(host), 60.0),
-            ("shim, private, MiB", mebi(shim * 1024), 12.0),
-            ("agent, resident, MiB", mebi(self.agent * 1024), 8.0),
-            ("kernel and initrd, MiB", mebi(guest), 24.0),
+            ("outside the guest's boot, ms", millis(outside), 60.0, strict),
+            ("  of it on the host, ms", millis(host), 60.0, strict),
+            ("shim, private, MiB", mebi(shim << 10), 12.0, true),
+            ("agent, resident, MiB", mebi(self.agent << 10), 8.0, true),
+            ("kernel and initrd, MiB", mebi(guest), 24.0, true),
         ];
-        for (what, found, most) in targets {
-            println!(
-                "         {what:30} {found:>7.1}  at most {most:>4.0}: {}",
-                if found <= most { "met" } else { "missed" }
-            );
+        for (what, found, most, _) in targets {
+            let met = if found <= most { "met" } else { "missed" };
+            println!("         {what:30} {found:>7.1}  at most {most:>4.0}: {met}");
         }
-        targets.iter().all(|(_, found, most)| found <= most)
+        targets.iter().all(|(_, found, most, counts)| found <= most || !counts)
     }
 }
 

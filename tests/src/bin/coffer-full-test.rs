@@ -9,7 +9,7 @@ use std::thread;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use coffer_tests::artefacts::{self, workspace};
+use coffer_tests::artefacts::{self, Coffer, workspace};
 use coffer_tests::containerd::Version;
 use coffer_tests::packages;
 use coffer_tests::progress::{say, step};
@@ -75,11 +75,29 @@ fn run(arguments: &Arguments) -> Result<Totals> {
             totals.failed += 1;
         }
     }
+    if arguments.only.is_none() {
+        measure(&mut totals, &coffer)?;
+    }
     for name in arguments.without.iter().chain(&arguments.skip) {
         say(&format!("left out, as asked: {name}"));
         totals.skipped += 1;
     }
     Ok(totals)
+}
+
+/// Prints the cost table. It fails for what a pod takes in memory and for pods that do not start, not for times: those are as
+/// good as the machine is idle.
+fn measure(totals: &mut Totals, coffer: &Coffer) -> Result<()> {
+    let mut command =
+        cargo(&["run", "--quiet", "-p", "coffer-tests", "--bin", "coffer-cost", "--", "--starts", "3"]);
+    command.env("COFFER_BIN_DIR", &coffer.binaries).env("COFFER_GUEST_DIR", &coffer.guest);
+    if watch(command, totals)? {
+        totals.passed += 1;
+    } else {
+        say("a pod costs more than it may");
+        totals.failed += 1;
+    }
+    Ok(())
 }
 
 /// What selects each crate's own tests.
