@@ -161,7 +161,7 @@ fn an_azure_machine_is_judged_with_its_challenge() {
 fn another_challenge_of_an_azure_machine_is_refused() {
     let output = verify(&["--tee", "az-snp-vtpm", "--evidence", AZURE, "--quote-data", "00", "--at", AT]);
     assert_eq!(output.status.code(), Some(3));
-    assert!(stdout(&output).contains("quote-data failed"), "{}", stdout(&output));
+    assert!(stdout(&output).contains("tpm-quote-data failed"), "{}", stdout(&output));
 }
 
 #[test]

@@ -86,3 +86,26 @@ fn a_quote_that_is_missing_is_an_error_and_no_verdict() {
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(message.contains("give either --quote, or --evidence"), "{message}");
 }
+
+fn verify_azure(arguments: &[&str]) -> Output {
+    let evidence = format!("{DATA}/../azure-tdx/evidence-v1.json");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_coffer"));
+    command.args(["attest", "verify", "--tee", "az-tdx-vtpm", "--at", IN_TIME, "--evidence", &evidence]);
+    command.args(arguments).output().expect("coffer runs")
+}
+
+#[test]
+fn an_azure_machine_lacks_nothing_but_collateral() {
+    let output = verify_azure(&["--quote-data", &hex::encode("challenge")]);
+    assert_eq!(output.status.code(), Some(3));
+    let why = "why it is contraindicated:\n  tcb-status contraindicated\n";
+    assert!(stdout(&output).contains(why), "{}", stdout(&output));
+    assert_eq!(stdout(&output).matches("\n  tcb-status").count(), 1);
+}
+
+#[test]
+fn another_challenge_of_an_azure_machine_is_named() {
+    let output = verify_azure(&["--quote-data", "00"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(stdout(&output).contains("tpm-quote-data failed"), "{}", stdout(&output));
+}

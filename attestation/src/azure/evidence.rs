@@ -68,8 +68,9 @@ struct Versioned {
     vcek: String,
 }
 
+/// A quote as versions 1 and 2 write it.
 #[derive(Deserialize)]
-struct HexQuote {
+pub(super) struct HexQuote {
     signature: String,
     message: String,
     pcrs: Vec<String>,
@@ -82,8 +83,9 @@ struct Oldest {
     vcek: String,
 }
 
+/// A quote as the oldest form writes it.
 #[derive(Deserialize)]
-struct ByteQuote {
+pub(super) struct ByteQuote {
     signature: Vec<u8>,
     message: Vec<u8>,
     pcrs: Vec<Vec<u8>>,
@@ -101,29 +103,49 @@ pub fn parse_snp(json: &[u8]) -> Result<SnpEvidence, EvidenceError> {
 }
 
 fn versioned(wire: Versioned) -> Result<SnpEvidence, EvidenceError> {
-    if !(1..=2).contains(&wire.version) {
-        return Err(EvidenceError::Version { found: wire.version });
-    }
-    let bytes = |text: &str, field| {
-        hex::decode(text).map_err(|_| EvidenceError::Encoding { field, encoding: "hexadecimal" })
-    };
-    let encoded = |text: &str, field| {
-        base64::url(text).ok_or(EvidenceError::Encoding { field, encoding: "base64 for URLs" })
-    };
-    let listed = wire.tpm_quote.pcrs.iter().map(|pcr| bytes(pcr, "a PCR")).collect::<Result<Vec<_>, _>>()?;
+    let has_user_data = has_user_data(wire.version)?;
     let vcek = encoded(&wire.vcek, "vcek")?;
     Ok(SnpEvidence {
-        quote: TpmQuote {
-            signature: bytes(&wire.tpm_quote.signature, "the quote's signature")?,
-            message: bytes(&wire.tpm_quote.message, "the quote's message")?,
-            pcrs: pcrs(&listed)?,
-        },
+        quote: wire.tpm_quote.read()?,
         hcl_report: encoded(&wire.hcl_report, "hcl_report")?,
         vek: Certificate::from_der(&vcek).map_err(EvidenceError::Vcek)?,
-        has_user_data: wire.version >= 2,
+        has_user_data,
         authorities: Vec::new(),
         revocation: Vec::new(),
     })
+}
+
+/// Whether the guest sets the paravisor's user data in evidence of this version.
+pub(super) fn has_user_data(version: u32) -> Result<bool, EvidenceError> {
+    match version {
+        1 => Ok(false),
+        2 => Ok(true),
+        found => Err(EvidenceError::Version { found }),
+    }
+}
+
+pub(super) fn encoded(text: &str, field: &'static str) -> Result<Vec<u8>, EvidenceError> {
+    base64::url(text).ok_or(EvidenceError::Encoding { field, encoding: "base64 for URLs" })
+}
+
+impl HexQuote {
+    pub(super) fn read(&self) -> Result<TpmQuote, EvidenceError> {
+        let bytes = |text: &str, field| {
+            hex::decode(text).map_err(|_| EvidenceError::Encoding { field, encoding: "hexadecimal" })
+        };
+        let listed = self.pcrs.iter().map(|pcr| bytes(pcr, "a PCR")).collect::<Result<Vec<_>, _>>()?;
+        Ok(TpmQuote {
+            signature: bytes(&self.signature, "the quote's signature")?,
+            message: bytes(&self.message, "the quote's message")?,
+            pcrs: pcrs(&listed)?,
+        })
+    }
+}
+
+impl ByteQuote {
+    pub(super) fn read(self) -> Result<TpmQuote, EvidenceError> {
+        Ok(TpmQuote { pcrs: pcrs(&self.pcrs)?, signature: self.signature, message: self.message })
+    }
 }
 
 fn oldest(wire: Oldest) -> Result<SnpEvidence, EvidenceError> {
@@ -135,11 +157,7 @@ fn oldest(wire: Oldest) -> Result<SnpEvidence, EvidenceError> {
             }
         });
     Ok(SnpEvidence {
-        quote: TpmQuote {
-            signature: wire.quote.signature,
-            message: wire.quote.message,
-            pcrs: pcrs(&wire.quote.pcrs)?,
-        },
+        quote: wire.quote.read()?,
         hcl_report: wire.report,
         vek: vek.map_err(EvidenceError::Vcek)?,
         has_user_data: false,

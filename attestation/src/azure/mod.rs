@@ -2,7 +2,7 @@
 //! answers challenges from then on.
 //!
 //! ```text
-//! challenge ── in ── TPM quote ── signed by ── attestation key ── named in ── variable data ── hashed into ── SNP report
+//! challenge ── in ── TPM quote ── signed by ── attestation key ── named in ── variable data ── hashed into ── SNP report, TDX quote
 //!                       └── digest of the PCRs
 //! ```
 //! So the challenge is in the quote and not in the report, and a verdict needs every link. The key must come from the
@@ -14,8 +14,12 @@ mod appraise;
 mod evidence;
 mod hcl;
 mod quote;
+mod tdx;
+mod vtpm;
 
-pub use appraise::{SnpEvidence, VtpmExpectations, appraise_snp};
+pub use appraise::{SnpEvidence, appraise_snp};
 pub use evidence::{EvidenceError, MAX_JSON_BYTES, parse_snp};
 pub use hcl::{HardwareReport, HclError, HclReport, RuntimeData, RuntimeDataError};
 pub use quote::{PCR_COUNT, Quote, QuoteError, TpmQuote};
+pub use tdx::{TdxEvidence, appraise_tdx, parse_tdx};
+pub use vtpm::VtpmExpectations;

@@ -1,14 +1,18 @@
-//! `--tee az-snp-vtpm`: the virtual TPM's part of the command line; the report's part is that of `--tee snp`.
+//! `--tee az-snp-vtpm` and `--tee az-tdx-vtpm`: the virtual TPM's part of the command line; the report's part is that of
+//! `--tee snp`, the quote's part that of `--tee tdx`.
 
 use anyhow::{Context, ensure};
 use clap::Args;
-use coffer_attestation::azure::{PCR_COUNT, VtpmExpectations, appraise_snp, parse_snp};
+use coffer_attestation::azure::{
+    PCR_COUNT, VtpmExpectations, appraise_snp, appraise_tdx, parse_snp, parse_tdx,
+};
 use coffer_attestation::time::UnixTime;
 use coffer_attestation::verdict::Appraisal;
 
 use super::input;
 use super::shared::SharedArguments;
 use super::snp::{SnpArguments, roots};
+use super::tdx::{self, TdxArguments};
 
 /// What is expected of a virtual TPM.
 #[derive(Args)]
@@ -34,27 +38,48 @@ impl VtpmArguments {
         shared: &SharedArguments,
         at: UnixTime,
     ) -> anyhow::Result<Appraisal> {
-        let path = shared
-            .evidence
-            .as_ref()
-            .context("--evidence is missing: give the JSON that the machine's attestation agent hands out")?;
         ensure!(
             !snp.gives_report(),
             "report and certificate are inside the evidence: leave out --report and --vek"
         );
-        ensure!(
-            shared.report_data.is_none(),
-            "an Azure machine's challenge is in its TPM's quote and not in the report: use --quote-data"
-        );
-        let json = input::file(path, "evidence of an Azure machine in JSON")?;
-        let mut evidence =
-            parse_snp(&json).with_context(|| format!("reading evidence from {}", path.display()))?;
+        let json = self.json(shared)?;
+        let mut evidence = parse_snp(&json).context("reading the evidence of an Azure SNP machine")?;
         if let Some(given) = snp.authorities()? {
             evidence.authorities = given;
         }
         evidence.revocation = snp.revocation()?;
         let expected = snp.expectations(shared);
         Ok(appraise_snp(&evidence, &self.expectations(), &expected, &roots(shared)?, at))
+    }
+
+    /// Reads the evidence of a TDX machine and judges it.
+    pub(crate) fn judge_tdx(
+        &self,
+        tdx: &TdxArguments,
+        shared: &SharedArguments,
+        at: UnixTime,
+    ) -> anyhow::Result<Appraisal> {
+        ensure!(
+            !tdx.gives_quote(),
+            "the quote is inside the evidence, and no event log is known of such machines: leave out --quote and --ccel"
+        );
+        let json = self.json(shared)?;
+        let mut evidence = parse_tdx(&json).context("reading the evidence of an Azure TDX machine")?;
+        evidence.collateral = tdx.collateral()?;
+        let (expected, roots) = (tdx.expectations(shared), tdx::roots(shared)?);
+        Ok(appraise_tdx(&evidence, &self.expectations(), &expected, &roots, at))
+    }
+
+    fn json(&self, shared: &SharedArguments) -> anyhow::Result<Vec<u8>> {
+        let path = shared
+            .evidence
+            .as_ref()
+            .context("--evidence is missing: give the JSON that the machine's attestation agent hands out")?;
+        ensure!(
+            shared.report_data.is_none(),
+            "an Azure machine's challenge is in its TPM's quote and not in the report: use --quote-data"
+        );
+        input::file(path, "evidence of an Azure machine in JSON")
     }
 
     fn expectations(&self) -> VtpmExpectations {

@@ -69,18 +69,13 @@ impl TdxArguments {
     /// Puts the evidence together and judges it.
     pub(crate) fn judge(&self, shared: &SharedArguments, at: UnixTime) -> anyhow::Result<Appraisal> {
         let files = self.files(shared)?;
-        let collateral =
-            self.collateral.as_deref().map(|path| input::file(path, "TDX collateral")).transpose()?;
+        let collateral = self.collateral()?;
         let evidence = Evidence {
             quote: &files.quote,
             collateral: collateral.as_deref(),
             event_log: files.event_log.as_deref(),
         };
-        let roots = match shared.simulated_root()? {
-            None => TrustedRoots::intel(),
-            Some(root) => TrustedRoots::intel().and_simulated(&root),
-        };
-        Ok(appraise(&evidence, &self.expectations(shared), &roots, at))
+        Ok(appraise(&evidence, &self.expectations(shared), &roots(shared)?, at))
     }
 
     fn files(&self, shared: &SharedArguments) -> anyhow::Result<Files> {
@@ -98,7 +93,18 @@ impl TdxArguments {
         }
     }
 
-    fn expectations(&self, shared: &SharedArguments) -> Expectations {
+    /// Whether a quote or a log is given beside the evidence.
+    pub(crate) fn gives_quote(&self) -> bool {
+        self.quote.is_some() || self.ccel.is_some()
+    }
+
+    /// The collateral, if a file with it is named.
+    pub(crate) fn collateral(&self) -> anyhow::Result<Option<Vec<u8>>> {
+        self.collateral.as_deref().map(|path| input::file(path, "TDX collateral")).transpose()
+    }
+
+    /// What is expected of the domain.
+    pub(crate) fn expectations(&self, shared: &SharedArguments) -> Expectations {
         Expectations {
             report_data: shared.report_data,
             mr_td: self.mr_td,
@@ -111,6 +117,12 @@ impl TdxArguments {
             tcb_evaluation: self.tcb_evaluation,
         }
     }
+}
+
+/// Intel's root, and the simulated one if the operator named it.
+pub(crate) fn roots(shared: &SharedArguments) -> anyhow::Result<TrustedRoots> {
+    let simulated = shared.simulated_root()?;
+    Ok(simulated.map_or_else(TrustedRoots::intel, |root| TrustedRoots::intel().and_simulated(&root)))
 }
 
 fn from_json(path: &Path) -> anyhow::Result<Files> {

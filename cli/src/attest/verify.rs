@@ -47,6 +47,8 @@ enum Tee {
     AzSnpVtpm,
     /// Intel TDX
     Tdx,
+    /// Intel TDX behind the virtual TPM of an Azure machine
+    AzTdxVtpm,
 }
 
 /// Does what was asked for.
@@ -70,5 +72,6 @@ fn judge(arguments: &VerifyArguments, at: UnixTime) -> anyhow::Result<Appraisal>
         Tee::Snp => arguments.snp.judge(&arguments.shared, at),
         Tee::AzSnpVtpm => arguments.vtpm.judge(&arguments.snp, &arguments.shared, at),
         Tee::Tdx => arguments.tdx.judge(&arguments.shared, at),
+        Tee::AzTdxVtpm => arguments.vtpm.judge_tdx(&arguments.tdx, &arguments.shared, at),
     }
 }
