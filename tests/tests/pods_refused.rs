@@ -3,12 +3,17 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use coffer_tests::cri::messages::{Mount, NODE};
+use coffer_tests::leftovers::of_node;
 use coffer_tests::node::{Node, Pod, container, sandbox};
 use coffer_tests::pod_tests;
 use coffer_tests::run::Run;
+use coffer_tests::wait;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 pod_tests! {
@@ -26,6 +31,7 @@ pod_tests! {
     coffer_only the_node_s_network_is_refused;
     coffer_only the_node_s_processes_are_refused;
     coffer_only propagation_across_the_border_is_refused;
+    coffer_only a_machine_that_dies_under_a_container_in_the_making_says_how;
 }
 
 fn a_bundle_that_is_no_json_is_refused(node: &mut Node) -> Result<()> {
@@ -194,6 +200,25 @@ fn propagation_across_the_border_is_refused(node: &mut Node) -> Result<()> {
     says(&format!("{error:#}"), &["propagation"])?;
     pod.remove()?;
     drop(own);
+    still_works(node)
+}
+
+fn a_machine_that_dies_under_a_container_in_the_making_says_how(node: &mut Node) -> Result<()> {
+    let mut pod = Pod::start(node, sandbox(node, "dies"))?;
+    pod.run(&container("main", &["sleep", "1000"]))?;
+    let machine = of_node(&node.layout).into_iter().find(|found| found.program == "qemu-system-x86_64");
+    let machine = Pid::from_raw(i32::try_from(machine.context("a pod without a machine")?.pid)?);
+    // Stopped, its guest answers nothing, so the call is under way when it is killed.
+    kill(machine, Signal::SIGSTOP)?;
+    let (cri, id, config) = (pod.cri.clone(), pod.id.clone(), pod.config.clone());
+    let making =
+        std::thread::spawn(move || cri.create(&id, &config, &container("second", &["sleep", "1000"])));
+    wait::let_pass(Duration::from_secs(3));
+    kill(machine, Signal::SIGKILL)?;
+    let made = making.join().map_err(|_| anyhow::anyhow!("the call panicked"))?;
+    let error = made.err().context("a container was made in a machine that is dead")?;
+    says(&format!("{error:#}"), &["the virtual machine is gone", "signal 9"])?;
+    pod.remove()?;
     still_works(node)
 }
 

@@ -204,8 +204,10 @@ impl Pod {
         match &plan.group {
             Group::Member { .. } => {
                 let guest = self.expect_ready(&self.lock(), &request.id)?;
-                let made = container::make(&guest, request, &plan.spec, None).await?;
-                Ok((guest, made))
+                match container::make(&guest, request, &plan.spec, None).await {
+                    Ok(made) => Ok((guest, made)),
+                    Err(err) => Err(guest.explain(err).await),
+                }
             }
             Group::Sandbox { .. } => {
                 let (guest, _) = boot::boot(&self.setup, request, &plan.spec, &plan.group).await?;
@@ -214,8 +216,10 @@ impl Pod {
             Group::Single { .. } => {
                 let (guest, layers) = boot::boot(&self.setup, request, &plan.spec, &plan.group).await?;
                 let guest = self.adopt(guest);
-                let made = container::make(&guest, request, &plan.spec, Some(layers)).await?;
-                Ok((guest, made))
+                match container::make(&guest, request, &plan.spec, Some(layers)).await {
+                    Ok(made) => Ok((guest, made)),
+                    Err(err) => Err(guest.explain(err).await),
+                }
             }
         }
     }

@@ -32,6 +32,9 @@ const READ_BACK_LIMIT: Duration = Duration::from_secs(2);
 /// After the agent hung up: how long the machine may take to tell why.
 const REASON_LIMIT: Duration = Duration::from_millis(300);
 
+/// How long a guest that is not heard from any more may take until its machine has ended, with the reason on its console.
+const LAST_WORDS_LIMIT: Duration = Duration::from_secs(2);
+
 /// Lines of the console that go into an error.
 const CONSOLE_LINES: usize = 20;
 
@@ -204,6 +207,14 @@ impl Guest {
     pub(super) fn last_stats(&self) -> Stats {
         let events = MemoryEvents { oom_kill: u64::from(self.out_of_memory()), ..Default::default() };
         Stats { memory_events: Some(events).into(), ..Default::default() }
+    }
+
+    /// Adds why the guest is gone, and the console's last lines, to a failure that says no more than that it is.
+    pub(super) async fn explain(&self, error: PodError) -> PodError {
+        let PodError::GuestGone { doing, .. } = error else { return error };
+        // The agent is not heard from before the machine is at its end.
+        let _ = timeout(LAST_WORDS_LIMIT, self.machine.ended()).await;
+        PodError::GuestGone { doing, console: self.console() }
     }
 
     /// The console's last lines and, if it has ended, why.
