@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::str::FromStr;
 
 use anyhow::{Context, anyhow};
-use coffer_vmm::devices::{Block, Disk, Net, Random, Vsock};
+use coffer_vmm::devices::{Block, Disk, Disks, Net, Random, Scsi, Vsock};
 use coffer_vmm::inherited::Inherited;
 use coffer_vmm::machine::{self, End, Hardware, Machine, Thread};
 use coffer_vmm::memory::Backing;
@@ -21,7 +21,7 @@ use coffer_vmm::{control, jail, spec};
 use crate::chain;
 
 pub(crate) const USAGE: &str = "run --kvm-fd N --kernel-fd N --initrd-fd N --console-fd N --control-fd N \
-     --cmdline LINE --vcpus N --memory-mib N [--disk SERIAL,ro|rw,FD]… [--nic MAC,MTU,FD]… \
+     --cmdline LINE --vcpus N --memory-mib N [--disk SERIAL,ro|rw,FD]… [--block SERIAL,ro|rw,FD]… [--nic MAC,MTU,FD]… \
      [--vsock-fd N --guest-cid N --dial PATH] [--huge-pages true] [--prefault true] --uid N --parent PID";
 
 /// Descriptors that are not the host's sockets: the machine's own.
@@ -31,6 +31,7 @@ pub(crate) fn run(mut options: Options) -> anyhow::Result<ExitCode> {
     let mut files = Files(Inherited::default());
     let limit = usize::try_from(jail::limit_resources()?).unwrap_or(usize::MAX);
     let control = files.take(&mut options, "--control-fd")?;
+    let disks = Disks::new().context("cannot make the disks' controller")?;
     let hardware = Hardware {
         kvm: files.take(&mut options, "--kvm-fd")?,
         kernel: files.take(&mut options, "--kernel-fd")?.into(),
@@ -43,7 +44,7 @@ pub(crate) fn run(mut options: Options) -> anyhow::Result<ExitCode> {
             huge_pages: options.take_if("--huge-pages")?.unwrap_or(false),
             prefault: options.take_if("--prefault")?.unwrap_or(false),
         },
-        devices: devices(&mut options, &mut files, limit)?,
+        devices: devices(&mut options, &mut files, &disks, limit)?,
     };
     let (uid, parent) = (options.take("--uid")?, options.take("--parent")?);
     options.finish()?;
@@ -54,7 +55,7 @@ pub(crate) fn run(mut options: Options) -> anyhow::Result<ExitCode> {
     let running = machine.start(enter).context("cannot start the processors")?;
     let rules = machine::allowed(Thread::Devices).context("system call filter of the devices")?;
     jail::allow_only(rules)?;
-    match control::serve(running, &control) {
+    match control::serve(running, &disks, &control) {
         Ok(End::Stopped | End::Reset) => Ok(ExitCode::SUCCESS),
         Ok(end) => {
             eprintln!("coffer-vmm: {end}");
@@ -67,10 +68,19 @@ pub(crate) fn run(mut options: Options) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn devices(options: &mut Options, files: &mut Files, limit: usize) -> anyhow::Result<Vec<Box<dyn Device>>> {
-    let mut devices: Vec<Box<dyn Device>> = Vec::new();
+fn devices(
+    options: &mut Options,
+    files: &mut Files,
+    disks: &Disks,
+    limit: usize,
+) -> anyhow::Result<Vec<Box<dyn Device>>> {
+    let mut devices: Vec<Box<dyn Device>> = vec![Box::new(Scsi::new(disks.clone()))];
     for DiskOption { serial, read_only, fd } in options.take_all("--disk")? {
         let disk = spec::Disk { serial, file: files.inherit(fd, "--disk")?, read_only };
+        disks.attach(Disk::new(disk)?)?;
+    }
+    for DiskOption { serial, read_only, fd } in options.take_all("--block")? {
+        let disk = spec::Disk { serial, file: files.inherit(fd, "--block")?, read_only };
         devices.push(Box::new(Block::new(Disk::new(disk)?)));
     }
     for NicOption { mac, mtu, fd } in options.take_all("--nic")? {

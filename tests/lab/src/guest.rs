@@ -1,7 +1,8 @@
 //! One machine of coffer-vmm's, started as the shim starts it.
 
 use std::fs::{self, File, Permissions};
-use std::io::Read;
+use std::io::{IoSlice, Read};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -14,7 +15,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{FdFlags, fcntl_setfd};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    recv, send, sendmsg, socketpair,
+};
 
 const PROGRAM: &str = "/coffer/coffer-vmm";
 
@@ -119,6 +123,17 @@ impl Guest {
         let mut packet = [0; 1024];
         let (length, _) = recv(&self.control, &mut packet[..], RecvFlags::empty())?;
         Ok(String::from_utf8_lossy(&packet[..length]).into_owned())
+    }
+
+    /// Sends a request with a descriptor, and gives the answer.
+    pub(crate) fn ask_with(&self, request: &str, file: &File) -> Result<String> {
+        let files = [file.as_fd()];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        ancillary.push(SendAncillaryMessage::ScmRights(&files));
+        let bytes = [IoSlice::new(request.as_bytes())];
+        sendmsg(&self.control, &bytes, &mut ancillary, SendFlags::NOSIGNAL)?;
+        self.answer(Duration::from_secs(30))
     }
 
     /// Asks, and gives the answer.

@@ -5,9 +5,12 @@
 //! outside (cargo lab) ── kernel, initrd with this program as /init ──▶ nested machine
 //!                     ◀── lines "LAB …" on the console ──
 //! ```
+//! The same program is the first process of the guests that are told `lab.role=…`: see `inside`.
 
 mod cases;
+mod disks;
 mod guest;
+mod inside;
 mod stage;
 
 use std::time::Instant;
@@ -16,6 +19,13 @@ fn main() {
     if std::process::id() != 1 {
         eprintln!("coffer-lab is the first process of a nested machine: run `cargo lab`");
         std::process::exit(2);
+    }
+    if let Err(error) = stage::mount_all() {
+        println!("LAB broken: {error:#}");
+        stage::switch_off();
+    }
+    if let Some(role) = stage::argument("lab.role") {
+        inside::play(&role);
     }
     if let Err(error) = stage::prepare() {
         println!("LAB broken: {error:#}");

@@ -9,8 +9,8 @@ use nix::mount::{MsFlags, mount};
 /// Modules that make `/dev/kvm` and taps, in the order in which they need each other.
 const MODULES: &[&str] = &["irqbypass", "ccp", "kvm", "kvm-amd", "tun"];
 
-/// Mounts what programs expect, and loads the modules.
-pub(crate) fn prepare() -> Result<()> {
+/// Mounts what programs expect.
+pub(crate) fn mount_all() -> Result<()> {
     for (kind, at) in
         [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("tmpfs", "/run"), ("tmpfs", "/tmp")]
     {
@@ -18,6 +18,11 @@ pub(crate) fn prepare() -> Result<()> {
         mount(Some(kind), at, Some(kind), MsFlags::empty(), None::<&str>)
             .with_context(|| format!("mount {at}"))?;
     }
+    Ok(())
+}
+
+/// Loads the modules.
+pub(crate) fn prepare() -> Result<()> {
     for module in MODULES {
         let file = File::open(format!("/modules/{module}.ko")).with_context(|| format!("module {module}"))?;
         nix::kmod::finit_module(&file, c"", nix::kmod::ModuleInitFlags::empty())

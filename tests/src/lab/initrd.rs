@@ -24,6 +24,7 @@ const MODULES: &[&str] = &[
 const IMAGE: &[&str] = &["vmlinux", "bzImage", "initrd.img"];
 
 /// An archive of the kind that a kernel unpacks.
+#[derive(Default)]
 struct Archive {
     bytes: Vec<u8>,
     directories: BTreeSet<PathBuf>,
@@ -65,9 +66,14 @@ impl Archive {
 
 /// The archive: `kernel` is an unpacked kernel package, `init` the static program.
 pub(super) fn build(kernel: &Path, init: &Path, coffer: &Coffer) -> Result<Vec<u8>> {
-    let mut archive = Archive { bytes: Vec::new(), directories: BTreeSet::new(), entries: 0 };
     let read = |path: &Path| fs::read(path).with_context(|| path.display().to_string());
-    archive.file("init", &read(init)?, true)?;
+    let init = read(init)?;
+    let mut archive = Archive::default();
+    archive.file("init", &init, true)?;
+    // The same program is the first process of the guests that a case gives orders to.
+    let mut guest = Archive::default();
+    guest.file("init", &init, true)?;
+    archive.file("coffer/lab.img", &guest.finish()?, false)?;
     let modules = only_directory(&kernel.join("lib/modules"))?;
     for module in MODULES {
         let name = Path::new(module).file_name().context("a module's name")?.to_string_lossy();
@@ -103,7 +109,7 @@ mod tests {
 
     #[test]
     fn directories_come_once_and_before_their_files() {
-        let mut archive = Archive { bytes: Vec::new(), directories: BTreeSet::new(), entries: 0 };
+        let mut archive = Archive::default();
         archive.file("a/b/one", b"1", false).unwrap();
         archive.file("a/b/two", b"22", true).unwrap();
         let bytes = archive.finish().unwrap();

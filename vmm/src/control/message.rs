@@ -6,7 +6,7 @@ use crate::machine::{Counters, End};
 pub(super) const MOST: usize = 256;
 
 /// What the shim asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
     /// Let the processors run.
     Resume,
@@ -16,18 +16,35 @@ pub enum Request {
     Stop,
     /// Say what was counted.
     Counters,
+    /// Add a disk, whose file comes with the packet.
+    Attach {
+        /// By this the guest finds it.
+        serial: String,
+        /// Whether the guest may only read it.
+        read_only: bool,
+    },
+    /// Take a disk away.
+    Detach {
+        /// Its serial.
+        serial: String,
+    },
 }
 
 impl Request {
     /// Reads a packet.
     pub fn parse(packet: &[u8]) -> Option<Request> {
-        match packet {
-            b"start" | b"resume" => Some(Request::Resume),
-            b"pause" => Some(Request::Pause),
-            b"stop" => Some(Request::Stop),
-            b"counters" => Some(Request::Counters),
-            _ => None,
-        }
+        let words: Vec<&str> = std::str::from_utf8(packet).ok()?.split(' ').collect();
+        Some(match words[..] {
+            ["start" | "resume"] => Request::Resume,
+            ["pause"] => Request::Pause,
+            ["stop"] => Request::Stop,
+            ["counters"] => Request::Counters,
+            ["attach", serial, access @ ("ro" | "rw")] => {
+                Request::Attach { serial: serial.to_owned(), read_only: access == "ro" }
+            }
+            ["detach", serial] => Request::Detach { serial: serial.to_owned() },
+            _ => return None,
+        })
     }
 }
 
@@ -60,6 +77,14 @@ mod tests {
         assert_eq!(Request::parse(b"stop"), Some(Request::Stop));
         assert_eq!(Request::parse(b"stop\n"), None);
         assert_eq!(Request::parse(b""), None);
+    }
+
+    #[test]
+    fn a_disk_is_attached_with_a_word_about_access() {
+        let request = Request::Attach { serial: "layer-1".to_owned(), read_only: true };
+        assert_eq!(Request::parse(b"attach layer-1 ro"), Some(request));
+        assert_eq!(Request::parse(b"attach layer-1"), None);
+        assert_eq!(Request::parse(b"attach layer-1 ro rw"), None);
     }
 
     #[test]

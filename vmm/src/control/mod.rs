@@ -5,6 +5,8 @@
 //! start | resume  ─────────▶  ok
 //! pause           ─────────▶  ok                     when no processor runs any more
 //! counters        ─────────▶  ok port_exits=… …
+//! attach NAME ro|rw ───────▶  ok                     the disk's file comes as a descriptor with the packet
+//! detach NAME     ─────────▶  ok                     the guest must have unmounted it
 //! stop            ─────────▶  ok, then ended
 //!                 ◀─────────  ended reset|panic|triple-fault|stopped|fault: …      unasked, the last packet
 //! ```

@@ -1,12 +1,15 @@
 //! Serves a machine and the shim until the machine ends.
 
-use std::io;
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
 
 use super::message::{MOST, Request, describe_counters, describe_end};
+use crate::devices::{Disk, Disks};
 use crate::machine::{End, Running, Turn};
+use crate::spec;
 
 /// Why a machine cannot be served any longer.
 #[derive(Debug, thiserror::Error)]
@@ -16,8 +19,8 @@ pub enum ControlError {
     Watch(#[source] io::Error),
 }
 
-/// Serves `running` and the requests on `control` until the machine ends, and says how.
-pub fn serve(mut running: Running, control: &OwnedFd) -> Result<End, ControlError> {
+/// Serves `running`, its `disks` and the requests on `control` until the machine ends, and says how.
+pub fn serve(mut running: Running, disks: &Disks, control: &OwnedFd) -> Result<End, ControlError> {
     loop {
         match running.turn(control.as_fd()).map_err(ControlError::Watch)? {
             Turn::Ended(end) => {
@@ -25,38 +28,75 @@ pub fn serve(mut running: Running, control: &OwnedFd) -> Result<End, ControlErro
                 return Ok(end);
             }
             Turn::Asked => {
-                let mut packet = [0; MOST];
-                let request = match recv(control, &mut packet[..], RecvFlags::DONTWAIT) {
-                    Ok((0, _)) => Some(Request::Stop),
-                    Ok((length, _)) => packet.get(..length).and_then(Request::parse),
-                    Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => continue,
-                    // The other end is gone, and with it whoever wanted the machine.
-                    Err(_) => Some(Request::Stop),
-                };
-                let reply = carry_out(&mut running, request);
-                answer(control, &reply);
-                if request == Some(Request::Stop) {
-                    return Ok(finish(control));
+                let Some(received) = receive(control) else { continue };
+                let stop = received.request == Some(Request::Stop);
+                answer(control, &carry_out(&mut running, disks, received));
+                if stop {
+                    answer(control, &describe_end(&End::Stopped));
+                    return Ok(End::Stopped);
                 }
             }
         }
     }
 }
 
-fn finish(control: &OwnedFd) -> End {
-    answer(control, &describe_end(&End::Stopped));
-    End::Stopped
+/// A packet, understood or not, and the descriptor that came with it.
+struct Received {
+    request: Option<Request>,
+    file: Option<OwnedFd>,
 }
 
-fn carry_out(running: &mut Running, request: Option<Request>) -> String {
+/// Takes a packet; nothing if there is none after all. A shim that is gone wants the machine stopped.
+fn receive(control: &OwnedFd) -> Option<Received> {
+    let mut packet = [0; MOST];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+    let length = match recvmsg(control, &mut [IoSliceMut::new(&mut packet)], &mut ancillary, flags) {
+        Ok(received) => received.bytes,
+        Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => return None,
+        Err(_) => 0,
+    };
+    let mut files = ancillary.drain().flat_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(files) => files.collect(),
+        _ => Vec::new(),
+    });
+    let file = files.next();
+    let request =
+        if length == 0 { Some(Request::Stop) } else { packet.get(..length).and_then(Request::parse) };
+    Some(Received { request, file })
+}
+
+fn carry_out(running: &mut Running, disks: &Disks, received: Received) -> String {
+    let done = match received {
+        Received { request: Some(Request::Attach { serial, read_only }), file: Some(file) } => {
+            attach(disks, spec::Disk { serial, file, read_only })
+        }
+        Received { request: Some(Request::Detach { serial }), .. } => {
+            disks.detach(&serial).map_err(|error| error.to_string())
+        }
+        Received { request: Some(Request::Counters), .. } => {
+            return describe_counters(&running.counters());
+        }
+        Received { request: Some(request), file: None } => obey(running, &request),
+        Received { .. } => Err("not understood".to_owned()),
+    };
+    done.map_or_else(|why| format!("error: {why}"), |()| "ok".to_owned())
+}
+
+fn obey(running: &mut Running, request: &Request) -> Result<(), String> {
     match request {
-        Some(Request::Resume) => running.resume(),
-        Some(Request::Pause) => running.pause(),
-        Some(Request::Stop) => running.stop(),
-        Some(Request::Counters) => return describe_counters(&running.counters()),
-        None => return "error: not understood".to_owned(),
+        Request::Resume => running.resume(),
+        Request::Pause => running.pause(),
+        Request::Stop => running.stop(),
+        _ => return Err("the disk's file is missing".to_owned()),
     }
-    "ok".to_owned()
+    Ok(())
+}
+
+fn attach(disks: &Disks, disk: spec::Disk) -> Result<(), String> {
+    let disk = Disk::new(disk).map_err(|error| error.to_string())?;
+    disks.attach(disk).map_err(|error| error.to_string())
 }
 
 /// Sends a packet; a shim that does not read its answers does not hold up the machine.

@@ -6,6 +6,7 @@
 //! clock    the battery-backed clock, read-only
 //! disk     a file or block device as sectors: what every kind of disk does the same way
 //! block    a disk as virtio-blk
+//! scsi     all disks behind one controller, so that they can come and go; scsi_command is what it is asked
 //! net      an attached tap queue as virtio-net
 //! vsock    the vsock device (`crate::vsock`) behind this monitor's transport
 //! random   virtio-rng
@@ -17,6 +18,8 @@ mod disk;
 mod net;
 mod random;
 mod reset;
+mod scsi;
+mod scsi_command;
 mod serial;
 mod vsock;
 
@@ -26,5 +29,6 @@ pub use disk::{Disk, DiskError};
 pub use net::{Net, NetError};
 pub use random::Random;
 pub use reset::ResetPort;
+pub use scsi::{AttachError, Disks, Scsi};
 pub use serial::Serial;
 pub use vsock::Vsock;

@@ -38,7 +38,9 @@ const DEVICES: &[Call] = &[
     ("epoll_ctl", libc::SYS_epoll_ctl),
     ("epoll_pwait", libc::SYS_epoll_pwait),
     ("ppoll", libc::SYS_ppoll),
-    // Disks.
+    // Disks, and those that are attached: their files' kind and length are looked at.
+    ("lseek", libc::SYS_lseek),
+    ("statx", libc::SYS_statx),
     ("fallocate", libc::SYS_fallocate),
     ("fdatasync", libc::SYS_fdatasync),
     ("preadv", libc::SYS_preadv),
@@ -48,6 +50,7 @@ const DEVICES: &[Call] = &[
     ("connect", libc::SYS_connect),
     ("read", libc::SYS_read),
     ("recvfrom", libc::SYS_recvfrom),
+    ("recvmsg", libc::SYS_recvmsg),
     ("sendto", libc::SYS_sendto),
     ("shutdown", libc::SYS_shutdown),
     ("writev", libc::SYS_writev),

@@ -1,0 +1,152 @@
+//! The guest's side: the first process of a guest, which does what the case outside asks over vsock, line by line.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, VsockAddr, connect, socket};
+
+/// The host, and the port that it waits at.
+const HOST: u32 = 2;
+const PORT: u32 = 1023;
+
+/// Plays a role until the guest ends.
+pub(crate) fn play(role: &str) -> ! {
+    let outcome = match role {
+        "obey" => obey(),
+        "reset" => Ok(()),
+        other => Err(anyhow::anyhow!("no role {other}")),
+    };
+    if let Err(error) = outcome {
+        println!("GUEST failed: {error:#}");
+    }
+    loop {
+        // The kernel's way of resetting, which the monitor sees.
+        let _ = rustix::system::reboot(rustix::system::RebootCommand::Restart);
+    }
+}
+
+fn obey() -> Result<()> {
+    let fd: OwnedFd = socket(AddressFamily::Vsock, SockType::Stream, SockFlag::empty(), None)?;
+    connect(fd.as_raw_fd(), &VsockAddr::new(HOST, PORT)).context("cannot connect to the host")?;
+    let mut stream = File::from(fd);
+    let lines = BufReader::new(stream.try_clone()?).lines();
+    for line in lines {
+        let line = line?;
+        let words: Vec<&str> = line.split(' ').collect();
+        let answer = match command(&words) {
+            Ok(Some(answer)) => answer,
+            Ok(None) => return Ok(()),
+            Err(error) => format!("error: {error:#}"),
+        };
+        writeln!(stream, "{}", answer.replace('\n', " "))?;
+    }
+    Ok(())
+}
+
+/// Does one thing; nothing to answer means to end.
+fn command(words: &[&str]) -> Result<Option<String>> {
+    Ok(Some(match words {
+        ["disks"] => disks()?,
+        ["await", serial] => await_disk(serial, true)?,
+        ["await-gone", serial] => await_disk(serial, false)?,
+        ["write", serial, at, text] => {
+            let file = OpenOptions::new().write(true).open(device(serial)?)?;
+            file.write_all_at(&sector(text), at.parse()?)?;
+            file.sync_all()?;
+            "ok".to_owned()
+        }
+        ["read", serial, at] => {
+            let mut bytes = [0; 512];
+            File::open(device(serial)?)?.read_exact_at(&mut bytes, at.parse()?)?;
+            String::from_utf8_lossy(&bytes).trim_end_matches('\0').to_owned()
+        }
+        ["sum", serial] => sum(File::open(device(serial)?)?)?,
+        ["cpus"] => fs::read_to_string("/sys/devices/system/cpu/online")?.trim().to_owned(),
+        ["memory"] => {
+            let text = fs::read_to_string("/proc/meminfo")?;
+            text.lines().next().unwrap_or_default().to_owned()
+        }
+        ["clock"] => fs::read_to_string("/sys/devices/system/clocksource/clocksource0/current_clocksource")?
+            .trim()
+            .to_owned(),
+        ["panic"] => {
+            fs::write("/proc/sysrq-trigger", "c")?;
+            bail!("the kernel did not panic")
+        }
+        ["reset"] => return Ok(None),
+        _ => bail!("not understood"),
+    }))
+}
+
+fn sector(text: &str) -> [u8; 512] {
+    let mut bytes = [0; 512];
+    for (place, byte) in bytes.iter_mut().zip(text.bytes()) {
+        *place = byte;
+    }
+    bytes
+}
+
+/// A sum of all bytes and their places, and the length.
+fn sum(mut file: File) -> Result<String> {
+    let (mut buffer, mut sum, mut length) = (vec![0; 1 << 20], 0_u64, 0_u64);
+    loop {
+        let count = file.read(&mut buffer)?;
+        if count == 0 {
+            return Ok(format!("{length} {sum:016x}"));
+        }
+        sum = add(sum, &buffer[..count]);
+        length += u64::try_from(count)?;
+    }
+}
+
+/// Adds bytes to such a sum.
+pub(crate) fn add(sum: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(sum, |sum, byte| sum.rotate_left(5).wrapping_add(u64::from(*byte)))
+}
+
+/// Serial, sectors and whether it may only be read, of every disk.
+fn disks() -> Result<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/sys/block")?.flatten() {
+        let path = entry.path();
+        if let Some(serial) = serial(&path) {
+            let get = |name: &str| fs::read_to_string(path.join(name)).unwrap_or_default().trim().to_owned();
+            found.push(format!("{serial}:{}:{}", get("size"), get("ro")));
+        }
+    }
+    found.sort();
+    Ok(found.join(" "))
+}
+
+/// The serial of a disk, of either kind.
+fn serial(block: &Path) -> Option<String> {
+    if let Ok(page) = fs::read(block.join("device/vpd_pg80")) {
+        return Some(String::from_utf8_lossy(page.get(4..)?).into_owned());
+    }
+    let serial = fs::read_to_string(block.join("serial")).ok()?;
+    Some(serial.trim().to_owned())
+}
+
+fn device(wanted: &str) -> Result<PathBuf> {
+    for entry in fs::read_dir("/sys/block")?.flatten() {
+        if serial(&entry.path()).as_deref() == Some(wanted) {
+            return Ok(Path::new("/dev").join(entry.file_name()));
+        }
+    }
+    bail!("no disk {wanted}")
+}
+
+/// Waits until a disk is there, or gone: it comes by itself, and the guest has nothing else to do.
+fn await_disk(serial: &str, there: bool) -> Result<String> {
+    for _ in 0..2000 {
+        if device(serial).is_ok() == there {
+            return Ok("ok".to_owned());
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    bail!("the disk {serial} did not change; there are {}", disks()?)
+}

@@ -1,0 +1,613 @@
+//! All disks of a machine as units of one virtio-scsi controller (virtio 1.2, section 5.6): virtio-mmio cannot be told of
+//! a new device, but a controller can tell its driver of a new disk.
+//!
+//! ```text
+//! attach ─▶ unit n ─▶ event "rescan" ─▶ the guest asks what it is ─▶ /dev/sd…
+//! detach ─▶ event "removed" ─▶ the guest forgets it; commands that still come find nothing
+//! ```
+//! A command is carried out as a whole before its chain is given back, so there is nothing to be aborted.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use virtio_bindings::virtio_ids::VIRTIO_ID_SCSI;
+use virtio_queue::{Queue, QueueT};
+
+use super::disk::{Disk, Refusal, SECTOR};
+use super::scsi_command::{
+    Answers, COMMAND, Command, LONGEST_LIST, MAX_SECTORS, parse, ranges, sense, units,
+};
+use crate::event::Event;
+use crate::memory::Memory;
+use crate::virtio::{Access, Buffer, Cause, Chain, Device, Fault, Identity, Served, pop};
+
+/// Numbers of the queues.
+const CONTROL: usize = 0;
+const EVENTS: usize = 1;
+const REQUESTS: usize = 2;
+const QUEUES: &[u16] = &[16, 16, 256];
+
+/// The driver may be told of new and of gone disks.
+const FEATURE_HOTPLUG: u64 = 1 << 1;
+
+/// Bytes of a request before the data for the disk: unit, number, three of attributes, command.
+const REQUEST: usize = 19 + COMMAND;
+
+/// Bytes of an answer before the data from the disk: lengths, status, and sense data.
+const SENSE: usize = 96;
+const RESPONSE: usize = 12 + SENSE;
+
+const GOOD: u8 = 0;
+const CHECK_CONDITION: u8 = 2;
+
+/// How the controller itself answers: done, no such target.
+const OK: u8 = 0;
+const BAD_TARGET: u8 = 3;
+
+/// Sense keys and codes.
+const MEDIUM_ERROR: u8 = 3;
+const ILLEGAL_REQUEST: u8 = 5;
+const DATA_PROTECT: u8 = 7;
+const UNKNOWN_COMMAND: u8 = 0x20;
+const OUT_OF_RANGE: u8 = 0x21;
+const INVALID_FIELD: u8 = 0x24;
+const NO_SUCH_UNIT: u8 = 0x25;
+const WRITE_PROTECTED: u8 = 0x27;
+
+/// Events: a unit came or went; and that some were lost.
+const TRANSPORT_RESET: u32 = 1;
+const EVENTS_MISSED: u32 = 1 << 31;
+const RESCAN: u32 = 1;
+const REMOVED: u32 = 2;
+const EVENT: usize = 16;
+
+/// The most disks: as many as units that Linux numbers in the short form.
+const MAX_DISKS: usize = 256;
+
+/// Requests carried out per call, before other devices have their turn.
+const BUDGET: usize = 64;
+
+/// Events that wait for the guest; when there are more, it is told that it missed some.
+const MAX_EVENTS: usize = 512;
+
+/// Why a disk cannot be attached or detached.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AttachError {
+    /// The name is in use.
+    #[error("disk {serial:?} is there already")]
+    Taken {
+        /// The name.
+        serial: String,
+    },
+    /// No unit is free.
+    #[error("there are {MAX_DISKS} disks, and no more fit")]
+    Full,
+    /// There is no such disk.
+    #[error("there is no disk {serial:?}")]
+    Unknown {
+        /// The name.
+        serial: String,
+    },
+}
+
+#[derive(Debug, Default)]
+struct State {
+    disks: BTreeMap<u8, Disk>,
+    events: VecDeque<(u8, u32)>,
+    missed: bool,
+    /// Whether a driver has been there: before, it finds all disks by itself.
+    driven: bool,
+}
+
+/// The disks of a machine, to be changed while it runs. Copies are the same ones.
+#[derive(Debug, Clone)]
+pub struct Disks {
+    state: Arc<Mutex<State>>,
+    changed: Arc<Event>,
+}
+
+impl Disks {
+    /// None yet.
+    pub fn new() -> io::Result<Disks> {
+        Ok(Disks { state: Arc::default(), changed: Arc::new(Event::new()?) })
+    }
+
+    /// Adds a disk; a driver that is there is told.
+    pub fn attach(&self, disk: Disk) -> Result<(), AttachError> {
+        let mut state = self.state();
+        if state.disks.values().any(|there| there.serial() == disk.serial()) {
+            return Err(AttachError::Taken { serial: disk.serial().to_owned() });
+        }
+        let unit = (0..=u8::MAX).find(|unit| !state.disks.contains_key(unit)).ok_or(AttachError::Full)?;
+        state.disks.insert(unit, disk);
+        state.announce(unit, RESCAN);
+        self.changed.signal();
+        Ok(())
+    }
+
+    /// Takes a disk away, and tells the driver.
+    pub fn detach(&self, serial: &str) -> Result<(), AttachError> {
+        let mut state = self.state();
+        let unit = state.disks.iter().find(|(_, disk)| disk.serial() == serial).map(|(unit, _)| *unit);
+        let unit = unit.ok_or_else(|| AttachError::Unknown { serial: serial.to_owned() })?;
+        state.disks.remove(&unit);
+        state.announce(unit, REMOVED);
+        self.changed.signal();
+        Ok(())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn announce(&mut self, unit: u8, reason: u32) {
+        if !self.driven {
+            return;
+        }
+        if self.events.len() < MAX_EVENTS {
+            self.events.push_back((unit, reason));
+        } else {
+            self.missed = true;
+        }
+    }
+}
+
+/// The controller.
+#[derive(Debug)]
+pub struct Scsi {
+    disks: Disks,
+}
+
+/// What a command came to: data for the guest, or why there is none.
+enum Done {
+    /// This answer, of which the guest takes at most so many bytes.
+    Answer(Vec<u8>, usize),
+    /// So many bytes are in the guest's memory already.
+    Moved(usize),
+    /// It failed, with this sense.
+    Failed(u8, u8),
+}
+
+impl Scsi {
+    /// A controller of `disks`.
+    pub fn new(disks: Disks) -> Scsi {
+        Scsi { disks }
+    }
+
+    /// Carries out one chain: gives the number of bytes written into it, or nothing for a chain that is no request.
+    fn handle(&self, chain: Chain<'_>) -> Option<u32> {
+        let (header, data) = chain.readable.split(REQUEST)?;
+        let (response, space) = chain.writable.split(RESPONSE)?;
+        let mut bytes = [0; REQUEST];
+        header.copy_to(&mut bytes);
+        let command: [u8; COMMAND] = bytes.get(19..)?.try_into().ok()?;
+        let room = space.len();
+        let done = unit_of(&bytes).map(|unit| self.carry_out(unit, &command, &data, &space));
+        let (answer, moved) = match done {
+            None => (respond(BAD_TARGET, GOOD, room, None), 0),
+            Some(Done::Moved(moved)) => (respond(OK, GOOD, room - moved.min(room), None), moved),
+            Some(Done::Answer(bytes, most)) => {
+                let length = bytes.len().min(most).min(room);
+                let (place, _) = space.split(length)?;
+                place.copy_from(bytes.get(..length)?);
+                (respond(OK, GOOD, room - length, None), length)
+            }
+            Some(Done::Failed(key, code)) => (respond(OK, CHECK_CONDITION, room, Some((key, code))), 0),
+        };
+        response.copy_from(&answer);
+        u32::try_from(RESPONSE + moved).ok()
+    }
+
+    fn carry_out(&self, unit: u8, command: &[u8; COMMAND], data: &Buffer<'_>, space: &Buffer<'_>) -> Done {
+        let state = self.disks.state();
+        let disk = state.disks.get(&unit);
+        match (parse(command), disk) {
+            (Some(Command::ReportLuns { room }), _) => Done::Answer(units(state.disks.keys().copied()), room),
+            (Some(Command::Inquiry { page: None, room }), None) => {
+                Done::Answer(Answers::inquiry_of_nothing(unit), room)
+            }
+            (Some(Command::RequestSense { room }), _) => Done::Answer(sense(0, 0).to_vec(), room),
+            (_, None) => Done::Failed(ILLEGAL_REQUEST, NO_SUCH_UNIT),
+            (None, Some(_)) => Done::Failed(ILLEGAL_REQUEST, UNKNOWN_COMMAND),
+            (Some(command), Some(disk)) => ask(disk, command, data, space),
+        }
+    }
+
+    /// Answers requests about tasks, of which there are none that could be aborted.
+    fn control(memory: &Memory, queue: &mut Queue, served: &mut Served) -> Result<(), Fault> {
+        for _ in 0..BUDGET {
+            let Some(chain) = pop(queue, memory).map_err(Fault::of(CONTROL))? else { return Ok(()) };
+            let head = chain.head_index();
+            let answered = Chain::collect(memory, chain).ok().and_then(|chain| {
+                // One byte after a task request, five after a question about events: all zero is "done" and "none".
+                let length = chain.writable.len().min(5);
+                let (place, _) = chain.writable.split(length)?;
+                place.copy_from([0; 5].get(..length)?);
+                u32::try_from(length).ok()
+            });
+            served.malformed += u64::from(answered.is_none());
+            queue.add_used(memory, head, answered.unwrap_or(0)).map_err(Fault::of(CONTROL))?;
+            served.used(CONTROL);
+        }
+        served.again = true;
+        Ok(())
+    }
+
+    /// Tells the driver which units came and went, as long as it has room for it.
+    fn tell(&self, memory: &Memory, queue: &mut Queue, served: &mut Served) -> Result<(), Fault> {
+        let mut state = self.disks.state();
+        while state.missed || !state.events.is_empty() {
+            let Some(chain) = pop(queue, memory).map_err(Fault::of(EVENTS))? else { return Ok(()) };
+            let head = chain.head_index();
+            let place =
+                Buffer::collect(memory, chain, Access::Write).ok().and_then(|buffer| buffer.split(EVENT));
+            let length = match place {
+                Some((place, _)) => {
+                    let missed = if std::mem::take(&mut state.missed) { EVENTS_MISSED } else { 0 };
+                    place.copy_from(&event(state.events.pop_front(), missed));
+                    EVENT
+                }
+                None => {
+                    served.malformed += 1;
+                    0
+                }
+            };
+            let length = u32::try_from(length).unwrap_or(0);
+            queue.add_used(memory, head, length).map_err(Fault::of(EVENTS))?;
+            served.used(EVENTS);
+        }
+        Ok(())
+    }
+
+    fn requests(&self, memory: &Memory, queue: &mut Queue, served: &mut Served) -> Result<(), Fault> {
+        for _ in 0..BUDGET {
+            let Some(chain) = pop(queue, memory).map_err(Fault::of(REQUESTS))? else { return Ok(()) };
+            let head = chain.head_index();
+            let written = Chain::collect(memory, chain).ok().and_then(|chain| self.handle(chain));
+            served.malformed += u64::from(written.is_none());
+            queue.add_used(memory, head, written.unwrap_or(0)).map_err(Fault::of(REQUESTS))?;
+            served.used(REQUESTS);
+        }
+        served.again = true;
+        Ok(())
+    }
+}
+
+fn event(change: Option<(u8, u32)>, missed: u32) -> [u8; EVENT] {
+    let mut bytes = [0; EVENT];
+    let (kind, unit, reason) = match change {
+        Some((unit, reason)) => (TRANSPORT_RESET, unit, reason),
+        None => (0, 0, 0),
+    };
+    bytes[..4].copy_from_slice(&(kind | missed).to_le_bytes());
+    // Units below 256 are named here without the bit that a request's unit has.
+    bytes[4..8].copy_from_slice(&[1, 0, 0, unit]);
+    bytes[12..].copy_from_slice(&reason.to_le_bytes());
+    bytes
+}
+
+/// The unit of target 0 that a request is for.
+fn unit_of(request: &[u8; REQUEST]) -> Option<u8> {
+    match *request {
+        [1, 0, high, unit, ..] if high & 0x3f == 0 => Some(unit),
+        _ => None,
+    }
+}
+
+fn ask(disk: &Disk, command: Command, data: &Buffer<'_>, space: &Buffer<'_>) -> Done {
+    let answers = Answers { serial: disk.serial(), sectors: disk.sectors(), read_only: disk.is_read_only() };
+    let field = Done::Failed(ILLEGAL_REQUEST, INVALID_FIELD);
+    match command {
+        Command::Nothing | Command::RequestSense { .. } | Command::ReportLuns { .. } => Done::Moved(0),
+        Command::Inquiry { page: None, room } => Done::Answer(Answers::inquiry(), room),
+        Command::Inquiry { page: Some(page), room } => {
+            answers.page(page).map_or(field, |answer| Done::Answer(answer, room))
+        }
+        Command::Capacity10 => Done::Answer(answers.capacity10(), usize::MAX),
+        Command::Capacity16 { room } => Done::Answer(answers.capacity16(), room),
+        Command::ModeSense { long, page, room } => {
+            answers.mode(long, page).map_or(field, |answer| Done::Answer(answer, room))
+        }
+        Command::Read { sectors, .. } | Command::Write { sectors, .. }
+            if sectors > u64::from(MAX_SECTORS) =>
+        {
+            field
+        }
+        Command::Read { sector, sectors } if fits(space, sectors) => {
+            outcome(disk, disk.read(sector, space), space.len())
+        }
+        Command::Write { sector, sectors } if fits(data, sectors) => {
+            outcome(disk, disk.write(sector, data), 0)
+        }
+        Command::Read { .. } | Command::Write { .. } => field,
+        Command::Flush => outcome(disk, disk.flush(), 0),
+        Command::Unmap => outcome(disk, unmap(disk, data), 0),
+        Command::WriteSame { sector, sectors, unmap } => {
+            outcome(disk, write_same(disk, (sector, sectors), unmap, data), 0)
+        }
+    }
+}
+
+/// Whether a buffer is as long as the command says.
+fn fits(buffer: &Buffer<'_>, sectors: u64) -> bool {
+    u64::try_from(buffer.len()).ok() == sectors.checked_mul(SECTOR)
+}
+
+fn outcome(disk: &Disk, done: Result<(), Refusal>, moved: usize) -> Done {
+    match done {
+        Ok(()) => Done::Moved(moved),
+        Err(Refusal::Host) => Done::Failed(MEDIUM_ERROR, 0),
+        Err(Refusal::Request) if disk.is_read_only() => Done::Failed(DATA_PROTECT, WRITE_PROTECTED),
+        Err(Refusal::Request) => Done::Failed(ILLEGAL_REQUEST, OUT_OF_RANGE),
+    }
+}
+
+fn unmap(disk: &Disk, data: &Buffer<'_>) -> Result<(), Refusal> {
+    if data.len() > LONGEST_LIST {
+        return Err(Refusal::Request);
+    }
+    let mut list = vec![0; data.len()];
+    data.copy_to(&mut list);
+    ranges(&list).try_for_each(|(sector, sectors)| disk.zero(sector, sectors))
+}
+
+fn write_same(disk: &Disk, range: (u64, u64), unmap: bool, data: &Buffer<'_>) -> Result<(), Refusal> {
+    let mut sector = [0; 512];
+    // Only what can be done without writing every sector: zeros. `unmap` may forget them instead.
+    let zeros =
+        data.len() == sector.len() && data.copy_to(&mut sector) && sector.iter().all(|byte| *byte == 0);
+    let nothing = unmap && data.is_empty();
+    if zeros || nothing { disk.zero(range.0, range.1) } else { Err(Refusal::Request) }
+}
+
+/// The answer to a request: what the controller says, what the disk says, what was not filled, and why.
+fn respond(response: u8, status: u8, rest: usize, why: Option<(u8, u8)>) -> [u8; RESPONSE] {
+    let mut bytes = [0; RESPONSE];
+    let sense = why.map(|(key, code)| sense(key, code));
+    let length = sense.map_or(0_u32, |_| 18);
+    bytes[..4].copy_from_slice(&length.to_le_bytes());
+    bytes[4..8].copy_from_slice(&u32::try_from(rest).unwrap_or(u32::MAX).to_le_bytes());
+    bytes[10] = status;
+    bytes[11] = response;
+    for (place, byte) in bytes.iter_mut().skip(12).zip(sense.unwrap_or([0; 18])) {
+        *place = byte;
+    }
+    bytes
+}
+
+impl Device for Scsi {
+    fn identity(&self) -> Identity {
+        Identity { kind: VIRTIO_ID_SCSI, features: FEATURE_HOTPLUG, queues: QUEUES }
+    }
+
+    fn configuration(&self, offset: u64, data: &mut [u8]) {
+        // struct virtio_scsi_config: request queues, pieces, sectors, commands per unit, sizes of event, sense and
+        // command, then channels, targets and units, each the highest.
+        let words = [1, 254, MAX_SECTORS, 128, 16, 96, 32];
+        let mut configuration: Vec<u8> = words.into_iter().flat_map(u32::to_le_bytes).collect();
+        configuration.extend([0; 4]);
+        configuration.extend(255_u32.to_le_bytes());
+        let rest = usize::try_from(offset).ok().and_then(|offset| configuration.get(offset..)).unwrap_or(&[]);
+        for (place, byte) in data.iter_mut().zip(rest) {
+            *place = *byte;
+        }
+    }
+
+    fn start(&mut self, _features: u64) {
+        let mut state = self.disks.state();
+        state.driven = true;
+        state.events.clear();
+    }
+
+    fn stop(&mut self) {
+        let mut state = self.disks.state();
+        state.driven = false;
+        state.missed = false;
+        state.events.clear();
+    }
+
+    fn serve(&mut self, memory: &Memory, queues: &mut [Queue], cause: Cause) -> Result<Served, Fault> {
+        let mut served = Served::default();
+        let [control, events, requests] = queues else { return Ok(served) };
+        if control.ready() && matches!(cause, Cause::Queue(CONTROL) | Cause::Again) {
+            Scsi::control(memory, control, &mut served)?;
+        }
+        if events.ready() && !matches!(cause, Cause::Queue(CONTROL | REQUESTS)) {
+            self.disks.changed.take();
+            self.tell(memory, events, &mut served)?;
+        }
+        if requests.ready() && matches!(cause, Cause::Queue(REQUESTS) | Cause::Again) {
+            self.requests(memory, requests, &mut served)?;
+        }
+        Ok(served)
+    }
+
+    fn host(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.disks.changed.as_fd())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::{Backing, create};
+    use crate::spec;
+    use proptest::prelude::*;
+    use std::io::Write;
+    use virtio_queue::desc::{RawDescriptor, split::Descriptor};
+    use virtio_queue::mock::MockSplitQueue;
+    use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
+
+    const NEXT: u16 = 1;
+    const WRITE: u16 = 2;
+
+    fn disk(serial: &str, content: &[u8], read_only: bool) -> Disk {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(content).unwrap();
+        Disk::new(spec::Disk { serial: serial.to_owned(), file: file.into(), read_only }).unwrap()
+    }
+
+    fn controller() -> Scsi {
+        let disks = Disks::new().unwrap();
+        disks.attach(disk("first", &[7; 4096], false)).unwrap();
+        disks.attach(disk("second", &[9; 1024], true)).unwrap();
+        Scsi::new(disks)
+    }
+
+    /// Sends a command with data and room for data: gives status, sense key and what came back.
+    fn send(scsi: &mut Scsi, unit: u8, command: &[u8], data: &[u8], room: u32) -> (u8, u8, Vec<u8>) {
+        let memory = create(2, Backing::default()).unwrap();
+        let mut header = [0; REQUEST];
+        header[..4].copy_from_slice(&[1, 0, 0x40, unit]);
+        header[19..19 + command.len()].copy_from_slice(command);
+        memory.write_slice(&header, GuestAddress(0x1_0000)).unwrap();
+        memory.write_slice(data, GuestAddress(0x2_0000)).unwrap();
+        let mut parts = vec![(0x1_0000, REQUEST, 0), (0x3_0000, RESPONSE, WRITE)];
+        if !data.is_empty() {
+            parts.insert(1, (0x2_0000, data.len(), 0));
+        }
+        if room > 0 {
+            parts.push((0x4_0000, usize::try_from(room).unwrap(), WRITE));
+        }
+        let last = parts.len() - 1;
+        let descriptors: Vec<RawDescriptor> = parts
+            .into_iter()
+            .enumerate()
+            .map(|(index, (address, length, flags))| {
+                let next = if index < last { NEXT } else { 0 };
+                let length = u32::try_from(length).unwrap();
+                let following = u16::try_from(index).unwrap() + 1;
+                Descriptor::new(address, length, flags | next, following).into()
+            })
+            .collect();
+        let mock = MockSplitQueue::create(&memory, GuestAddress(0), 16);
+        mock.build_desc_chain(&descriptors).unwrap();
+        let mut queues = [Queue::new(16).unwrap(), Queue::new(16).unwrap(), mock.create_queue().unwrap()];
+        let served = scsi.serve(&memory, &mut queues, Cause::Queue(REQUESTS)).unwrap();
+        assert_eq!((served.used, served.malformed), (1 << REQUESTS, 0));
+        let mut response = [0; RESPONSE];
+        memory.read_slice(&mut response, GuestAddress(0x3_0000)).unwrap();
+        let mut answer = vec![0; usize::try_from(room).unwrap()];
+        memory.read_slice(&mut answer, GuestAddress(0x4_0000)).unwrap();
+        let rest = u32::from_le_bytes(response[4..8].try_into().unwrap());
+        answer.truncate(answer.len() - usize::try_from(rest).unwrap());
+        (response[10], response[14], answer)
+    }
+
+    #[test]
+    fn the_units_that_there_are_are_listed() {
+        let (status, _, answer) = send(&mut controller(), 0, &[0xa0, 0, 0, 0, 0, 0, 0, 0, 0, 64], &[], 64);
+        assert_eq!(status, GOOD);
+        assert_eq!(answer, [0, 0, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn a_disk_tells_its_serial_as_far_as_there_is_room() {
+        let (_, _, answer) = send(&mut controller(), 1, &[0x12, 1, 0x80, 0, 8], &[], 64);
+        assert_eq!(answer, b"\x00\x80\x00\x06seco");
+    }
+
+    #[test]
+    fn sectors_are_written_and_read_back() {
+        let mut scsi = controller();
+        let write = [0x2a, 0, 0, 0, 0, 2, 0, 0, 1];
+        assert_eq!(send(&mut scsi, 0, &write, &[5; 512], 0).0, GOOD);
+        let (status, _, answer) = send(&mut scsi, 0, &[0x28, 0, 0, 0, 0, 1, 0, 0, 2], &[], 1024);
+        assert_eq!((status, &answer[..512], &answer[512..]), (GOOD, &[7; 512][..], &[5; 512][..]));
+    }
+
+    #[test]
+    fn a_read_beyond_the_end_is_refused() {
+        let read = [0x28, 0, 0, 0, 0, 7, 0, 0, 2];
+        assert_eq!(send(&mut controller(), 0, &read, &[], 1024), (CHECK_CONDITION, ILLEGAL_REQUEST, vec![]));
+    }
+
+    #[test]
+    fn a_disk_that_may_only_be_read_is_not_written() {
+        let write = [0x2a, 0, 0, 0, 0, 0, 0, 0, 1];
+        assert_eq!(send(&mut controller(), 1, &write, &[5; 512], 0), (CHECK_CONDITION, DATA_PROTECT, vec![]));
+    }
+
+    #[test]
+    fn a_buffer_of_another_length_than_the_command_says_is_refused() {
+        let read = [0x28, 0, 0, 0, 0, 0, 0, 0, 2];
+        assert_eq!(send(&mut controller(), 0, &read, &[], 512).1, ILLEGAL_REQUEST);
+    }
+
+    #[test]
+    fn sectors_unmapped_are_zero() {
+        let mut scsi = controller();
+        let list = [&[0, 22, 0, 16, 0, 0, 0, 0][..], &[0; 8], &[0, 0, 0, 1, 0, 0, 0, 0]].concat();
+        assert_eq!(send(&mut scsi, 0, &[0x42, 0, 0, 0, 0, 0, 0, 0, 24], &list, 0).0, GOOD);
+        let (_, _, answer) = send(&mut scsi, 0, &[0x28, 0, 0, 0, 0, 0, 0, 0, 2], &[], 1024);
+        assert_eq!((answer[0], answer[512]), (0, 7));
+    }
+
+    #[test]
+    fn a_unit_that_is_not_there_is_named_as_such() {
+        let mut scsi = controller();
+        assert_eq!(send(&mut scsi, 9, &[0x12, 0, 0, 0, 1], &[], 36).2, [0x7f]);
+        assert_eq!(send(&mut scsi, 9, &[0x00], &[], 0).1, ILLEGAL_REQUEST);
+    }
+
+    #[test]
+    fn a_disk_that_comes_and_goes_is_told_to_the_driver() {
+        let mut scsi = controller();
+        scsi.start(0);
+        scsi.disks.attach(disk("third", &[0; 512], false)).unwrap();
+        scsi.disks.detach("first").unwrap();
+        let memory = create(2, Backing::default()).unwrap();
+        let mock = MockSplitQueue::create(&memory, GuestAddress(0), 16);
+        let chain = |index: u16| Descriptor::new(0x1_0000 + u64::from(index) * 16, 16, WRITE, 0).into();
+        mock.add_desc_chains(&[chain(0), chain(1)], 0).unwrap();
+        let mut queues = [Queue::new(16).unwrap(), mock.create_queue().unwrap(), Queue::new(16).unwrap()];
+        scsi.serve(&memory, &mut queues, Cause::Host).unwrap();
+        let mut events = [0; 32];
+        memory.read_slice(&mut events, GuestAddress(0x1_0000)).unwrap();
+        assert_eq!(events[..16], [1, 0, 0, 0, 1, 0, 0, 2, 0, 0, 0, 0, 1, 0, 0, 0]);
+        assert_eq!(events[16..], [1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0]);
+    }
+
+    #[test]
+    fn a_name_is_taken_once_and_its_unit_is_used_again() {
+        let Scsi { disks } = controller();
+        let again = disks.attach(disk("first", &[0; 512], true));
+        assert_eq!(again, Err(AttachError::Taken { serial: "first".to_owned() }));
+        disks.detach("first").unwrap();
+        assert_eq!(disks.detach("first"), Err(AttachError::Unknown { serial: "first".to_owned() }));
+        disks.attach(disk("third", &[0; 512], true)).unwrap();
+        assert!(disks.state().disks.contains_key(&0));
+    }
+
+    proptest! {
+        #[test]
+        fn no_chain_is_harmful(
+            command: [u8; COMMAND],
+            unit: u8,
+            pieces in proptest::collection::vec((0_u64..0x30_0000, 0_u32..0x2_0000, any::<bool>()), 1..8),
+        ) {
+            let mut scsi = controller();
+            let memory = create(2, Backing::default()).unwrap();
+            let mut header = [0; REQUEST];
+            header[..4].copy_from_slice(&[1, 0, 0x40, unit & 3]);
+            header[19..].copy_from_slice(&command);
+            memory.write_slice(&header, GuestAddress(0x1_0000)).unwrap();
+            let mut parts = vec![(0x1_0000, 51, false)];
+            parts.extend(pieces);
+            let last = u16::try_from(parts.len() - 1).unwrap();
+            let descriptors: Vec<RawDescriptor> = (0_u16..).zip(parts).map(|(index, (address, length, write))| {
+                let flags = if write { WRITE } else { 0 } | if index < last { NEXT } else { 0 };
+                Descriptor::new(address, length, flags, index + 1).into()
+            }).collect();
+            let mock = MockSplitQueue::create(&memory, GuestAddress(0), 16);
+            mock.build_desc_chain(&descriptors).unwrap();
+            let mut queues = [Queue::new(16).unwrap(), Queue::new(16).unwrap(), mock.create_queue().unwrap()];
+            scsi.serve(&memory, &mut queues, Cause::Queue(REQUESTS)).unwrap();
+            prop_assert!(memory.check_range(GuestAddress(0), 1));
+        }
+    }
+}
