@@ -5,7 +5,7 @@
 //! install  uninstall    artefacts in a versioned directory, containerd drop-in, RuntimeClass
 //! ps  trace  report     the pods of this node, one pod's start, one pod's file for a bug report
 //! layers   gc           the layer cache; what crashed pods left
-//! attest                what evidence of a confidential machine is worth; needs no node
+//! attest   measure      what evidence of a confidential machine is worth, and what it must say; neither needs a node
 //! ```
 //! Exit code 0: done and well; 1: could not be done; 2: wrong usage; 3: done, and something is amiss.
 #![forbid(unsafe_code)]
@@ -15,6 +15,7 @@ mod check;
 mod gc;
 mod install;
 mod layers;
+mod measure;
 mod output;
 mod ps;
 mod report;
@@ -80,6 +81,8 @@ enum Command {
         #[command(subcommand)]
         command: attest::AttestCommand,
     },
+    /// Compute the launch digest of a confidential machine before it is launched
+    Measure(measure::MeasureArguments),
     /// Find, and remove, what crashed pods left
     Gc {
         /// Only say what would be removed
@@ -103,9 +106,10 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> anyhow::Result<Health> {
     let json = arguments.json;
     let command = match arguments.command {
-        // Neither needs a node's configuration, which may be the very thing that is broken.
+        // None needs a node's configuration, which may be the very thing that is broken.
         Command::Uninstall(place) => return install::uninstall(&place, json),
         Command::Attest { command } => return attest::run(command, json),
+        Command::Measure(arguments) => return measure::run(&arguments, json),
         other => other,
     };
     let config = Config::find(arguments.config.as_deref(), None).context("reading the configuration")?;
@@ -118,6 +122,7 @@ fn run(arguments: Arguments) -> anyhow::Result<Health> {
         Command::Report { pod, output } => report::run(&config, &pod, output),
         Command::Layers { command } => layers::run(&config, command, json),
         Command::Attest { command } => attest::run(command, json),
+        Command::Measure(arguments) => measure::run(&arguments, json),
         Command::Gc { dry_run } => gc::run(&config, if dry_run { gc::Run::Dry } else { gc::Run::Wet }, json),
     }
 }

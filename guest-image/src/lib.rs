@@ -15,6 +15,7 @@ pub mod initrd;
 pub mod inspect;
 pub mod kernel;
 pub mod manifest;
+pub mod measure;
 
 mod agent;
 mod command;

@@ -68,6 +68,12 @@ pub enum Unpacked {
     Libdeflate,
     /// A kernel with KVM for AMD's processors, for the nested machine.
     LabKernel,
+    /// OVMF of Debian 12.
+    Ovmf12,
+    /// OVMF of Debian 13.
+    Ovmf13,
+    /// OVMF in the build that takes hashes of a kernel.
+    OvmfAmdSev,
 }
 
 impl Unpacked {
@@ -85,6 +91,9 @@ impl Unpacked {
             Self::Libc => ("libc6", Suite::Trixie),
             Self::Libdeflate => ("libdeflate0", Suite::Trixie),
             Self::LabKernel => ("linux-image-amd64", Suite::Bookworm),
+            Self::Ovmf12 => ("ovmf", Suite::Bookworm),
+            Self::Ovmf13 => ("ovmf", Suite::Trixie),
+            Self::OvmfAmdSev => ("ovmf-amdsev", Suite::Sid),
         }
     }
 

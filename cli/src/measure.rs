@@ -1,0 +1,115 @@
+//! `coffer measure`: the launch digest of a confidential machine, before it is launched.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use coffer_guest_image::measure::{DirectBoot, Firmware, SnpMachine, VcpuSignature, snp_launch_digest};
+use serde_json::json;
+
+use crate::{Health, output};
+
+/// The most that is read of firmware, in bytes; the largest that can be measured is half of it.
+const MOST_FIRMWARE: u64 = 128 << 20;
+
+#[derive(Args)]
+pub(crate) struct MeasureArguments {
+    /// Kind of the machine
+    #[arg(long)]
+    tee: Tee,
+    /// Firmware: OVMF, in its build for SEV where a kernel is booted directly
+    #[arg(long, value_name = "FILE")]
+    ovmf: PathBuf,
+    /// Kernel that is booted without a boot loader
+    #[arg(long, value_name = "FILE")]
+    kernel: Option<PathBuf>,
+    /// Its initrd
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    initrd: Option<PathBuf>,
+    /// Its command line
+    #[arg(long, value_name = "TEXT", requires = "kernel", default_value = "")]
+    append: String,
+    /// How many vCPUs the machine has
+    #[arg(long, value_name = "N")]
+    vcpus: u32,
+    /// Their type, by QEMU's name, such as EPYC-Milan
+    #[arg(long, value_name = "NAME", required_unless_present = "vcpu_sig", conflicts_with = "vcpu_sig")]
+    vcpu_type: Option<VcpuSignature>,
+    /// Their type, by CPUID signature, such as 0xa00f11
+    #[arg(long, value_name = "NUMBER", value_parser = number)]
+    vcpu_sig: Option<u64>,
+    /// SEV features of the guest: 0x1 is SNP alone, 0x21 adds debug swap
+    #[arg(long, value_name = "NUMBER", value_parser = number, default_value = "0x1")]
+    guest_features: u64,
+}
+
+/// Kinds of machines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Tee {
+    /// AMD SEV-SNP on QEMU with KVM
+    Snp,
+}
+
+/// Prints the digest that the hardware will report.
+pub(crate) fn run(arguments: &MeasureArguments, json: bool) -> anyhow::Result<Health> {
+    let Tee::Snp = arguments.tee;
+    let firmware = Firmware::parse(read_firmware(&arguments.ovmf)?)
+        .with_context(|| format!("reading firmware from {}", arguments.ovmf.display()))?;
+    let boot = arguments.kernel.as_deref().map(|kernel| read_boot(kernel, arguments)).transpose()?;
+    let vcpu = vcpu(arguments)?;
+    let (vcpus, features) = (arguments.vcpus, arguments.guest_features);
+    let machine = SnpMachine { firmware: &firmware, boot, vcpus, vcpu, features };
+    let digest = hex::encode(snp_launch_digest(&machine)?);
+    if json {
+        let features = format!("{features:#x}");
+        let vcpu = vcpu.to_string();
+        output::json(&json!({
+            "tee": "snp",
+            "measurement": digest,
+            "vcpus": vcpus,
+            "vcpu_signature": vcpu,
+            "guest_features": features,
+        }))?;
+    } else {
+        println!("{digest}");
+    }
+    Ok(Health::Well)
+}
+
+fn vcpu(arguments: &MeasureArguments) -> anyhow::Result<VcpuSignature> {
+    match (arguments.vcpu_type, arguments.vcpu_sig) {
+        (Some(signature), _) => Ok(signature),
+        (None, Some(number)) => {
+            let signature = u32::try_from(number).context("--vcpu-sig has more than 32 bits")?;
+            Ok(VcpuSignature(signature))
+        }
+        (None, None) => anyhow::bail!("give --vcpu-type or --vcpu-sig"),
+    }
+}
+
+fn read_firmware(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        File::open(path)?.take(MOST_FIRMWARE).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    read().with_context(|| format!("reading firmware from {}", path.display()))
+}
+
+fn read_boot(kernel: &Path, arguments: &MeasureArguments) -> anyhow::Result<DirectBoot> {
+    let open = |path: &Path| File::open(path).with_context(|| format!("opening {}", path.display()));
+    let mut initrd = arguments.initrd.as_deref().map(open).transpose()?;
+    let initrd = initrd.as_mut().map(|file| -> &mut dyn Read { file });
+    DirectBoot::read(open(kernel)?, initrd, &arguments.append).context("hashing kernel and initrd")
+}
+
+/// Takes `0x` and hexadecimal digits, or a decimal number.
+fn number(text: &str) -> Result<u64, String> {
+    let parsed = match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    parsed.map_err(|_| format!("{text:?} is no number such as 0x21 or 33"))
+}
