@@ -5,7 +5,7 @@
 //! and so its own reaper.
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -33,6 +33,22 @@ extern "C" fn before_main() {
         scenario();
         std::process::exit(0);
     }
+}
+
+/// Says that the running test looks at nothing on this machine, past the test runner, which shows nothing of a test that passes.
+pub(super) fn skip(reason: &str) {
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    let _ = writeln!(std::io::stderr(), "skipped: {test}: {reason}");
+}
+
+/// Whether a process may make a user namespace here; in a chroot it may not.
+pub(super) fn has_user_namespaces() -> bool {
+    let tried = std::process::Command::new("unshare").args(["--user", "true"]).output();
+    let has = tried.is_ok_and(|output| output.status.success());
+    if !has {
+        skip("no user namespace can be made here");
+    }
+    has
 }
 
 /// A runtime with its own corner of the hierarchy, and a root file system.
@@ -63,7 +79,7 @@ impl Guest {
         let list = fs::read_to_string(self.cgroup.join("cgroup.controllers")).unwrap();
         let has = list.split_whitespace().any(|name| name == controller);
         if !has {
-            eprintln!("the {controller} controller is not in cgroup v2 here: nothing was tested");
+            skip(&format!("the {controller} controller is not in cgroup v2 here"));
         }
         has
     }

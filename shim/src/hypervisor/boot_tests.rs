@@ -43,23 +43,24 @@ struct Guest {
     run_dir: tempfile::TempDir,
 }
 
+/// What the test needs; on a machine that lacks it, says by name that the test is skipped, past the test runner.
 fn ground() -> Option<&'static Ground> {
-    static GROUND: OnceLock<Option<Ground>> = OnceLock::new();
-    GROUND.get_or_init(prepare).as_ref()
+    static GROUND: OnceLock<Result<Ground, &'static str>> = OnceLock::new();
+    let skipped = |reason: &&&str| {
+        let test = std::thread::current().name().unwrap_or("a test").to_owned();
+        let _ = writeln!(std::io::stderr(), "skipped: {test}: {reason}");
+    };
+    GROUND.get_or_init(prepare).as_ref().inspect_err(skipped).ok()
 }
 
-fn prepare() -> Option<Ground> {
+fn prepare() -> Result<Ground, &'static str> {
     let kernel = std::env::var_os("COFFER_GUEST_KERNEL").map(PathBuf::from);
-    let Some(kernel) = kernel.filter(|kernel| kernel.is_file()) else {
-        eprintln!("skipped: COFFER_GUEST_KERNEL names no kernel");
-        return None;
-    };
+    let kernel = kernel.filter(|kernel| kernel.is_file()).ok_or("COFFER_GUEST_KERNEL names no kernel")?;
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: booting a machine needs root");
-        return None;
+        return Err("booting a machine needs root");
     }
     let target = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().to_owned();
-    Some(Ground { kernel, initrd: compile_guest(&target), vmm: build_device(&target) })
+    Ok(Ground { kernel, initrd: compile_guest(&target), vmm: build_device(&target) })
 }
 
 /// An initrd with nothing but PID 1.

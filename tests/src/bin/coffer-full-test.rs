@@ -65,6 +65,7 @@ fn run(arguments: &Arguments) -> Result<Totals> {
         let mut command = cargo(&["test", "--no-fail-fast"]);
         command.args(part).args(arguments.only.iter());
         command.env("COFFER_BIN_DIR", &coffer.binaries).env("COFFER_GUEST_DIR", &coffer.guest);
+        command.env("COFFER_GUEST_KERNEL", coffer.guest.join("vmlinux"));
         // A failing test names what it found; the runner's own stack says nothing more.
         command.env("RUST_BACKTRACE", "0");
         command.arg("--").args(arguments.skip.iter().flat_map(|name| ["--skip", name]));
