@@ -11,6 +11,7 @@
 //!
 //! Never here: network, clocks, files.
 
+mod answers;
 mod appraise;
 mod attributes;
 mod body;
@@ -37,6 +38,7 @@ mod statement;
 mod tcb_info;
 mod tcb_status;
 
+pub use answers::Answers;
 pub use appraise::{Evidence, appraise};
 pub use attributes::{TdAttributes, Xfam};
 pub use body::{ServiceTd, TdReport};

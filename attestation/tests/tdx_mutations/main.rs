@@ -11,6 +11,8 @@ mod quote_cases;
 mod statement_cases;
 
 use case::assert_refused;
+use coffer_attestation::verdict::Verdict;
+use forge::quote::Quote;
 
 #[test]
 fn every_change_of_a_real_quote_is_refused() {
@@ -82,4 +84,39 @@ fn there_are_enough_changes() {
         + statement_cases::FORGED.len()
         + platform_cases::FORGED.len();
     assert!(real >= 140 && forged >= 150, "{real} changes of real evidence, {forged} of forged evidence");
+}
+
+#[test]
+fn bodies_of_both_kinds_are_affirmed_in_version_5() {
+    let of_1_0 = case::appraise(|forge| forge.quote.version = 5);
+    assert_eq!(of_1_0.verdict(), Verdict::Affirming);
+    assert_eq!(of_1_0.claims()["report"]["mr_service_td"], serde_json::Value::Null);
+    let of_1_5 = case::appraise(|forge| forge.quote = Quote::new().with_tdx_1_5_body());
+    assert_eq!(of_1_5.verdict(), Verdict::Affirming);
+    assert_eq!(of_1_5.claims()["report"]["mr_service_td"], "00".repeat(48));
+}
+
+#[test]
+fn a_module_of_tdx_1_0_is_affirmed_without_an_identity_of_its_own() {
+    let appraisal = case::appraise(|forge| {
+        forge.quote.field("tee_tcb_svn")[..2].copy_from_slice(&[5, 0]);
+        forge.collateral.tcb_info["tdxModuleIdentities"] = serde_json::json!([]);
+    });
+    assert_eq!(appraisal.verdict(), Verdict::Affirming);
+}
+
+#[test]
+fn a_platform_of_the_processor_ca_is_affirmed() {
+    let appraisal = case::appraise(|forge| {
+        let name = "Intel SGX PCK Processor CA";
+        (forge.pki.ca.subject, forge.pki.pck.issuer, forge.pki.pck_crl.issuer) = (name, name, name);
+    });
+    assert_eq!(appraisal.verdict(), Verdict::Affirming);
+}
+
+#[test]
+fn a_migratable_domain_is_a_warning() {
+    let appraisal = case::appraise(|forge| forge.quote.field("td_attributes")[3] |= 0x20);
+    let reasons: Vec<&str> = appraisal.reasons().map(|check| check.name).collect();
+    assert_eq!((appraisal.verdict(), reasons), (Verdict::Warning, vec!["migration"]));
 }
