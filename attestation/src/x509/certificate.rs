@@ -139,6 +139,9 @@ impl Certificate {
 
     /// Parses one or more certificates in PEM, or exactly one in DER.
     pub fn from_file(bytes: &[u8]) -> Result<Vec<Self>, CertificateError> {
+        if bytes.len() > MAX_BUNDLE * 2 * MAX_CERTIFICATE_BYTES {
+            return Err(CertificateError::TooLong { found: bytes.len() });
+        }
         match std::str::from_utf8(bytes) {
             Ok(text) if text.contains(PEM_BEGIN) => Self::from_pem(text),
             _ => Ok(vec![Self::from_der(bytes)?]),
