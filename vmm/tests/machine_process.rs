@@ -1,9 +1,12 @@
 //! A whole machine as the process that it is in a pod, on this machine's `/dev/kvm`, with guests of a few instructions.
 
+mod attack;
+
 use std::fs::{File, Permissions};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -73,6 +76,16 @@ static STARTING: std::sync::Mutex<()> = std::sync::Mutex::new(());
 impl Machine {
     /// Starts a machine whose processors are held, or says why the test is skipped.
     fn start(test: &str, code: &[u8], more: &[&str]) -> Option<Machine> {
+        Machine::start_with(test, code, more, Vec::new())
+    }
+
+    /// The same, with further descriptors: each behind what its option says before it.
+    fn start_with(
+        test: &str,
+        code: &[u8],
+        more: &[&str],
+        files: Vec<(&str, &str, OwnedFd)>,
+    ) -> Option<Machine> {
         let kvm = match File::options().read(true).write(true).open("/dev/kvm") {
             Ok(kvm) => kvm,
             Err(error) => {
@@ -97,6 +110,10 @@ impl Machine {
         for (name, fd) in &passed {
             fcntl_setfd(fd, FdFlags::empty()).unwrap();
             command.args([*name, &fd.as_raw_fd().to_string()]);
+        }
+        for (name, before, fd) in &files {
+            fcntl_setfd(fd, FdFlags::empty()).unwrap();
+            command.args([*name, &format!("{before}{}", fd.as_raw_fd())]);
         }
         let root = rustix::process::geteuid().is_root();
         let uid = if root { 65_534 } else { rustix::process::geteuid().as_raw() };
@@ -255,4 +272,37 @@ fn a_machine_of_no_processors_does_not_start() {
     let (status, said, _) = machine.end();
     assert!(!status.success());
     assert!(said.contains("cannot have 0 processors"), "{said}");
+}
+
+#[test]
+fn a_guest_that_attacks_its_devices_stops_them_and_not_the_monitor() {
+    let name = "a_guest_that_attacks_its_devices_stops_them_and_not_the_monitor";
+    let (disk, sockets) = (tempfile::tempfile().unwrap(), tempfile::tempdir().unwrap());
+    disk.set_len(1 << 20).unwrap();
+    let listener = UnixListener::bind(sockets.path().join("vsock")).unwrap();
+    // The controller of disks, virtio-blk, vsock and random numbers, by their queues.
+    let code = attack::guest(&[3, 1, 3, 1], 30);
+    let files = vec![
+        ("--disk", "a,rw,", disk.try_clone().unwrap().into()),
+        ("--block", "b,rw,", disk.into()),
+        ("--vsock-fd", "", listener.into()),
+    ];
+    let more = ["--guest-cid", "3", "--dial", "vsock"];
+    let Some(mut machine) = Machine::start_with(name, &code, &more, files) else { return };
+    assert_eq!(machine.ask("start"), "ok");
+    let mut console = Vec::new();
+    let mut byte = [0];
+    while !console.ends_with(b"done\n") {
+        assert_eq!(machine.console.read(&mut byte).unwrap(), 1, "the monitor ended");
+        console.push(byte[0]);
+    }
+    let counters = machine.ask("counters");
+    let count = |name: &str| -> u64 {
+        let (_, rest) = counters.split_once(&format!(" {name}=")).unwrap();
+        rest.split(' ').next().unwrap().parse().unwrap()
+    };
+    println!("{counters}");
+    assert!(count("malformed") > 0 && count("faults") > 0, "nothing was attacked: {counters}");
+    assert_eq!(machine.ask("stop"), "ok");
+    assert!(machine.end().0.success());
 }

@@ -6,8 +6,8 @@ use std::os::fd::OwnedFd;
 
 use anyhow::{Result, ensure};
 
-use crate::cases::obedient;
-use crate::inside::add;
+use crate::obedient::obedient;
+use crate::wire::add;
 
 /// A file of `sectors` sectors, which the guest sees as a disk.
 fn file(name: &str, sectors: usize) -> Result<(String, Vec<u8>)> {

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, VsockAddr, connect, socket};
 
+use crate::wire;
+
 /// The host, and the port that it waits at.
 const HOST: u32 = 2;
 const PORT: u32 = 1023;
@@ -73,6 +75,15 @@ fn command(words: &[&str]) -> Result<Option<String>> {
         ["clock"] => fs::read_to_string("/sys/devices/system/clocksource/clocksource0/current_clocksource")?
             .trim()
             .to_owned(),
+        ["interface", name] => {
+            let get = |file| fs::read_to_string(format!("/sys/class/net/{name}/{file}"));
+            format!("{} {}", get("address")?.trim(), get("mtu")?.trim())
+        }
+        ["address", name, address] => {
+            wire::configure(name, address.parse()?)?;
+            "ok".to_owned()
+        }
+        ["echo"] => wire::echo()?,
         ["panic"] => {
             fs::write("/proc/sysrq-trigger", "c")?;
             bail!("the kernel did not panic")
@@ -98,14 +109,9 @@ fn sum(mut file: File) -> Result<String> {
         if count == 0 {
             return Ok(format!("{length} {sum:016x}"));
         }
-        sum = add(sum, &buffer[..count]);
+        sum = wire::add(sum, &buffer[..count]);
         length += u64::try_from(count)?;
     }
-}
-
-/// Adds bytes to such a sum.
-pub(crate) fn add(sum: u64, bytes: &[u8]) -> u64 {
-    bytes.iter().fold(sum, |sum, byte| sum.rotate_left(5).wrapping_add(u64::from(*byte)))
 }
 
 /// Serial, sectors and whether it may only be read, of every disk.

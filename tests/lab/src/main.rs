@@ -11,7 +11,10 @@ mod cases;
 mod disks;
 mod guest;
 mod inside;
+mod net;
+mod obedient;
 mod stage;
+mod wire;
 
 use std::time::Instant;
 

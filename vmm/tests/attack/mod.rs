@@ -1,0 +1,5 @@
+//! A guest that attacks its devices.
+
+mod code;
+
+pub(crate) use code::guest;
