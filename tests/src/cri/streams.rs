@@ -16,6 +16,9 @@ use tungstenite::{Message, WebSocket};
 /// How long a stream may be silent.
 const SILENCE: Duration = Duration::from_secs(60);
 
+/// The most bytes that are read before what is waited for.
+const MOST: usize = 64 << 10;
+
 /// An open stream.
 pub struct Stream {
     socket: WebSocket<TcpStream>,
@@ -53,13 +56,16 @@ impl Stream {
         self.send_on(4, format!(r#"{{"Width":{width},"Height":{height}}}"#).as_bytes())
     }
 
-    /// Reads output until it contains `wanted`.
+    /// Reads output until it contains `wanted`, which has to come before [`MOST`] other bytes.
     pub fn read_until(&mut self, wanted: &str) -> Result<String> {
         let mut output = Vec::new();
         loop {
             let text = String::from_utf8_lossy(&output).into_owned();
             if text.contains(wanted) {
                 return Ok(text);
+            }
+            if output.len() > MOST {
+                bail!("{} bytes came before {wanted:?}: {:.200}", output.len(), text);
             }
             match self.next().with_context(|| format!("waiting for {wanted:?} after {text:?}"))? {
                 Some((1, bytes)) => output.extend(bytes),
