@@ -109,3 +109,33 @@ fn another_challenge_of_an_azure_machine_is_named() {
     assert_eq!(output.status.code(), Some(3));
     assert!(stdout(&output).contains("tpm-quote-data failed"), "{}", stdout(&output));
 }
+
+#[test]
+fn answers_of_intels_service_become_collateral_that_is_affirmed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).to_str().expect("a path").to_owned();
+    let file = std::fs::read(format!("{DATA}/quote4-uptodate-phala/collateral.json")).expect("collateral");
+    let file: serde_json::Value = serde_json::from_slice(&file).expect("JSON");
+    let text = |field: &str| file[field].as_str().expect("a text").to_owned();
+    let save = |name: &str, bytes: &[u8]| std::fs::write(path(name), bytes).expect("a file");
+    let answer = |field: &str, name: &str| {
+        format!("{{\"{name}\":{},\"signature\":\"{}\"}}", text(field), text(&format!("{field}_signature")))
+    };
+    save("info", answer("tcb_info", "tcbInfo").as_bytes());
+    save("identity", answer("qe_identity", "enclaveIdentity").as_bytes());
+    save("crl", &hex::decode(text("pck_crl")).expect("hexadecimal"));
+    save("root", &hex::decode(text("root_ca_crl")).expect("hexadecimal"));
+    let encoded = text("tcb_info_issuer_chain").replace('+', "%2B").replace(' ', "%20").replace('\n', "%0A");
+    save("signers", encoded.as_bytes());
+    save("authorities", text("pck_crl_issuer_chain").as_bytes());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_coffer"));
+    command.args(["attest", "collateral", "--tcb-info", &path("info"), "--tcb-info-chain", &path("signers")]);
+    command.args(["--qe-identity", &path("identity"), "--qe-identity-chain", &path("signers")]);
+    command.args(["--pck-crl", &path("crl"), "--pck-crl-chain", &path("authorities")]);
+    command.args(["--root-crl", &path("root"), "--output", &path("collateral.json")]);
+    let written = command.output().expect("coffer runs");
+    assert_eq!((written.status.code(), written.stderr.as_slice()), (Some(0), &[][..]));
+    let collateral = path("collateral.json");
+    let verified = verify(IN_TIME, &[&UP_TO_DATE[..2], &["--collateral", &collateral]]);
+    assert_eq!(verified.status.code(), Some(0), "{}", stdout(&verified));
+}

@@ -5,6 +5,7 @@
 //! verify --tee az-snp-vtpm --evidence FILE [--quote-data HEX] [--pcr N=HEX] …
 //! verify --tee tdx --quote FILE [--collateral FILE] [--ccel FILE] [--at TIME] [--json] [--mr-td HEX] …
 //! verify --tee az-tdx-vtpm --evidence FILE [--collateral FILE] [--quote-data HEX] [--pcr N=HEX] …
+//! collateral --tcb-info FILE … --output FILE
 //! ```
 //! The verdict is the exit code too: 0 for affirming and warning, 3 for contraindicated and invalid. Input that cannot be
 //! read is an error (1) and no verdict.
@@ -12,6 +13,7 @@
 //! Never here: a check. What is right and wrong is decided by `coffer-attestation`.
 
 mod azure;
+mod collateral;
 mod input;
 mod shared;
 mod snp;

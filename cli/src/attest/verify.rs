@@ -7,6 +7,7 @@ use coffer_attestation::time::UnixTime;
 use coffer_attestation::verdict::{Appraisal, Verdict};
 
 use super::azure::VtpmArguments;
+use super::collateral::{self, CollateralArguments};
 use super::shared::SharedArguments;
 use super::snp::SnpArguments;
 use super::table;
@@ -18,6 +19,8 @@ use crate::{Health, output};
 pub(crate) enum AttestCommand {
     /// Judge evidence; exit code 0 if it is affirming or a warning, 3 if it is not
     Verify(Box<VerifyArguments>),
+    /// Put Intel's answers about a TDX platform together into one file, for a verifier without a network
+    Collateral(CollateralArguments),
 }
 
 #[derive(Args)]
@@ -53,7 +56,12 @@ enum Tee {
 
 /// Does what was asked for.
 pub(crate) fn run(command: AttestCommand, json: bool) -> anyhow::Result<Health> {
-    let AttestCommand::Verify(arguments) = command;
+    let arguments = match command {
+        AttestCommand::Verify(arguments) => arguments,
+        AttestCommand::Collateral(arguments) => {
+            return collateral::write(&arguments).map(|()| Health::Well);
+        }
+    };
     let at = arguments.at.unwrap_or_else(|| SystemTime::now().into());
     let appraisal = judge(&arguments, at)?;
     if json {
