@@ -16,7 +16,7 @@ use coffer_vmm::memory::Backing;
 use coffer_vmm::options::Options;
 use coffer_vmm::virtio::Device;
 use coffer_vmm::vsock::{self, MAX_CONNECTIONS};
-use coffer_vmm::{control, jail, spec};
+use coffer_vmm::{control, jail, landlock, spec};
 
 use crate::chain;
 
@@ -50,6 +50,8 @@ pub(crate) fn run(mut options: Options) -> anyhow::Result<ExitCode> {
     options.finish()?;
     let machine = Machine::build(hardware)?;
     jail::drop_privileges(uid, parent)?;
+    // Before the processors' threads are started, so that it is theirs as well.
+    landlock::give_up_files()?;
     let rules = machine::allowed(Thread::Processor).context("system call filter of the processors")?;
     let enter = move || jail::allow_only(rules.clone()).map_err(io::Error::other);
     let running = machine.start(enter).context("cannot start the processors")?;

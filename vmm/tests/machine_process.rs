@@ -281,7 +281,7 @@ fn a_guest_that_attacks_its_devices_stops_them_and_not_the_monitor() {
     disk.set_len(1 << 20).unwrap();
     let listener = UnixListener::bind(sockets.path().join("vsock")).unwrap();
     // The controller of disks, virtio-blk, vsock and random numbers, by their queues.
-    let code = attack::guest(&[3, 1, 3, 1], 30);
+    let code = attack::guest(&[3, 1, 3, 1], 20);
     let files = vec![
         ("--disk", "a,rw,", disk.try_clone().unwrap().into()),
         ("--block", "b,rw,", disk.into()),
