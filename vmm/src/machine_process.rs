@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::str::FromStr;
 
 use anyhow::{Context, anyhow};
-use coffer_vmm::devices::{Block, Disk, Disks, Net, Random, Scsi, Vsock};
+use coffer_vmm::devices::{Balloon, Block, Disk, Disks, Net, Random, Scsi, Vsock};
 use coffer_vmm::inherited::Inherited;
 use coffer_vmm::machine::{self, End, Hardware, Machine, Thread};
 use coffer_vmm::memory::Backing;
@@ -97,6 +97,7 @@ fn devices(
         devices.push(Box::new(Vsock::new(device)));
     }
     devices.push(Box::new(Random));
+    devices.push(Box::new(Balloon));
     Ok(devices)
 }
 

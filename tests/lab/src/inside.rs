@@ -68,6 +68,10 @@ fn command(words: &[&str]) -> Result<Option<String>> {
         }
         ["sum", serial] => sum(File::open(device(serial)?)?)?,
         ["cpus"] => fs::read_to_string("/sys/devices/system/cpu/online")?.trim().to_owned(),
+        ["fill", mib] => {
+            let filled = vec![1_u8; mib.parse::<usize>()? << 20];
+            format!("{}", filled.iter().step_by(4096).map(|byte| usize::from(*byte)).sum::<usize>())
+        }
         ["memory"] => {
             let text = fs::read_to_string("/proc/meminfo")?;
             text.lines().next().unwrap_or_default().to_owned()

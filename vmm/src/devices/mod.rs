@@ -5,6 +5,7 @@
 //! reset    the keyboard controller's one line that resets a PC
 //! clock    the battery-backed clock, read-only
 //! disk     a file or block device as sectors: what every kind of disk does the same way
+//! balloon  gives pages that the guest reports as unused back to the node
 //! block    a disk as virtio-blk
 //! scsi     all disks behind one controller, so that they can come and go; scsi_command is what it is asked
 //! net      an attached tap queue as virtio-net
@@ -12,6 +13,7 @@
 //! random   virtio-rng
 //! ```
 
+mod balloon;
 mod block;
 mod clock;
 mod disk;
@@ -23,6 +25,7 @@ mod scsi_command;
 mod serial;
 mod vsock;
 
+pub use balloon::Balloon;
 pub use block::Block;
 pub use clock::Clock;
 pub use disk::{Disk, DiskError};

@@ -52,6 +52,8 @@ pub struct Net {
     mac: [u8; 6],
     mtu: u16,
     merge: bool,
+    /// Features whose offloads the tap is still to be told of, by the thread that may ask the kernel for it.
+    changed: Option<u64>,
     /// A packet that the guest had no room for.
     packet: Vec<u8>,
     waiting: usize,
@@ -70,7 +72,8 @@ impl Net {
             return Err(NetError::Tap(io::Error::last_os_error()));
         }
         let packet = Vec::new();
-        Ok(Net { tap, mac: nic.mac, mtu: nic.mtu, merge: false, packet, waiting: 0, dropped: 0 })
+        let (merge, changed) = (false, None);
+        Ok(Net { tap, mac: nic.mac, mtu: nic.mtu, merge, changed, packet, waiting: 0, dropped: 0 })
     }
 
     fn features() -> u64 {
@@ -231,18 +234,20 @@ impl Device for Net {
 
     fn start(&mut self, features: u64) {
         self.merge = features >> VIRTIO_NET_F_MRG_RXBUF & 1 == 1;
-        self.set_offloads(features);
+        self.changed = Some(features);
     }
 
     fn stop(&mut self) {
         self.waiting = 0;
         self.packet = Vec::new();
-        self.set_offloads(0);
     }
 
     fn serve(&mut self, memory: &Memory, queues: &mut [Queue], cause: Cause) -> Result<Served, Fault> {
         let mut served = Served::default();
         let [rx, tx] = queues else { return Ok(served) };
+        if let Some(features) = self.changed.take() {
+            self.set_offloads(features);
+        }
         if tx.ready() && cause != Cause::Host && cause != Cause::Queue(RX) {
             self.transmit(memory, tx, &mut served)?;
         }

@@ -64,7 +64,8 @@ impl Fault {
     }
 }
 
-/// A virtio device. It is called by one thread at a time, and never waits.
+/// A virtio device. It is called by one thread at a time, and never waits. What a driver does to its registers reaches it
+/// on a processor's thread, which may ask the kernel for next to nothing: only [`Device::serve`] makes system calls.
 pub trait Device: fmt::Debug + Send {
     /// What it is.
     fn identity(&self) -> Identity;
