@@ -8,6 +8,9 @@ pub(super) const INSTALLED: &[Installed] = &[
     Installed { package: "iproute2", program: "ip" },
     Installed { package: "nftables", program: "nft" },
     Installed { package: "util-linux", program: "nsenter" },
+    Installed { package: "cpio", program: "cpio" },
+    // Without `venv` a machine's own Python cannot keep another program's packages apart.
+    Installed { package: "python3-venv", program: "python3" },
 ];
 
 /// A package that must be at its own place.

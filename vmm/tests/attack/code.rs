@@ -62,8 +62,9 @@ fn round(device: u32, queues: u32) -> Vec<u8> {
     let mut code = Vec::new();
     for index in 0..SIZE {
         let at = RINGS + index * 16;
-        // Mostly within 16 MiB of memory, sometimes not; up to 128 KiB; readable, writable, chained, indirect.
-        code.extend(chance(at, 0x01ff_ffff, 0));
+        // Mostly within 16 MiB of memory, sometimes not; up to 128 KiB; readable, writable, chained, indirect. Never where this
+        // code is, below 2 MiB: a guest that has its devices overwrite itself is soon at its end.
+        code.extend(chance(at, 0x01ff_ffff, RINGS));
         code.extend(chance(at + 4, if index % 8 == 7 { 1 } else { 0 }, 0));
         code.extend(chance(at + 8, 0x1_ffff, 0));
         code.extend(chance(at + 12, 0x000f_0007, 0));
