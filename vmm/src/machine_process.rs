@@ -31,12 +31,15 @@ pub(crate) fn run(mut options: Options) -> anyhow::Result<ExitCode> {
     let mut files = Files(Inherited::default());
     let limit = usize::try_from(jail::limit_resources()?).unwrap_or(usize::MAX);
     let control = files.take(&mut options, "--control-fd")?;
+    let console = files.take(&mut options, "--console-fd")?;
+    // A processor writes to it, and must not wait for whoever reads it.
+    rustix::io::ioctl_fionbio(&console, true).context("--console-fd")?;
     let disks = Disks::new().context("cannot make the disks' controller")?;
     let hardware = Hardware {
         kvm: files.take(&mut options, "--kvm-fd")?,
         kernel: files.take(&mut options, "--kernel-fd")?.into(),
         initrd: files.take_if(&mut options, "--initrd-fd")?.map(File::from),
-        console: files.take(&mut options, "--console-fd")?.into(),
+        console: console.into(),
         command_line: options.take("--cmdline")?,
         cpus: options.take("--vcpus")?,
         memory_mib: options.take("--memory-mib")?,

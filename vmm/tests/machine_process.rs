@@ -179,6 +179,18 @@ fn a_guest_does_not_run_before_it_is_started() {
 }
 
 #[test]
+fn a_console_that_nobody_reads_does_not_stop_the_guest() {
+    // mov ecx, 100000; out dx, al; dec ecx; jnz back: more than a pipe holds
+    let flood = [0xb9, 0xa0, 0x86, 0x01, 0, 0xee, 0x49, 0x75, 0xfc];
+    let code = [&say(b"x")[..], &flood, RESET].concat();
+    let name = "a_console_that_nobody_reads_does_not_stop_the_guest";
+    let Some(machine) = Machine::start(name, &code, &[]) else { return };
+    assert_eq!(machine.ask("start"), "ok");
+    assert_eq!(machine.answer(), "ended reset: the guest reset itself");
+    assert!(machine.end().0.success());
+}
+
+#[test]
 fn a_panic_is_told_from_a_reset() {
     let code = [&say(b"Kernel panic - not syncing: test\n")[..], RESET].concat();
     let Some(machine) = Machine::start("a_panic_is_told_from_a_reset", &code, &[]) else { return };
