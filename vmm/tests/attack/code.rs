@@ -82,6 +82,12 @@ fn round(device: u32, queues: u32) -> Vec<u8> {
     code
 }
 
+/// A ring that runs ahead of itself: nothing that a device could go on with.
+fn ahead(device: u32, queues: u32) -> Vec<u8> {
+    let tell = (0..queues).flat_map(|queue| store(DEVICES + device * APART + 0x50, queue));
+    store(RINGS + AVAILABLE, 0x4000_0000).into_iter().chain(tell).collect()
+}
+
 /// Writes to a register of the device and to a port of the console that are left to chance.
 fn elsewhere(device: u32) -> Vec<u8> {
     let base = (DEVICES + device * APART).to_le_bytes();
@@ -101,7 +107,10 @@ pub(crate) fn guest(devices: &[u32], times: u32) -> Vec<u8> {
         // The rings begin anew: their indices are 0.
         let fresh = [store(RINGS + AVAILABLE, 0), store(RINGS + USED, 0)].concat();
         let work = repeat(12, &round(number, *queues));
-        body.extend([fresh, start(number, *queues), work, repeat(4, &elsewhere(number))].concat());
+        let begin = [fresh, start(number, *queues)].concat();
+        body.extend(
+            [&begin[..], &work, &repeat(4, &elsewhere(number)), &begin, &ahead(number, *queues)].concat(),
+        );
     }
     // mov esp, 0x8000; mov ebp, a number to begin with
     let begin = [0xbc, 0, 0x80, 0, 0, 0xbd, 0xb9, 0x79, 0x37, 0x9e];
