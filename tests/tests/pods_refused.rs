@@ -208,11 +208,11 @@ fn a_machine_that_dies_under_a_container_in_the_making_says_how(node: &mut Node)
     pod.run(&container("main", &["sleep", "1000"]))?;
     let machine = of_node(&node.layout).into_iter().find(|found| found.program == "qemu-system-x86_64");
     let machine = Pid::from_raw(i32::try_from(machine.context("a pod without a machine")?.pid)?);
+    let second = pod.cri.create(&pod.id, &pod.config, &container("second", &["sleep", "1000"]))?;
     // Stopped, its guest answers nothing, so the call is under way when it is killed.
     kill(machine, Signal::SIGSTOP)?;
-    let (cri, id, config) = (pod.cri.clone(), pod.id.clone(), pod.config.clone());
-    let making =
-        std::thread::spawn(move || cri.create(&id, &config, &container("second", &["sleep", "1000"])));
+    let cri = pod.cri.clone();
+    let making = std::thread::spawn(move || cri.start(&second));
     wait::let_pass(Duration::from_secs(3));
     kill(machine, Signal::SIGKILL)?;
     let made = making.join().map_err(|_| anyhow::anyhow!("the call panicked"))?;
