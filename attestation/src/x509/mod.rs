@@ -11,7 +11,7 @@
 mod certificate;
 mod key;
 mod revocation;
-mod rsa;
+pub(crate) mod rsa;
 
 pub use certificate::{
     Certificate, CertificateError, IssueError, MAX_BUNDLE, MAX_CERTIFICATE_BYTES, ValidityError,

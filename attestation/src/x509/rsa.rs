@@ -1,6 +1,8 @@
-//! RSA signatures, verification only: RSASSA-PSS with SHA-384 and RSASSA-PKCS1-v1_5 with SHA-256 (RFC 8017).
+//! RSA with public keys (RFC 8017): signatures in RSASSA-PSS with SHA-384 and RSASSA-PKCS1-v1_5 with SHA-256, and encryption
+//! in RSAES-OAEP with SHA-256.
 //!
-//! Everything here is public: modulus, exponent, signature and message. So nothing needs to run in constant time.
+//! Modulus, exponent and signatures are public, so only the exponent decides how long a power takes; what is encrypted goes
+//! through multiplications that take the same time for every value.
 //! The crate `rsa` is not used because it is a pre-release and carries an advisory about private keys.
 
 use crypto_bigint::modular::{FixedMontyForm, FixedMontyParams};
@@ -71,6 +73,21 @@ impl RsaKey {
         self.open(signature, length).is_some_and(|encoded| encoded == expected)
     }
 
+    /// RSAES-OAEP-ENCRYPT with SHA-256, MGF1 over SHA-256 and an empty label (RFC 8017, section 7.1.1); `None` if `message`
+    /// is too long for the modulus. `seed` must be random and used once.
+    pub(crate) fn encrypt_oaep_sha256(&self, message: &[u8], seed: &[u8; SHA256_BYTES]) -> Option<Vec<u8>> {
+        let length = self.bits.div_ceil(8) as usize;
+        let padding = length.checked_sub(message.len() + 2 * SHA256_BYTES + 2)?;
+        let mut block = Sha256::digest([]).to_vec();
+        block.resize(block.len() + padding, 0);
+        block.push(0x01);
+        block.extend(message);
+        let masked: Vec<u8> = block.iter().zip(mask_sha256(seed)).map(|(byte, mask)| byte ^ mask).collect();
+        let masked_seed = seed.iter().zip(mask_sha256(&masked)).map(|(byte, mask)| byte ^ mask);
+        let encoded: Vec<u8> = std::iter::once(0).chain(masked_seed).chain(masked.iter().copied()).collect();
+        self.open(&encoded, length)
+    }
+
     /// The signature raised to the exponent, in `length` bytes; `None` if the signature has not exactly the modulus'
     /// length, is not below it, or the result does not fit.
     fn open(&self, signature: &[u8], length: usize) -> Option<Vec<u8>> {
@@ -130,6 +147,16 @@ fn mask(seed: &[u8]) -> impl Iterator<Item = u8> {
         digest.update(seed);
         digest.update(counter.to_be_bytes());
         <[u8; SHA384_BYTES]>::from(digest.finalize())
+    })
+}
+
+/// MGF1 with SHA-256, without end.
+fn mask_sha256(seed: &[u8]) -> impl Iterator<Item = u8> {
+    (0_u32..).flat_map(move |counter| {
+        let mut digest = Sha256::new();
+        digest.update(seed);
+        digest.update(counter.to_be_bytes());
+        <[u8; SHA256_BYTES]>::from(digest.finalize())
     })
 }
 
