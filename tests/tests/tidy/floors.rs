@@ -11,6 +11,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("agent/protocol", &[]),
     ("vmm", &[]),
     ("attestation", &["coffer-protocol"]),
+    // The service is above the formats that it shares with guests, and nothing of a guest or a node is above it.
+    ("attestation/service", &["coffer-attestation"]),
     ("guest-image", &["coffer-protocol"]),
     ("agent", &["coffer-protocol", "coffer-attestation"]),
     // What shim and CLI share of a node: below both, above the middle.

@@ -1,0 +1,12 @@
+//! The verifier: challenges guests, judges what they answer, and keeps what only judged guests may have.
+//!
+//! ```text
+//! challenge  nonces that any replica can check and that are good once
+//! audit      what was decided, in a log whose every byte is vouched for
+//! ```
+//! Evidence, messages, sealing and tokens are in `coffer-attestation`, which guests use too; here is what only the service
+//! needs. Time is always given by the caller.
+#![forbid(unsafe_code)]
+
+pub mod audit;
+pub mod challenge;
