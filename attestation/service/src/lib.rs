@@ -2,11 +2,15 @@
 //!
 //! ```text
 //! challenge  nonces that any replica can check and that are good once
+//! appraisal  what evidence is worth, and whether it is that of a guest that its owner knows
+//! secrets    what such guests may have, encrypted at rest
 //! audit      what was decided, in a log whose every byte is vouched for
 //! ```
 //! Evidence, messages, sealing and tokens are in `coffer-attestation`, which guests use too; here is what only the service
 //! needs. Time is always given by the caller.
 #![forbid(unsafe_code)]
 
+pub mod appraisal;
 pub mod audit;
 pub mod challenge;
+pub mod secrets;

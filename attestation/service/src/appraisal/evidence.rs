@@ -1,0 +1,181 @@
+//! Judges evidence of each kind, and binds it to the challenge, the guest's key and the initdata.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+
+use base64ct::{Base64, Encoding};
+use coffer_attestation::azure::{self, VtpmExpectations};
+use coffer_attestation::handshake::{Attestation, InitDataError, ReportData, Tee};
+use coffer_attestation::time::UnixTime;
+use coffer_attestation::verdict::{Appraisal, Checks, Outcome};
+use coffer_attestation::{snp, tdx};
+use serde_json::{Map, json};
+use sha2::{Digest, Sha256};
+
+use crate::challenge::Redeemed;
+
+/// The register that Azure's guests extend with the initdata's digest.
+const INITDATA_PCR: usize = 8;
+
+/// Whom the operator believes.
+#[derive(Debug, Clone)]
+pub struct Trust {
+    /// Roots of SNP; a simulated one only where it was named.
+    pub snp: snp::TrustedRoots,
+    /// Roots of TDX.
+    pub tdx: tdx::TrustedRoots,
+    /// Intel's collateral for the operator's machines, in JSON.
+    pub tdx_collateral: Option<Vec<u8>>,
+    /// Whether evidence without any hardware is looked at: for trying out.
+    pub insecure_sample: bool,
+}
+
+impl Trust {
+    /// The makers of processors and nobody else.
+    pub fn makers() -> Self {
+        Self {
+            snp: snp::TrustedRoots::amd(),
+            tdx: tdx::TrustedRoots::intel(),
+            tdx_collateral: None,
+            insecure_sample: false,
+        }
+    }
+}
+
+/// Evidence that was judged for one challenge.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Judged {
+    /// What kind it is.
+    pub tee: Tee,
+    /// What it is worth.
+    pub appraisal: Appraisal,
+}
+
+/// Why there is nothing to judge.
+#[derive(Debug, thiserror::Error)]
+pub enum JudgeError {
+    /// Evidence of devices that nobody here can judge.
+    #[error("the additional evidence cannot be judged here, and evidence is not passed over: leave it out")]
+    Additional,
+    /// Evidence without hardware.
+    #[error("sample evidence proves nothing: it is taken only where the operator set insecure-sample")]
+    Sample,
+    /// Initdata that the hardware cannot carry whole.
+    #[error("the initdata cannot be compared")]
+    InitData(#[from] InitDataError),
+    /// Not evidence of the kind that was announced.
+    #[error("this is no evidence of kind {tee}: {reason}")]
+    Form {
+        /// The kind.
+        tee: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// Judges what was sent in answer to `redeemed`, as of `at`.
+///
+/// # Errors
+/// [`JudgeError`]; evidence that is read and wrong is no error, but a verdict.
+pub fn judge(
+    sent: &Attestation,
+    redeemed: &Redeemed,
+    trust: &Trust,
+    at: UnixTime,
+) -> Result<Judged, JudgeError> {
+    if !sent.additional.is_empty() {
+        return Err(JudgeError::Additional);
+    }
+    let form = |reason: &(dyn Error + 'static)| JudgeError::Form {
+        tee: redeemed.tee.name(),
+        reason: chain_of(reason),
+    };
+    let bound = sent.report_data(redeemed.hash).map_err(|error| form(&error))?;
+    let json = sent.evidence.to_string();
+    let case = Case { sent, bound: &bound, trust, at };
+    let appraisal = match redeemed.tee {
+        Tee::Snp => case.snp(&snp::coco::parse(json.as_bytes(), None).map_err(|error| form(&error))?)?,
+        Tee::Tdx => case.tdx(&tdx::coco::parse(json.as_bytes()).map_err(|error| form(&error))?)?,
+        Tee::AzSnpVtpm => {
+            case.azure_snp(&azure::parse_snp(json.as_bytes()).map_err(|error| form(&error))?)?
+        }
+        Tee::Sample if trust.insecure_sample => case.sample()?,
+        Tee::Sample => return Err(JudgeError::Sample),
+    };
+    Ok(Judged { tee: redeemed.tee, appraisal })
+}
+
+struct Case<'a> {
+    sent: &'a Attestation,
+    bound: &'a ReportData,
+    trust: &'a Trust,
+    at: UnixTime,
+}
+
+impl Case<'_> {
+    /// The digest of the initdata for a field of `N` bytes, if initdata was sent.
+    fn initdata<const N: usize>(&self) -> Result<Option<[u8; N]>, InitDataError> {
+        self.sent.init_data.as_ref().map(|data| data.field()).transpose()
+    }
+
+    fn snp(&self, evidence: &snp::Evidence) -> Result<Appraisal, InitDataError> {
+        let expected = snp::Expectations {
+            report_data: Some(self.bound.as_report_field()),
+            host_data: self.initdata()?,
+            vmpl: Some(0),
+            ..snp::Expectations::default()
+        };
+        Ok(snp::appraise(evidence, &expected, &self.trust.snp, self.at))
+    }
+
+    fn tdx(&self, sent: &tdx::coco::Sent) -> Result<Appraisal, InitDataError> {
+        let expected = tdx::Expectations {
+            report_data: Some(self.bound.as_report_field()),
+            mr_config_id: self.initdata()?,
+            ..tdx::Expectations::default()
+        };
+        let evidence = tdx::Evidence {
+            quote: &sent.quote,
+            collateral: self.trust.tdx_collateral.as_deref(),
+            event_log: sent.event_log.as_deref(),
+        };
+        Ok(tdx::appraise(&evidence, &expected, &self.trust.tdx, self.at))
+    }
+
+    fn azure_snp(&self, evidence: &azure::SnpEvidence) -> Result<Appraisal, InitDataError> {
+        let extended = self.initdata::<32>()?.map(|digest| {
+            let value: [u8; 32] = Sha256::new().chain_update([0; 32]).chain_update(digest).finalize().into();
+            (INITDATA_PCR, value)
+        });
+        let expected = VtpmExpectations {
+            quote_data: Some(self.bound.as_bytes().to_vec()),
+            pcrs: BTreeMap::from_iter(extended),
+        };
+        let hardware = snp::Expectations::default();
+        Ok(azure::appraise_snp(evidence, &expected, &hardware, &self.trust.snp, self.at))
+    }
+
+    /// The stand-in of Confidential Containers: a hash that anybody can write.
+    fn sample(&self) -> Result<Appraisal, InitDataError> {
+        let mut checks = Checks::default();
+        let carried = self.sent.evidence.get("report_data").and_then(|value| value.as_str());
+        let expected = Base64::encode_string(self.bound.as_bytes());
+        let found: String = carried.unwrap_or("nothing").chars().take(128).collect();
+        checks.require("report-data", carried == Some(expected.as_str()), &expected, found);
+        checks.record("hardware", Outcome::Warned, "a processor that signs", "SIMULATED: sample evidence");
+        let digest = self.sent.init_data.as_ref().map(|data| hex::encode(data.digest()));
+        let claims = json!({ "tee": "sample", "simulated": true, "init_data": digest });
+        let claims = claims.as_object().cloned().unwrap_or_else(Map::new);
+        Ok(Appraisal::new(checks, claims))
+    }
+}
+
+/// An error with what caused it, in one line of bounded length.
+fn chain_of(error: &(dyn Error + 'static)) -> String {
+    let (mut text, mut cause) = (error.to_string(), error.source());
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text.chars().take(500).collect()
+}

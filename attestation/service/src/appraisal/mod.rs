@@ -1,0 +1,18 @@
+//! From what a guest sent to whether it is one that its owner knows.
+//!
+//! ```text
+//! Attestation + Redeemed ── judge ── Judged: what the hardware proves, bound to nonce, key and initdata
+//!                                      └── appraise, with References ── Appraised ── admit ── Admitted
+//! ```
+//! Default deny: without a reference value for each thing that is asked, the answer is no, and the missing value is named.
+//! Only `admit` makes an [`Admitted`].
+//!
+//! Never here: secrets, tokens, the network.
+
+mod builtin;
+mod evidence;
+mod reference;
+
+pub use builtin::{Admitted, Appraised, Refused, appraise};
+pub use evidence::{JudgeError, Judged, Trust, judge};
+pub use reference::{Firmware, Reference, ReferenceError, References};

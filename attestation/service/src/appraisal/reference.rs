@@ -1,0 +1,178 @@
+//! What an owner says its guests look like: values that evidence is held against.
+//!
+//! ```toml
+//! [[reference]]
+//! name = "web 1.2"
+//! tee = "snp"
+//! tenants = ["acme"]
+//! measurement = "…"                 # launch digest (SNP) or MRTD (TDX), 48 bytes in hexadecimal
+//! initdata = ["…"]                  # HOST_DATA (SNP) or MRCONFIGID (TDX), in hexadecimal
+//! minimum_tcb = { boot_loader = 4, tee = 0, snp = 24, microcode = 219 }
+//! ```
+//! An unknown key is an error. A value that is left out is one that nothing can match.
+
+use serde::Deserialize;
+
+/// Everything that is known.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct References {
+    /// Each guest.
+    #[serde(default)]
+    pub reference: Vec<Reference>,
+}
+
+/// One guest.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reference {
+    /// What its owner calls it.
+    pub name: String,
+    /// Kind of evidence, as the protocol names it.
+    pub tee: String,
+    /// Whose secrets it may be given.
+    pub tenants: Vec<String>,
+    /// What it boots, 48 bytes in lower-case hexadecimal.
+    #[serde(default)]
+    pub measurement: Option<String>,
+    /// Digests of the initdata that it may be given, in lower-case hexadecimal.
+    #[serde(default)]
+    pub initdata: Vec<String>,
+    /// Oldest firmware: SNP only, as Intel's own status judges TDX.
+    #[serde(default)]
+    pub minimum_tcb: Option<Firmware>,
+}
+
+/// Firmware versions of AMD's secure processor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Firmware {
+    /// FMC firmware: Turin only.
+    #[serde(default)]
+    pub fmc: u8,
+    /// Boot loader.
+    pub boot_loader: u8,
+    /// Operating system.
+    pub tee: u8,
+    /// SNP firmware.
+    pub snp: u8,
+    /// CPU microcode.
+    pub microcode: u8,
+}
+
+/// Why a file is no list of references.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReferenceError {
+    /// Not TOML of this form.
+    #[error("this is no list of reference values: {reason}")]
+    Form {
+        /// What is wrong.
+        reason: String,
+    },
+    /// A kind without reference values.
+    #[error("reference {name:?} is of kind {tee:?}: snp, tdx and az-snp-vtpm have reference values")]
+    Tee {
+        /// Name of the reference.
+        name: String,
+        /// Its kind.
+        tee: String,
+    },
+    /// A value that evidence can never have.
+    #[error("{value} of reference {name:?} is not {bytes} bytes in lower-case hexadecimal")]
+    Value {
+        /// Name of the reference.
+        name: String,
+        /// Which value.
+        value: &'static str,
+        /// Length that it must have.
+        bytes: usize,
+    },
+    /// A name that is there twice.
+    #[error("there are two references {name:?}")]
+    Twice {
+        /// The name.
+        name: String,
+    },
+}
+
+impl References {
+    /// Reads a list.
+    ///
+    /// # Errors
+    /// [`ReferenceError`]
+    pub fn parse(text: &str) -> Result<Self, ReferenceError> {
+        let read: Self =
+            toml::from_str(text).map_err(|error| ReferenceError::Form { reason: error.to_string() })?;
+        let mut names = std::collections::BTreeSet::new();
+        for reference in &read.reference {
+            if !names.insert(&reference.name) {
+                return Err(ReferenceError::Twice { name: reference.name.clone() });
+            }
+            reference.check()?;
+        }
+        Ok(read)
+    }
+}
+
+impl Reference {
+    fn check(&self) -> Result<(), ReferenceError> {
+        let initdata_bytes = match self.tee.as_str() {
+            "snp" | "az-snp-vtpm" => 32,
+            "tdx" => 48,
+            _ => return Err(ReferenceError::Tee { name: self.name.clone(), tee: self.tee.clone() }),
+        };
+        let wrong = |value, bytes| ReferenceError::Value { name: self.name.clone(), value, bytes };
+        if self.measurement.as_ref().is_some_and(|value| !is_hex(value, 48)) {
+            return Err(wrong("measurement", 48));
+        }
+        if self.initdata.iter().any(|value| !is_hex(value, initdata_bytes)) {
+            return Err(wrong("initdata", initdata_bytes));
+        }
+        Ok(())
+    }
+}
+
+fn is_hex(text: &str, bytes: usize) -> bool {
+    text.len() == 2 * bytes && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(more: &str) -> String {
+        format!("[[reference]]\nname = \"a\"\ntee = \"snp\"\ntenants = [\"acme\"]\n{more}\n")
+    }
+
+    #[test]
+    fn a_reference_may_leave_values_out() {
+        assert_eq!(References::parse(&text("")).expect("references").reference.len(), 1);
+    }
+
+    #[test]
+    fn a_value_that_can_never_match_is_refused() {
+        let upper = text(&format!("measurement = \"{}\"", "AB".repeat(48)));
+        let short = text("initdata = [\"ab\"]");
+        assert!(matches!(References::parse(&upper), Err(ReferenceError::Value { value: "measurement", .. })));
+        assert!(matches!(
+            References::parse(&short),
+            Err(ReferenceError::Value { value: "initdata", bytes: 32, .. })
+        ));
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused() {
+        assert!(matches!(References::parse(&text("mesurement = \"ab\"")), Err(ReferenceError::Form { .. })));
+    }
+
+    #[test]
+    fn sample_evidence_has_no_references() {
+        let sample = text("").replace("snp", "sample");
+        assert!(matches!(References::parse(&sample), Err(ReferenceError::Tee { .. })));
+    }
+
+    #[test]
+    fn two_references_of_one_name_are_refused() {
+        assert!(matches!(References::parse(&text("").repeat(2)), Err(ReferenceError::Twice { .. })));
+    }
+}

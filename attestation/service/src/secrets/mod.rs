@@ -1,0 +1,18 @@
+//! Secrets at rest: an embedded database of which nothing can be read without a key that is not in it.
+//!
+//! ```text
+//! KEK (32 bytes in a file) ── wraps ── data key of each tenant ── encrypts ── secret, version by version
+//! AES-256-GCM everywhere; what is authenticated with it: tenant, path, version and expiry
+//! ```
+//! So a ciphertext that is moved to another place of the database does not open. Replacing the KEK wraps the data keys
+//! anew and touches no secret.
+//!
+//! Never here: policy. Whoever calls has decided that the secret may be had.
+
+mod envelope;
+mod path;
+mod store;
+
+pub use envelope::{KeyEncryptionKey, Secret};
+pub use path::{PathError, ResourcePath};
+pub use store::{Found, MAX_SECRET_BYTES, Revocation, SecretStore, StoreError};
