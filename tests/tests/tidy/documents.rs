@@ -34,9 +34,19 @@ fn exists(word: &str) -> bool {
     workspace().join(path).exists()
 }
 
-/// Lines that name the directory that this checkout lies in, or a host that packages come from.
+/// Whether `path` stands in `line` as a whole and not as the end of a longer one.
+fn names(line: &str, path: &str) -> bool {
+    let word = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-./".contains(byte);
+    line.match_indices(path).any(|(at, _)| {
+        let (before, after) = (line.as_bytes()[..at].last(), line.as_bytes().get(at + path.len()));
+        !before.is_some_and(word) && after.is_none_or(|byte| *byte == b'/' || !word(byte))
+    })
+}
+
+/// Lines that name the directory of this checkout, or a host that packages come from.
 pub(crate) fn machine_names() -> Vec<String> {
-    let above = workspace().parent().map(|path| format!("{}/", path.display())).filter(|path| path.len() > 2);
+    // A checkout just below the root may have the name of anything.
+    let checkout = (workspace().components().count() > 2).then(|| workspace().display().to_string());
     // Put together, so that this file is not found.
     let hosts = [
         concat!("deb.deb", "ian.org"),
@@ -47,7 +57,7 @@ pub(crate) fn machine_names() -> Vec<String> {
         concat!("files.python", "hosted.org"),
     ];
     let bad = |line: &str| {
-        let checkout = above.as_ref().is_some_and(|above| line.contains(above.as_str()));
+        let checkout = checkout.as_ref().is_some_and(|checkout| names(line, checkout));
         checkout || hosts.iter().any(|host| line.contains(host))
     };
     let files = tree::files().into_iter().filter(|path| !path.ends_with("Cargo.lock"));
