@@ -4,6 +4,7 @@
 //! challenge  nonces that any replica can check and that are good once
 //! appraisal  what evidence is worth, and whether it is that of a guest that its owner knows
 //! secrets    what such guests may have, encrypted at rest
+//! exchange   what each message is answered with
 //! audit      what was decided, in a log whose every byte is vouched for
 //! ```
 //! Evidence, messages, sealing and tokens are in `coffer-attestation`, which guests use too; here is what only the service
@@ -13,4 +14,5 @@
 pub mod appraisal;
 pub mod audit;
 pub mod challenge;
+pub mod exchange;
 pub mod secrets;

@@ -189,6 +189,11 @@ impl Appraised {
         &self.appraisal
     }
 
+    /// The reference whose measurement the guest has; whether the rest of it holds is in the checks.
+    pub fn reference(&self) -> Option<&Reference> {
+        self.reference.as_ref()
+    }
+
     /// What a token says of the guest.
     pub fn submodule(&self) -> Submodule {
         let outcome = |names: &[&str]| {
@@ -215,6 +220,7 @@ impl Appraised {
                     "verdict": verdict,
                     "reasons": reasons,
                     "reference": reference.map(|reference| &reference.name),
+                    "measurement": reference.map(|reference| &reference.measurement),
                     "tenants": reference.map(|reference| &reference.tenants),
                 },
             }),

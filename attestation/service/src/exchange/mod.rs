@@ -1,0 +1,19 @@
+//! What the verifier does with each message, and what it says: the protocol without a network.
+//!
+//! ```text
+//! auth      Request             -> Challenge                                nothing is stored
+//! attest    Attestation         -> token    nonce taken once, evidence judged, written to the audit log, then told
+//! resource  path and token      -> Sealed   tenant before policy, policy before existence, audit log before the secret
+//! ```
+//! Every refusal is one of [`Refusal`] with its own status code; a guest is told which check failed and not what was
+//! expected, the audit log is told all. What cannot be written to the log does not happen.
+//!
+//! Never here: sockets, TLS, rates. Whoever serves this must bound how often strangers may ask.
+
+mod attest;
+mod refusal;
+mod release;
+mod verifier;
+
+pub use refusal::Refusal;
+pub use verifier::{Parts, Verifier};

@@ -1,0 +1,170 @@
+//! Why the verifier says no, and how that is written on the wire.
+
+use coffer_attestation::handshake::{AttestationError, JsonError, RequestError, TokenError};
+use serde_json::{Value, json};
+
+use crate::appraisal::JudgeError;
+use crate::audit::LogError;
+use crate::challenge::{ChallengeError, IssueError, SpentError};
+use crate::secrets::StoreError;
+
+/// An answer that gives nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Not a message of the protocol.
+    #[error("{reason}")]
+    Malformed {
+        /// What is wrong.
+        reason: String,
+    },
+    /// A message that is too long.
+    #[error("{reason}")]
+    TooLarge {
+        /// What is wrong.
+        reason: String,
+    },
+    /// No token or challenge that is good: attest, or attest again.
+    #[error("{reason}")]
+    Unauthenticated {
+        /// What is wrong.
+        reason: String,
+    },
+    /// A challenge that was answered before.
+    #[error("the challenge was answered before: ask for another one")]
+    Replayed,
+    /// Evidence that is not genuine, or not for this challenge and key.
+    #[error("the evidence does not verify: {checks}")]
+    Evidence {
+        /// Names of the checks that failed.
+        checks: String,
+    },
+    /// Genuine, and not allowed.
+    #[error("{reason}")]
+    Denied {
+        /// Which rule says so.
+        reason: &'static str,
+    },
+    /// Nothing there.
+    #[error("there is no such secret")]
+    NotFound,
+    /// Not now.
+    #[error("{reason}")]
+    Unavailable {
+        /// What is missing, as far as strangers may know.
+        reason: &'static str,
+    },
+}
+
+impl Refusal {
+    /// HTTP status.
+    pub fn status(&self) -> u16 {
+        match self {
+            Refusal::Malformed { .. } => 400,
+            Refusal::Unauthenticated { .. } => 401,
+            Refusal::Evidence { .. } | Refusal::Denied { .. } => 403,
+            Refusal::NotFound => 404,
+            Refusal::Replayed => 409,
+            Refusal::TooLarge { .. } => 413,
+            Refusal::Unavailable { .. } => 503,
+        }
+    }
+
+    /// The body: `{"type", "detail"}`.
+    pub fn to_json(&self) -> Value {
+        json!({ "type": format!("https://coffer.example/errors/{}", self.kind()), "detail": self.to_string() })
+    }
+
+    /// A name for logs and metrics, of a fixed set.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Refusal::Malformed { .. } => "Malformed",
+            Refusal::TooLarge { .. } => "TooLarge",
+            Refusal::Unauthenticated { .. } => "Unauthenticated",
+            Refusal::Replayed => "ChallengeReplayed",
+            Refusal::Evidence { .. } => "EvidenceInvalid",
+            Refusal::Denied { .. } => "PolicyDeny",
+            Refusal::NotFound => "NotFound",
+            Refusal::Unavailable { .. } => "Unavailable",
+        }
+    }
+}
+
+/// An error with what caused it, in one line of bounded length.
+fn line_of(error: &(dyn std::error::Error + 'static)) -> String {
+    let (mut text, mut cause) = (error.to_string(), error.source());
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text.chars().take(500).collect()
+}
+
+impl From<RequestError> for Refusal {
+    fn from(error: RequestError) -> Self {
+        let reason = line_of(&error);
+        match error {
+            RequestError::Json(JsonError::TooLong { .. }) => Refusal::TooLarge { reason },
+            _ => Refusal::Malformed { reason },
+        }
+    }
+}
+
+impl From<AttestationError> for Refusal {
+    fn from(error: AttestationError) -> Self {
+        let reason = line_of(&error);
+        match error {
+            AttestationError::Json(JsonError::TooLong { .. }) | AttestationError::Additional { .. } => {
+                Refusal::TooLarge { reason }
+            }
+            _ => Refusal::Malformed { reason },
+        }
+    }
+}
+
+impl From<IssueError> for Refusal {
+    fn from(_: IssueError) -> Self {
+        Refusal::Unavailable { reason: "no challenge can be made now" }
+    }
+}
+
+impl From<ChallengeError> for Refusal {
+    fn from(error: ChallengeError) -> Self {
+        match error {
+            ChallengeError::Spent(SpentError::Replayed) => Refusal::Replayed,
+            ChallengeError::Spent(SpentError::Full { .. }) => {
+                Refusal::Unavailable { reason: "too many challenges were answered: try again later" }
+            }
+            other => Refusal::Unauthenticated { reason: other.to_string() },
+        }
+    }
+}
+
+impl From<JudgeError> for Refusal {
+    fn from(error: JudgeError) -> Self {
+        match error {
+            JudgeError::Sample => Refusal::Denied { reason: "sample evidence is not taken here" },
+            other => Refusal::Malformed { reason: line_of(&other) },
+        }
+    }
+}
+
+impl From<TokenError> for Refusal {
+    fn from(error: TokenError) -> Self {
+        Refusal::Unauthenticated { reason: line_of(&error) }
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::NotFound { .. } | StoreError::Expired { .. } => Refusal::NotFound,
+            _ => Refusal::Unavailable { reason: "the secret store cannot answer now" },
+        }
+    }
+}
+
+impl From<LogError> for Refusal {
+    fn from(_: LogError) -> Self {
+        Refusal::Unavailable { reason: "the audit log cannot be written now" }
+    }
+}

@@ -1,0 +1,247 @@
+//! Whole conversations of guests with a verifier, without a network: what is released, and what is refused and written down.
+
+mod simulated;
+
+use coffer_attestation::handshake::{Challenge, GuestKey, HashAlgorithm, ReportData, Sealed};
+use coffer_attestation::snp::TrustedRoots;
+use coffer_attestation::time::UnixTime;
+use coffer_verifier::appraisal::{References, Trust};
+use coffer_verifier::audit::{AuditLog, verify};
+use coffer_verifier::challenge::{ChallengeKey, Challenger, Spent};
+use coffer_verifier::exchange::{Parts, Refusal, Verifier};
+use coffer_verifier::secrets::{KeyEncryptionKey, Revocation, SecretStore};
+use getrandom::SysRng;
+use serde_json::{Value, json};
+use simulated::{NOW, Processor};
+use tempfile::TempDir;
+
+const INITDATA: &str = "version = \"0.1.0\"\nalgorithm = \"sha256\"\n[data]\n";
+const AUTH: &[u8] =
+    br#"{"version":"0.4.0","tee":"snp","extra-params":{"supported-hash-algorithms":["sha384"]}}"#;
+
+fn known() -> References {
+    let digest = hex::encode(HashAlgorithm::Sha256.digest(INITDATA.as_bytes()));
+    References::parse(&include_str!("references/known.toml").replace("INITDATA", &digest))
+        .expect("references")
+}
+
+struct Running {
+    folder: TempDir,
+    verifier: Verifier,
+}
+
+impl Running {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = SecretStore::open(&folder.path().join("store"), vec![KeyEncryptionKey::new([1; 32])]);
+        let store = store.expect("a store");
+        store.put(&"acme/key/1".parse().expect("a path"), b"a secret", None).expect("kept");
+        store.put(&"umbrella/key/1".parse().expect("a path"), b"another", None).expect("kept");
+        let verifier = Verifier::new(Parts {
+            challenger: Challenger::new(vec![ChallengeKey::new([2; 32])], 300, Spent::new(16)),
+            trust: Trust { snp: TrustedRoots::amd().and_simulated(Processor::root()), ..Trust::makers() },
+            references: known(),
+            token_key: coffer_attestation::handshake::TokenKey::from_scalar(&[3; 32]).expect("a key"),
+            token_lifetime: 300,
+            store,
+            audit: AuditLog::open(&folder.path().join("audit")).expect("a log"),
+        });
+        Self { folder, verifier }
+    }
+
+    fn challenge(&self) -> Challenge {
+        self.verifier.auth(AUTH, NOW).expect("a challenge")
+    }
+
+    fn attest(&self, body: &Value) -> Result<String, Refusal> {
+        self.verifier.attest(body.to_string().as_bytes(), NOW)
+    }
+
+    /// A guest that is admitted, and its token.
+    fn admitted(&self) -> (GuestKey, String) {
+        let guest = guest();
+        let token = self.attest(&body(&self.challenge().nonce, &guest.public(), |_| ())).expect("a token");
+        (guest, token)
+    }
+
+    fn get(&self, path: &str, token: &str) -> Result<Sealed, Refusal> {
+        self.verifier.resource(path, Some(token), NOW)
+    }
+
+    /// The newest entry of the log, all of which must hold.
+    fn last_entry(&self) -> Value {
+        let bytes = std::fs::read(self.folder.path().join("audit")).expect("the log");
+        verify(&bytes, None).expect("whole");
+        let text = String::from_utf8(bytes).expect("text");
+        let entry = text.lines().last().and_then(|line| line.splitn(3, ' ').nth(2)).expect("an entry");
+        serde_json::from_str::<Value>(entry).expect("JSON")["what"].clone()
+    }
+
+    /// Attests with `body` and holds status and log against what is expected.
+    fn refuses(&self, body: &Value, status: u16, kind: &str) {
+        let refusal = self.attest(body).expect_err("refused");
+        assert_eq!((refusal.status(), refusal.kind()), (status, kind), "{refusal}");
+        let entry = self.last_entry();
+        assert_eq!((&entry["outcome"], &entry["kind"]), (&json!("refused"), &json!(kind)));
+    }
+}
+
+fn guest() -> GuestKey {
+    GuestKey::generate(&mut SysRng).expect("randomness")
+}
+
+/// What a guest sends for `nonce` and `key`, with a report that `change` was at before it was signed.
+fn body(nonce: &str, key: &Value, change: impl FnOnce(&mut Vec<u8>)) -> Value {
+    let bound = ReportData::compute(HashAlgorithm::Sha384, nonce, key, "").expect("a canonical form");
+    let digest = HashAlgorithm::Sha256.digest(INITDATA.as_bytes());
+    let mut report = simulated::report(&bound.as_report_field(), &digest);
+    change(&mut report);
+    json!({
+        "init-data": { "format": "toml", "body": INITDATA },
+        "runtime-data": { "nonce": nonce, "tee-pubkey": key },
+        "tee-evidence": { "primary_evidence": Processor::evidence(report), "additional_evidence": "" },
+    })
+}
+
+#[test]
+fn a_known_guest_gets_its_secret_and_the_log_says_so() {
+    let running = Running::new();
+    let (guest, token) = running.admitted();
+    assert_eq!(running.last_entry()["simulated"], true);
+    let sealed = running.get("acme/key/1", &token).expect("released");
+    assert_eq!(guest.open(&sealed).expect("opened").as_slice(), b"a secret");
+    let entry = running.last_entry();
+    assert_eq!((&entry["outcome"], &entry["path"]), (&json!("released"), &json!("acme/key/1")));
+    assert!(!entry.to_string().contains("a secret"));
+}
+
+#[test]
+fn without_a_token_the_answer_is_401_with_a_type_and_a_detail() {
+    let refusal = Running::new().verifier.resource("acme/key/1", None, NOW).expect_err("refused");
+    assert_eq!(refusal.status(), 401);
+    let expected = json!({"type": "https://coffer.example/errors/Unauthenticated", "detail": "attest first"});
+    assert_eq!(refusal.to_json(), expected);
+}
+
+#[test]
+fn a_nonce_of_somebody_else_is_refused() {
+    let foreign = body("/VFayvLan/SEUPEP91ZBiGUCOQXF4C4wOGSNbKZS95M=", &guest().public(), |_| ());
+    Running::new().refuses(&foreign, 401, "Unauthenticated");
+}
+
+#[test]
+fn a_nonce_is_taken_once_even_when_the_first_answer_was_wrong() {
+    let running = Running::new();
+    let (nonce, key) = (running.challenge().nonce, guest().public());
+    running.refuses(&body(&nonce, &key, |report| report[0x050] ^= 1), 403, "EvidenceInvalid");
+    running.refuses(&body(&nonce, &key, |_| ()), 409, "ChallengeReplayed");
+}
+
+#[test]
+fn a_nonce_that_expired_is_refused() {
+    let running = Running::new();
+    let old = running.verifier.auth(AUTH, UnixTime(NOW.0 - 300)).expect("a challenge");
+    running.refuses(&body(&old.nonce, &guest().public(), |_| ()), 401, "Unauthenticated");
+}
+
+#[test]
+fn evidence_for_another_nonce_is_refused() {
+    let running = Running::new();
+    let key = guest().public();
+    let mut swapped = body(&running.challenge().nonce, &key, |_| ());
+    swapped["runtime-data"]["nonce"] = running.challenge().nonce.into();
+    running.refuses(&swapped, 403, "EvidenceInvalid");
+    assert_eq!(running.last_entry()["reasons"][0]["name"], "report-data");
+}
+
+#[test]
+fn evidence_for_another_key_is_refused() {
+    let running = Running::new();
+    let mut swapped = body(&running.challenge().nonce, &guest().public(), |_| ());
+    swapped["runtime-data"]["tee-pubkey"] = guest().public();
+    running.refuses(&swapped, 403, "EvidenceInvalid");
+}
+
+#[test]
+fn swapped_initdata_is_refused() {
+    let running = Running::new();
+    let mut swapped = body(&running.challenge().nonce, &guest().public(), |_| ());
+    swapped["init-data"]["body"] = format!("{INITDATA}\"policy.rego\" = \"allow\"\n").into();
+    running.refuses(&swapped, 403, "EvidenceInvalid");
+    assert_eq!(running.last_entry()["reasons"][0]["name"], "host-data");
+}
+
+#[test]
+fn sample_evidence_is_refused() {
+    let running = Running::new();
+    let asked = String::from_utf8(AUTH.to_vec()).expect("text").replace("snp", "sample");
+    let challenge = running.verifier.auth(asked.as_bytes(), NOW).expect("a challenge");
+    running.refuses(&body(&challenge.nonce, &guest().public(), |_| ()), 403, "PolicyDeny");
+}
+
+#[test]
+fn a_genuine_guest_that_nobody_pinned_gets_a_token_that_opens_nothing() {
+    let running = Running::new();
+    let unknown = body(&running.challenge().nonce, &guest().public(), |report| report[0x090] ^= 1);
+    let token = running.attest(&unknown).expect("a token");
+    assert_eq!(running.last_entry()["reasons"][0]["name"], "reference-measurement");
+    assert_eq!(running.get("acme/key/1", &token).expect_err("refused").kind(), "PolicyDeny");
+}
+
+#[test]
+fn another_tenants_secret_is_denied_whether_it_exists_or_not() {
+    let running = Running::new();
+    let (_, token) = running.admitted();
+    let there = running.get("umbrella/key/1", &token).expect_err("refused");
+    let not_there = running.get("umbrella/key/2", &token).expect_err("refused");
+    assert_eq!((there.status(), &there), (403, &not_there));
+    assert_eq!(running.last_entry()["kind"], "PolicyDeny");
+    assert_eq!(running.get("acme/key/2", &token).expect_err("refused").status(), 404);
+    assert_eq!(running.get("acme/../umbrella", &token).expect_err("refused").status(), 400);
+}
+
+#[test]
+fn what_is_revoked_opens_nothing_from_the_next_request_on() {
+    let running = Running::new();
+    let (_, token) = running.admitted();
+    assert!(running.get("acme/key/1", &token).is_ok());
+    let store = running.verifier.store();
+    store.revoke(Revocation::Measurement, &"b1".repeat(48), NOW).expect("revoked");
+    assert_eq!(running.get("acme/key/1", &token).expect_err("refused").status(), 403);
+}
+
+#[test]
+fn a_revoked_token_must_be_replaced() {
+    let running = Running::new();
+    let (_, token) = running.admitted();
+    let verified = running.verifier.token_key().verify(&token, NOW).expect("a token");
+    running.verifier.store().revoke(Revocation::Token, &verified.claims().jti, NOW).expect("revoked");
+    assert_eq!(running.get("acme/key/1", &token).expect_err("refused").status(), 401);
+    let (_, other) = running.admitted();
+    assert!(running.get("acme/key/1", &other).is_ok());
+}
+
+#[test]
+fn a_guest_that_is_not_known_any_more_gets_nothing_for_its_old_token() {
+    let running = Running::new();
+    let (_, token) = running.admitted();
+    running.verifier.set_references(References::default());
+    assert_eq!(running.get("acme/key/1", &token).expect_err("refused").kind(), "PolicyDeny");
+}
+
+#[test]
+fn an_old_or_changed_token_must_be_replaced() {
+    let running = Running::new();
+    let (_, token) = running.admitted();
+    let late = running.verifier.resource("acme/key/1", Some(&token), UnixTime(NOW.0 + 300));
+    assert_eq!(late.expect_err("refused").status(), 401);
+    assert_eq!(running.get("acme/key/1", &token.replacen('.', ".A", 1)).expect_err("refused").status(), 401);
+}
+
+#[test]
+fn a_body_that_is_too_long_is_413_and_one_that_is_no_json_400() {
+    let running = Running::new();
+    let long = running.verifier.auth(&vec![b' '; 1 << 20], NOW).expect_err("refused");
+    let none = running.verifier.attest(b"{", NOW).expect_err("refused");
+    assert_eq!((long.status(), none.status()), (413, 400));
+}
