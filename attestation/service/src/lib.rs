@@ -5,6 +5,7 @@
 //! appraisal  what evidence is worth, and whether it is that of a guest that its owner knows
 //! secrets    what such guests may have, encrypted at rest
 //! exchange   what each message is answered with
+//! serve      the same on the network, over TLS
 //! audit      what was decided, in a log whose every byte is vouched for
 //! ```
 //! Evidence, messages, sealing and tokens are in `coffer-attestation`, which guests use too; here is what only the service
@@ -16,3 +17,4 @@ pub mod audit;
 pub mod challenge;
 pub mod exchange;
 pub mod secrets;
+pub mod serve;

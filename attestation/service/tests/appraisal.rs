@@ -5,12 +5,15 @@ mod simulated;
 use base64ct::{Base64, Encoding};
 use coffer_attestation::handshake::{Attestation, HashAlgorithm, Tee};
 use coffer_attestation::snp::TrustedRoots;
+use coffer_attestation::time::UnixTime;
 use coffer_attestation::verdict::{Outcome, Verdict};
 use coffer_verifier::appraisal::{Admitted, JudgeError, Judged, References, Refused, Trust, appraise, judge};
 use coffer_verifier::challenge::Redeemed;
 use serde_json::{Value, json};
-use simulated::{NOW, Processor};
+use simulated::Processor;
 
+/// 2026-11-21T12:00:00Z.
+const NOW: UnixTime = UnixTime(1_795_262_400);
 const ASKED: Redeemed = Redeemed { tee: Tee::Snp, hash: HashAlgorithm::Sha384 };
 const INITDATA: &str =
     "version = \"0.1.0\"\nalgorithm = \"sha256\"\n[data]\n\"policy.rego\" = \"package agent_policy\"";

@@ -12,9 +12,11 @@ use coffer_verifier::exchange::{Parts, Refusal, Verifier};
 use coffer_verifier::secrets::{KeyEncryptionKey, Revocation, SecretStore};
 use getrandom::SysRng;
 use serde_json::{Value, json};
-use simulated::{NOW, Processor};
+use simulated::Processor;
 use tempfile::TempDir;
 
+/// 2026-11-21T12:00:00Z.
+const NOW: UnixTime = UnixTime(1_795_262_400);
 const INITDATA: &str = "version = \"0.1.0\"\nalgorithm = \"sha256\"\n[data]\n";
 const AUTH: &[u8] =
     br#"{"version":"0.4.0","tee":"snp","extra-params":{"supported-hash-algorithms":["sha384"]}}"#;

@@ -10,6 +10,7 @@
 //!
 //! Never here: sockets, TLS, rates. Whoever serves this must bound how often strangers may ask.
 
+mod admin;
 mod attest;
 mod refusal;
 mod release;

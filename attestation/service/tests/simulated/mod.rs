@@ -3,5 +3,4 @@
 
 mod processor;
 
-#[allow(unused_imports, reason = "each test takes what it needs")]
-pub(crate) use processor::{NOW, Processor, report};
+pub(crate) use processor::{Processor, report};

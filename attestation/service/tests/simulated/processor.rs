@@ -2,15 +2,11 @@
 //! believes unless it is told to.
 
 use coffer_attestation::snp::{REPORT_BYTES, SIGNED_BYTES};
-use coffer_attestation::time::UnixTime;
 use coffer_attestation::x509::Certificate;
 use der::asn1::ObjectIdentifier;
 use p384::ecdsa::signature::Signer;
 use p384::ecdsa::{DerSignature, Signature, SigningKey};
 use serde_json::{Value, json};
-
-/// 2026-11-21T12:00:00Z.
-pub(crate) const NOW: UnixTime = UnixTime(1_795_262_400);
 
 const ECDSA_SHA384: &str = "1.2.840.10045.4.3.3";
 const AMD: &str = "1.3.6.1.4.1.3704.1";

@@ -1,0 +1,199 @@
+//! The service's configuration: one TOML file, read once; an unknown key is an error.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use coffer_attestation::handshake::TokenKey;
+use coffer_attestation::snp::TrustedRoots;
+use coffer_attestation::x509::Certificate;
+use serde::Deserialize;
+
+use super::routes::Limits;
+use super::tls::{Certificates, TlsError};
+use crate::appraisal::{ReferenceError, References, Trust};
+use crate::audit::{AuditLog, LogError};
+use crate::challenge::{ChallengeKey, Challenger, Spent};
+use crate::exchange::{Parts, Verifier};
+use crate::secrets::{KeyEncryptionKey, SecretStore, StoreError};
+
+/// How many answered challenges are remembered: 16 MiB at most.
+const SPENT: usize = 100_000;
+
+/// What the operator wrote. Keys are files of exactly 32 random bytes.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Config {
+    /// Address and port.
+    pub listen: SocketAddr,
+    tls_certificate: PathBuf,
+    tls_key: PathBuf,
+    references: PathBuf,
+    store: PathBuf,
+    audit_log: PathBuf,
+    /// The current key first, then older ones that are still accepted.
+    key_encryption_keys: Vec<PathBuf>,
+    /// The same for challenges; replicas share them.
+    challenge_keys: Vec<PathBuf>,
+    token_key: PathBuf,
+    #[serde(default = "five_minutes")]
+    challenge_seconds: u64,
+    #[serde(default = "five_minutes")]
+    token_seconds: u64,
+    /// SHA-256 of the token that may put and delete secrets, in hexadecimal; without it nobody may.
+    #[serde(default)]
+    admin_token_sha256: Option<String>,
+    /// What may come in.
+    #[serde(default)]
+    pub limits: Limits,
+    #[serde(default)]
+    tdx_collateral: Option<PathBuf>,
+    /// Root of a simulated processor: whoever has its key can make any evidence.
+    #[serde(default)]
+    insecure_simulated_snp_root: Option<PathBuf>,
+    #[serde(default)]
+    insecure_sample: bool,
+}
+
+/// Why the service cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file.
+    #[error("{path:?} cannot be read")]
+    File {
+        /// Its path.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Not the configuration.
+    #[error("{path:?} is no configuration: {reason}")]
+    Form {
+        /// Its path.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A key of another length.
+    #[error("{path:?} must hold a key of exactly 32 bytes")]
+    Key {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// A digest that is none.
+    #[error("admin-token-sha256 is not 32 bytes in hexadecimal")]
+    AdminToken,
+    /// Reference values.
+    #[error("the reference values cannot be used")]
+    References(#[source] ReferenceError),
+    /// The simulated root.
+    #[error("{path:?} is not one certificate")]
+    Root {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// The secret store.
+    #[error("the secret store cannot be opened")]
+    Store(#[source] StoreError),
+    /// The audit log.
+    #[error("the audit log cannot be opened")]
+    Audit(#[source] LogError),
+    /// Certificate and key.
+    #[error("the service has no identity")]
+    Tls(#[source] TlsError),
+}
+
+fn five_minutes() -> u64 {
+    300
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, ConfigError> {
+    fs::read(path).map_err(|source| ConfigError::File { path: path.to_owned(), source })
+}
+
+fn key(path: &Path) -> Result<[u8; 32], ConfigError> {
+    read(path)?.try_into().map_err(|_| ConfigError::Key { path: path.to_owned() })
+}
+
+impl Config {
+    /// Reads the file at `path`.
+    ///
+    /// # Errors
+    /// [`ConfigError`]
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let form = |reason: String| ConfigError::Form { path: path.to_owned(), reason };
+        let text = String::from_utf8(read(path)?).map_err(|error| form(error.to_string()))?;
+        toml::from_str(&text).map_err(|error| form(error.to_string()))
+    }
+
+    /// Reads certificate and key.
+    ///
+    /// # Errors
+    /// [`ConfigError`]
+    pub fn certificates(&self) -> Result<Certificates, ConfigError> {
+        Certificates::load(&self.tls_certificate, &self.tls_key).map_err(ConfigError::Tls)
+    }
+
+    /// Reads the reference values.
+    ///
+    /// # Errors
+    /// [`ConfigError`]
+    pub fn references(&self) -> Result<References, ConfigError> {
+        let text = String::from_utf8_lossy(&read(&self.references)?).into_owned();
+        References::parse(&text).map_err(ConfigError::References)
+    }
+
+    /// The digest of the administrator's token.
+    ///
+    /// # Errors
+    /// [`ConfigError`]
+    pub fn admin_token(&self) -> Result<Option<[u8; 32]>, ConfigError> {
+        let read = |text: &String| hex::decode(text).ok().and_then(|bytes| bytes.try_into().ok());
+        let digest = self.admin_token_sha256.as_ref().map(|text| read(text).ok_or(ConfigError::AdminToken));
+        digest.transpose()
+    }
+
+    /// What is insecure about it, for the log.
+    pub fn insecure(&self) -> Vec<&'static str> {
+        let simulated = self.insecure_simulated_snp_root.is_some().then_some("insecure-simulated-snp-root");
+        let sample = self.insecure_sample.then_some("insecure-sample");
+        simulated.into_iter().chain(sample).collect()
+    }
+
+    /// Puts the verifier together.
+    ///
+    /// # Errors
+    /// [`ConfigError`]
+    pub fn verifier(&self) -> Result<Verifier, ConfigError> {
+        let keys = |paths: &[PathBuf]| paths.iter().map(|path| key(path)).collect::<Result<Vec<_>, _>>();
+        let keks = keys(&self.key_encryption_keys)?.into_iter().map(KeyEncryptionKey::new).collect();
+        let challenge = keys(&self.challenge_keys)?.into_iter().map(ChallengeKey::new).collect();
+        let token_key = TokenKey::from_scalar(&key(&self.token_key)?)
+            .ok_or_else(|| ConfigError::Key { path: self.token_key.clone() })?;
+        Ok(Verifier::new(Parts {
+            challenger: Challenger::new(challenge, self.challenge_seconds, Spent::new(SPENT)),
+            trust: self.trust()?,
+            references: self.references()?,
+            token_key,
+            token_lifetime: self.token_seconds,
+            store: SecretStore::open(&self.store, keks).map_err(ConfigError::Store)?,
+            audit: AuditLog::open(&self.audit_log).map_err(ConfigError::Audit)?,
+        }))
+    }
+
+    fn trust(&self) -> Result<Trust, ConfigError> {
+        let mut trust = Trust::makers();
+        trust.tdx_collateral = self.tdx_collateral.as_deref().map(read).transpose()?;
+        trust.insecure_sample = self.insecure_sample;
+        if let Some(path) = &self.insecure_simulated_snp_root {
+            let root = Certificate::from_file(&read(path)?).ok().and_then(|mut all| {
+                let one = all.pop();
+                one.filter(|_| all.is_empty())
+            });
+            let root = root.ok_or_else(|| ConfigError::Root { path: path.clone() })?;
+            trust.snp = TrustedRoots::amd().and_simulated(root);
+        }
+        Ok(trust)
+    }
+}
