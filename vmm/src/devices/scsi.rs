@@ -240,7 +240,10 @@ impl Scsi {
     /// Tells the driver which units came and went, as long as it has room for it.
     fn tell(&self, memory: &Memory, queue: &mut Queue, served: &mut Served) -> Result<(), Fault> {
         let mut state = self.disks.state();
-        while state.missed || !state.events.is_empty() {
+        for _ in 0..BUDGET {
+            if !state.missed && state.events.is_empty() {
+                return Ok(());
+            }
             let Some(chain) = pop(queue, memory).map_err(Fault::of(EVENTS))? else { return Ok(()) };
             let head = chain.head_index();
             let place =
@@ -260,6 +263,7 @@ impl Scsi {
             queue.add_used(memory, head, length).map_err(Fault::of(EVENTS))?;
             served.used(EVENTS);
         }
+        served.again = true;
         Ok(())
     }
 
@@ -570,6 +574,19 @@ mod tests {
         memory.read_slice(&mut events, GuestAddress(0x1_0000)).unwrap();
         assert_eq!(events[..16], [1, 0, 0, 0, 1, 0, 0, 2, 0, 0, 0, 0, 1, 0, 0, 0]);
         assert_eq!(events[16..], [1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0]);
+    }
+
+    #[test]
+    fn chains_without_room_for_an_event_do_not_keep_the_device() {
+        let mut scsi = controller();
+        scsi.start(0);
+        scsi.disks.detach("first").unwrap();
+        let memory = create(2, Backing::default()).unwrap();
+        let mock = MockSplitQueue::create(&memory, GuestAddress(0), 128);
+        mock.add_desc_chains(&[Descriptor::new(0x1_0000, 16, 0, 0).into(); 100], 0).unwrap();
+        let mut queues = [Queue::new(16).unwrap(), mock.create_queue().unwrap(), Queue::new(16).unwrap()];
+        let served = scsi.serve(&memory, &mut queues, Cause::Host).unwrap();
+        assert_eq!((served.malformed, served.again), (64, true));
     }
 
     #[test]
