@@ -12,6 +12,18 @@ use crate::virtio::{Buffer, read_at, write_at};
 /// Bytes of a sector.
 pub(super) const SECTOR: u64 = 512;
 
+/// The most sectors that one request may read or write: 32 MiB.
+pub(super) const MAX_SECTORS: u32 = 65_536;
+
+/// The most sectors that one request may forget or make zero: 2 GiB.
+pub(super) const MAX_FORGET: u32 = 1 << 22;
+
+/// Bytes moved per call of a device, before others have their turn: as many as one request has at most.
+pub(super) const TURN: u64 = MAX_SECTORS as u64 * SECTOR;
+
+/// How many bytes forgotten are booked like one byte moved: the longest request of either kind is a whole turn.
+pub(super) const FORGET_WEIGHT: u64 = (MAX_FORGET / MAX_SECTORS) as u64;
+
 /// Why a file cannot be a disk.
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
@@ -42,6 +54,8 @@ pub enum DiskError {
 pub(super) enum Refusal {
     /// It reaches beyond the end, is no whole number of sectors, or writes what may only be read.
     Request,
+    /// What backs it cannot do this at all.
+    Unable,
     /// The host could not do it.
     Host,
 }
@@ -135,22 +149,39 @@ impl Disk {
         Ok(())
     }
 
-    /// Makes `sectors` sectors zero.
+    /// Whether a guest may write, forget or make zero these sectors.
+    pub(super) fn check(&self, sector: u64, sectors: u64) -> Result<(), Refusal> {
+        let length = sectors.checked_mul(SECTOR).ok_or(Refusal::Request)?;
+        self.writable_range(sector, length).map(|_| ())
+    }
+
+    /// Makes `sectors` sectors zero, without writing them.
     pub(super) fn zero(&self, sector: u64, sectors: u64) -> Result<(), Refusal> {
         let length = sectors.checked_mul(SECTOR).ok_or(Refusal::Request)?;
         let offset = self.writable_range(sector, length)?;
         if length == 0 {
             return Ok(());
         }
-        let ways = if self.block_device {
-            [FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE, FallocateFlags::ZERO_RANGE]
-        } else {
-            let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-            [hole, FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE]
-        };
-        let done = ways.into_iter().any(|way| fallocate(&self.file, way, offset, length).is_ok());
-        if done { Ok(()) } else { Err(Refusal::Host) }
+        let mut refusal = Refusal::Unable;
+        for way in ways_to_zero(self.block_device) {
+            match fallocate(&self.file, *way, offset, length) {
+                Ok(()) => return Ok(()),
+                Err(rustix::io::Errno::OPNOTSUPP) => {}
+                Err(_) => refusal = Refusal::Host,
+            }
+        }
+        Err(refusal)
     }
+}
+
+/// How sectors become zero without being written, the best way first.
+///
+/// On a block device only a hole does it: the kernel punches one by the device's own command or not at all, but fulfils
+/// `ZERO_RANGE` by writing zeros, which takes as long as the range is large, and cannot be ended.
+fn ways_to_zero(block_device: bool) -> &'static [FallocateFlags] {
+    const HOLE: FallocateFlags = FallocateFlags::PUNCH_HOLE.union(FallocateFlags::KEEP_SIZE);
+    const ZEROS: FallocateFlags = FallocateFlags::ZERO_RANGE.union(FallocateFlags::KEEP_SIZE);
+    if block_device { &[HOLE] } else { &[HOLE, ZEROS] }
 }
 
 /// A disk does all of a request or says that it did not.
@@ -158,5 +189,25 @@ fn whole(buffer: &Buffer<'_>, moved: io::Result<usize>) -> Result<(), Refusal> {
     match moved {
         Ok(moved) if moved == buffer.len() => Ok(()),
         Ok(_) | Err(_) => Err(Refusal::Host),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_device_is_never_made_to_write_zeros() {
+        assert!(ways_to_zero(true).iter().all(|way| !way.contains(FallocateFlags::ZERO_RANGE)));
+    }
+
+    #[test]
+    fn what_the_host_refuses_is_told_from_what_it_cannot_do() {
+        let file = rustix::fs::memfd_create("disk", rustix::fs::MemfdFlags::ALLOW_SEALING).unwrap();
+        rustix::fs::ftruncate(&file, 4096).unwrap();
+        rustix::fs::fcntl_add_seals(&file, rustix::fs::SealFlags::WRITE).unwrap();
+        let disk = Disk::new(spec::Disk { serial: "sealed".to_owned(), file, read_only: false }).unwrap();
+        assert_eq!(disk.zero(0, 8), Err(Refusal::Host));
+        assert_eq!(disk.zero(0, 9), Err(Refusal::Request));
     }
 }

@@ -15,10 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use virtio_bindings::virtio_ids::VIRTIO_ID_SCSI;
 use virtio_queue::{Queue, QueueT};
 
-use super::disk::{Disk, Refusal, SECTOR};
-use super::scsi_command::{
-    Answers, COMMAND, Command, LONGEST_LIST, MAX_SECTORS, parse, ranges, sense, units,
-};
+use super::disk::{Disk, MAX_FORGET, MAX_SECTORS, Refusal, SECTOR, TURN};
+use super::scsi_command::{Answers, COMMAND, Command, LONGEST_LIST, parse, ranges, sense, units};
 use crate::event::Event;
 use crate::memory::Memory;
 use crate::virtio::{Access, Buffer, Cause, Chain, Device, Fault, Identity, Served, pop};
@@ -54,6 +52,7 @@ const UNKNOWN_COMMAND: u8 = 0x20;
 const OUT_OF_RANGE: u8 = 0x21;
 const INVALID_FIELD: u8 = 0x24;
 const NO_SUCH_UNIT: u8 = 0x25;
+const INVALID_LIST: u8 = 0x26;
 const WRITE_PROTECTED: u8 = 0x27;
 
 /// Events: a unit came or went; and that some were lost.
@@ -178,15 +177,17 @@ impl Scsi {
         Scsi { disks }
     }
 
-    /// Carries out one chain: gives the number of bytes written into it, or nothing for a chain that is no request.
-    fn handle(&self, chain: Chain<'_>) -> Option<u32> {
+    /// Carries out one chain: gives the number of bytes written into it, and how much work it was, or nothing for a chain
+    /// that is no request.
+    fn handle(&self, chain: Chain<'_>) -> Option<(u32, u64)> {
         let (header, data) = chain.readable.split(REQUEST)?;
         let (response, space) = chain.writable.split(RESPONSE)?;
         let mut bytes = [0; REQUEST];
         header.copy_to(&mut bytes);
         let command: [u8; COMMAND] = bytes.get(19..)?.try_into().ok()?;
         let room = space.len();
-        let done = unit_of(&bytes).map(|unit| self.carry_out(unit, &command, &data, &space));
+        let command = parse(&command);
+        let done = unit_of(&bytes).map(|unit| self.carry_out(unit, command, &data, &space));
         let (answer, moved) = match done {
             None => (respond(BAD_TARGET, GOOD, room, None), 0),
             Some(Done::Moved(moved)) => (respond(OK, GOOD, room - moved.min(room), None), moved),
@@ -199,13 +200,14 @@ impl Scsi {
             Some(Done::Failed(key, code)) => (respond(OK, CHECK_CONDITION, room, Some((key, code))), 0),
         };
         response.copy_from(&answer);
-        u32::try_from(RESPONSE + moved).ok()
+        let work = command.map_or(0, |command| command.work());
+        Some((u32::try_from(RESPONSE + moved).ok()?, work))
     }
 
-    fn carry_out(&self, unit: u8, command: &[u8; COMMAND], data: &Buffer<'_>, space: &Buffer<'_>) -> Done {
+    fn carry_out(&self, unit: u8, command: Option<Command>, data: &Buffer<'_>, space: &Buffer<'_>) -> Done {
         let state = self.disks.state();
         let disk = state.disks.get(&unit);
-        match (parse(command), disk) {
+        match (command, disk) {
             (Some(Command::ReportLuns { room }), _) => Done::Answer(units(state.disks.keys().copied()), room),
             (Some(Command::Inquiry { page: None, room }), None) => {
                 Done::Answer(Answers::inquiry_of_nothing(unit), room)
@@ -268,13 +270,19 @@ impl Scsi {
     }
 
     fn requests(&self, memory: &Memory, queue: &mut Queue, served: &mut Served) -> Result<(), Fault> {
+        let mut done = 0;
         for _ in 0..BUDGET {
             let Some(chain) = pop(queue, memory).map_err(Fault::of(REQUESTS))? else { return Ok(()) };
             let head = chain.head_index();
-            let written = Chain::collect(memory, chain).ok().and_then(|chain| self.handle(chain));
-            served.malformed += u64::from(written.is_none());
-            queue.add_used(memory, head, written.unwrap_or(0)).map_err(Fault::of(REQUESTS))?;
+            let handled = Chain::collect(memory, chain).ok().and_then(|chain| self.handle(chain));
+            served.malformed += u64::from(handled.is_none());
+            let (written, work) = handled.unwrap_or((0, 0));
+            queue.add_used(memory, head, written).map_err(Fault::of(REQUESTS))?;
             served.used(REQUESTS);
+            done += work;
+            if done >= TURN {
+                break;
+            }
         }
         served.again = true;
         Ok(())
@@ -329,7 +337,8 @@ fn ask(disk: &Disk, command: Command, data: &Buffer<'_>, space: &Buffer<'_>) -> 
         }
         Command::Read { .. } | Command::Write { .. } => field,
         Command::Flush => outcome(disk, disk.flush(), 0),
-        Command::Unmap => outcome(disk, unmap(disk, data), 0),
+        Command::Unmap => unmap(disk, data),
+        Command::WriteSame { sectors, .. } if sectors == 0 || sectors > u64::from(MAX_FORGET) => field,
         Command::WriteSame { sector, sectors, unmap } => {
             outcome(disk, write_same(disk, (sector, sectors), unmap, data), 0)
         }
@@ -345,18 +354,28 @@ fn outcome(disk: &Disk, done: Result<(), Refusal>, moved: usize) -> Done {
     match done {
         Ok(()) => Done::Moved(moved),
         Err(Refusal::Host) => Done::Failed(MEDIUM_ERROR, 0),
+        // By this a driver learns that it has to write zeros itself.
+        Err(Refusal::Unable) => Done::Failed(ILLEGAL_REQUEST, UNKNOWN_COMMAND),
         Err(Refusal::Request) if disk.is_read_only() => Done::Failed(DATA_PROTECT, WRITE_PROTECTED),
         Err(Refusal::Request) => Done::Failed(ILLEGAL_REQUEST, OUT_OF_RANGE),
     }
 }
 
-fn unmap(disk: &Disk, data: &Buffer<'_>) -> Result<(), Refusal> {
+/// Forgets every range of a list, or none if the list is longer than the block limits page allows.
+fn unmap(disk: &Disk, data: &Buffer<'_>) -> Done {
+    let too_long = Done::Failed(ILLEGAL_REQUEST, INVALID_LIST);
     if data.len() > LONGEST_LIST {
-        return Err(Refusal::Request);
+        return too_long;
     }
     let mut list = vec![0; data.len()];
     data.copy_to(&mut list);
-    ranges(&list).try_for_each(|(sector, sectors)| disk.zero(sector, sectors))
+    let sum = ranges(&list).fold(0_u64, |sum, (_, sectors)| sum.saturating_add(sectors));
+    if sum > u64::from(MAX_FORGET) {
+        return too_long;
+    }
+    let checked = ranges(&list).try_for_each(|(sector, sectors)| disk.check(sector, sectors));
+    let done = checked.and_then(|()| ranges(&list).try_for_each(|range| disk.zero(range.0, range.1)));
+    outcome(disk, done, 0)
 }
 
 fn write_same(disk: &Disk, range: (u64, u64), unmap: bool, data: &Buffer<'_>) -> Result<(), Refusal> {
@@ -549,6 +568,66 @@ mod tests {
         assert_eq!(send(&mut scsi, 0, &[0x42, 0, 0, 0, 0, 0, 0, 0, 24], &list, 0).0, GOOD);
         let (_, _, answer) = send(&mut scsi, 0, &[0x28, 0, 0, 0, 0, 0, 0, 0, 2], &[], 1024);
         assert_eq!((answer[0], answer[512]), (0, 7));
+    }
+
+    #[test]
+    fn more_than_the_disk_says_is_neither_unmapped_nor_made_zero() {
+        let disks = Disks::new().unwrap();
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(4 << 30).unwrap();
+        let spec = spec::Disk { serial: "large".to_owned(), file: file.into(), read_only: false };
+        disks.attach(Disk::new(spec).unwrap()).unwrap();
+        let mut scsi = Scsi::new(disks);
+        let range = |sector: u8, sectors: u32| {
+            [&[0, 0, 0, 0, sector, 0, 0, 0][..], &sectors.to_be_bytes(), &[0; 4]].concat()
+        };
+        let list = |first: u32, second: u32| [&[0; 8][..], &range(0, first), &range(0, second)].concat();
+        let unmap = [0x42, 0, 0, 0, 0, 0, 0, 0, 40];
+        assert_eq!(send(&mut scsi, 0, &unmap, &list(1 << 21, 1 << 21), 0).0, GOOD);
+        assert_eq!(send(&mut scsi, 0, &unmap, &list(1 << 22, 1), 0).1, ILLEGAL_REQUEST);
+        let zero = |sectors: u32| [&[0x93, 8, 0, 0, 0, 0, 0, 0, 0, 0][..], &sectors.to_be_bytes()].concat();
+        assert_eq!(send(&mut scsi, 0, &zero(1 << 22), &[], 0).0, GOOD);
+        assert_eq!(send(&mut scsi, 0, &zero((1 << 22) + 1), &[], 0).1, ILLEGAL_REQUEST);
+        assert_eq!(send(&mut scsi, 0, &zero(0), &[], 0).1, ILLEGAL_REQUEST);
+    }
+
+    #[test]
+    fn a_list_with_a_range_beyond_the_end_unmaps_nothing() {
+        let mut scsi = controller();
+        let list = [
+            &[0; 8][..],
+            &[0; 8],
+            &[0, 0, 0, 1, 0, 0, 0, 0],
+            &[0, 0, 0, 0, 0, 0, 0, 8],
+            &[0, 0, 0, 1, 0, 0, 0, 0],
+        ];
+        let refused = send(&mut scsi, 0, &[0x42, 0, 0, 0, 0, 0, 0, 0, 40], &list.concat(), 0);
+        assert_eq!((refused.0, refused.1), (CHECK_CONDITION, ILLEGAL_REQUEST));
+        let (_, _, answer) = send(&mut scsi, 0, &[0x28, 0, 0, 0, 0, 0, 0, 0, 1], &[], 512);
+        assert_eq!(answer, [7; 512]);
+    }
+
+    #[test]
+    fn a_turn_ends_after_as_many_bytes_as_one_request_may_have() {
+        let mut scsi = controller();
+        let memory = create(2, Backing::default()).unwrap();
+        let mut header = [0; REQUEST];
+        header[..4].copy_from_slice(&[1, 0, 0x40, 0]);
+        header[19] = 0x42; // UNMAP
+        memory.write_slice(&header, GuestAddress(0x1_0000)).unwrap();
+        let mock = MockSplitQueue::create(&memory, GuestAddress(0), 16);
+        let chain = |index: u16| {
+            [
+                Descriptor::new(0x1_0000, u32::try_from(REQUEST).unwrap(), NEXT, index + 1).into(),
+                Descriptor::new(0x3_0000, u32::try_from(RESPONSE).unwrap(), WRITE, 0).into(),
+            ]
+        };
+        mock.add_desc_chains(&[chain(0), chain(2)].concat(), 0).unwrap();
+        let mut queues = [Queue::new(16).unwrap(), Queue::new(16).unwrap(), mock.create_queue().unwrap()];
+        for _ in 0..2 {
+            assert!(scsi.serve(&memory, &mut queues, Cause::Queue(REQUESTS)).unwrap().again);
+        }
+        assert!(!scsi.serve(&memory, &mut queues, Cause::Queue(REQUESTS)).unwrap().again);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What a SCSI command asks for (SPC-4, SBC-3): pure, from the bytes that the guest wrote.
 
-use super::disk::SECTOR;
+use super::disk::{FORGET_WEIGHT, MAX_FORGET, MAX_SECTORS, SECTOR, TURN};
 
 /// Bytes of a command that are looked at.
 pub(super) const COMMAND: usize = 32;
@@ -32,6 +32,20 @@ pub(super) enum Command {
     Unmap,
     /// Write one sector many times: only zeros are taken.
     WriteSame { sector: u64, sectors: u64, unmap: bool },
+}
+
+impl Command {
+    /// How much of a turn it takes at most, in bytes moved.
+    pub(super) fn work(&self) -> u64 {
+        match self {
+            Command::Read { sectors, .. } | Command::Write { sectors, .. } => {
+                sectors.saturating_mul(SECTOR).min(TURN)
+            }
+            Command::WriteSame { sectors, .. } => (sectors.saturating_mul(SECTOR) / FORGET_WEIGHT).min(TURN),
+            Command::Unmap => TURN,
+            _ => 0,
+        }
+    }
 }
 
 /// Reads a command; what is not known gives nothing.
@@ -85,9 +99,6 @@ pub(super) fn ranges(list: &[u8]) -> impl Iterator<Item = (u64, u64)> {
     })
 }
 
-/// The most sectors of one request: 32 MiB.
-pub(super) const MAX_SECTORS: u32 = 65_536;
-
 /// Answers of the disk `serial`, of `sectors` sectors.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Answers<'d> {
@@ -132,9 +143,14 @@ impl Answers<'_> {
                 };
                 put(4, MAX_SECTORS);
                 if !self.read_only {
-                    put(16, u32::MAX >> 10); // sectors of one range to be unmapped
+                    put(16, MAX_FORGET); // sectors of one UNMAP
                     put(20, u32::try_from(MAX_RANGES).ok()?);
                     put(24, 8); // in units of 4 KiB
+                    put(36, MAX_FORGET); // sectors of one WRITE SAME: the lower half of eight bytes
+                    // A WRITE SAME of no sectors does not mean all that follow, but is refused.
+                    if let Some(flags) = limits.first_mut() {
+                        *flags = 1;
+                    }
                 }
                 limits
             }
@@ -237,6 +253,23 @@ mod tests {
     fn the_capacity_is_the_last_sector() {
         assert_eq!(DISK.capacity10(), [0, 0, 0, 7, 0, 0, 2, 0]);
         assert_eq!(DISK.capacity16().len(), 32);
+    }
+
+    #[test]
+    fn a_disk_that_may_be_written_says_how_much_it_forgets_at_once() {
+        let page = Answers { read_only: false, ..DISK }.page(0xb0).unwrap();
+        let most = MAX_FORGET.to_be_bytes();
+        assert_eq!(
+            (page[4], &page[20..24], &page[36..40], &page[40..44]),
+            (1, &most[..], &[0; 4][..], &most[..])
+        );
+    }
+
+    #[test]
+    fn the_longest_request_of_each_kind_is_a_turn() {
+        let (sector, most) = (0, u64::from(MAX_FORGET));
+        assert_eq!(Command::Read { sector, sectors: u64::from(MAX_SECTORS) }.work(), TURN);
+        assert_eq!(Command::WriteSame { sector, sectors: most, unmap: true }.work(), TURN);
     }
 
     #[test]
