@@ -3,12 +3,13 @@
 //! The guest wrote the chain and can rewrite the memory it names at any time. So descriptors are read once, every
 //! range is checked against the guest's memory, and whoever needs to trust bytes copies them out first.
 
+use virtio_queue::desc::split::Descriptor;
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
 use vm_memory::{GuestAddress, GuestMemoryBackend, VolatileSlice};
 
 use crate::memory::Memory;
 
-/// A chain that names memory the guest does not have, or that mixes reading and writing.
+/// A chain that names memory the guest does not have, mixes reading and writing, has too many pieces, or does not end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BadChain;
 
@@ -36,6 +37,24 @@ pub fn pop<'m>(
     Ok(queue.iter(memory)?.next())
 }
 
+/// Looks at each descriptor of a chain, of which there may be `most`, one at least, and the last of which says so.
+pub fn walk(
+    chain: DescriptorChain<&Memory>,
+    most: usize,
+    mut look: impl FnMut(Descriptor) -> Result<(), BadChain>,
+) -> Result<(), BadChain> {
+    let mut more = true;
+    // One over the most is looked for, so that a chain that goes on is told from one that ends.
+    for (index, descriptor) in chain.take(most.saturating_add(1)).enumerate() {
+        if index >= most {
+            return Err(BadChain);
+        }
+        more = descriptor.has_next();
+        look(descriptor)?;
+    }
+    if more { Err(BadChain) } else { Ok(()) }
+}
+
 /// A chain as most devices have it: first what the device reads, then what it writes.
 #[derive(Debug)]
 pub struct Chain<'m> {
@@ -52,15 +71,15 @@ impl<'m> Chain<'m> {
     pub fn collect(memory: &'m Memory, chain: DescriptorChain<&'m Memory>) -> Result<Chain<'m>, BadChain> {
         let head = chain.head_index();
         let mut parts = [Buffer::default(), Buffer::default()];
-        for descriptor in chain {
+        walk(chain, MAX_SLICES, |descriptor| {
             let [readable, writable] = &mut parts;
             let part = match (descriptor.is_write_only(), writable.is_empty()) {
                 (true, _) => writable,
                 (false, true) => readable,
                 (false, false) => return Err(BadChain),
             };
-            part.extend(memory, descriptor.addr(), descriptor.len())?;
-        }
+            part.extend(memory, descriptor.addr(), descriptor.len())
+        })?;
         let [readable, writable] = parts;
         Ok(Chain { head, readable, writable })
     }
@@ -81,12 +100,12 @@ impl<'m> Buffer<'m> {
         access: Access,
     ) -> Result<Buffer<'m>, BadChain> {
         let mut buffer = Buffer::default();
-        for descriptor in chain {
+        walk(chain, MAX_SLICES, |descriptor| {
             if descriptor.is_write_only() != (access == Access::Write) {
                 return Err(BadChain);
             }
-            buffer.extend(memory, descriptor.addr(), descriptor.len())?;
-        }
+            buffer.extend(memory, descriptor.addr(), descriptor.len())
+        })?;
         Ok(buffer)
     }
 
@@ -169,9 +188,8 @@ impl<'m> Buffer<'m> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use virtio_queue::desc::{RawDescriptor, split::Descriptor};
+    use virtio_queue::desc::RawDescriptor;
     use virtio_queue::mock::MockSplitQueue;
-    use virtio_queue::{Queue, QueueT};
     use vm_memory::Bytes;
 
     const NEXT: u16 = 1;
@@ -201,6 +219,55 @@ mod tests {
     fn a_chain_that_mixes_directions_is_bad() {
         let descriptors = [Descriptor::new(0x4000, 44, NEXT, 1), Descriptor::new(0x5000, 100, WRITE, 0)];
         assert_eq!(collect(&memory(), &descriptors, Access::Read), Err(BadChain));
+    }
+
+    #[test]
+    fn a_chain_that_does_not_end_is_bad() {
+        let loops = [Descriptor::new(0x4000, 16, NEXT, 1), Descriptor::new(0x5000, 16, NEXT, 0)];
+        let leads_nowhere = [Descriptor::new(0x4000, 16, NEXT, 99)];
+        for descriptors in [&loops[..], &leads_nowhere] {
+            assert_eq!(collect_as_it_is(&memory(), descriptors), Err(BadChain));
+        }
+    }
+
+    #[test]
+    fn a_chain_of_empty_descriptors_has_an_end_as_well() {
+        let memory = memory();
+        // A table of 2000 descriptors, each of which has no byte and leads to the next.
+        let table: Vec<u8> = (1..=2000_u16)
+            .flat_map(|next| [&[0; 12][..], &NEXT.to_le_bytes(), &next.to_le_bytes()].concat())
+            .collect();
+        memory.write_slice(&table, GuestAddress(0x4000)).unwrap();
+        let indirect = Descriptor::new(0x4000, 2000 * 16, 4, 0);
+        let mut seen = 0;
+        let outcome = with_chain(&memory, &[indirect], |chain| {
+            walk(chain, MAX_SLICES, |_| {
+                seen += 1;
+                Ok(())
+            })
+        });
+        assert_eq!((outcome, seen), (Err(BadChain), MAX_SLICES));
+    }
+
+    /// Hands over the chain that begins with the first of these descriptors, which are not changed.
+    fn with_chain<'m, T>(
+        memory: &'m Memory,
+        descriptors: &[Descriptor],
+        then: impl FnOnce(DescriptorChain<&'m Memory>) -> T,
+    ) -> T {
+        let mock = MockSplitQueue::new(memory, 16);
+        for (index, descriptor) in (0_u16..).zip(descriptors) {
+            mock.desc_table().store(index, RawDescriptor::from(*descriptor)).unwrap();
+        }
+        mock.avail().ring().ref_at(0).unwrap().store(0);
+        mock.avail().idx().store(1);
+        let mut queue: Queue = mock.create_queue().unwrap();
+        then(pop(&mut queue, memory).unwrap().unwrap())
+    }
+
+    fn collect_as_it_is(memory: &Memory, descriptors: &[Descriptor]) -> Result<usize, BadChain> {
+        let read = |chain| Buffer::collect(memory, chain, Access::Read).map(|buffer| buffer.len());
+        with_chain(memory, descriptors, read)
     }
 
     fn parts(memory: &Memory, descriptors: &[Descriptor]) -> Result<(usize, usize), BadChain> {

@@ -18,7 +18,7 @@ mod file;
 mod interrupt;
 mod transport;
 
-pub use buffer::{Access, BadChain, Buffer, Chain, pop};
+pub use buffer::{Access, BadChain, Buffer, Chain, pop, walk};
 pub use device::{Cause, Device, Fault, Identity, Served};
 pub use file::{read_at, read_from, write_at, write_to};
 pub use interrupt::Interrupt;
