@@ -81,7 +81,9 @@ pub enum AttachError {
         serial: String,
     },
     /// No unit is free.
-    #[error("there are {MAX_DISKS} disks, and no more fit")]
+    #[error(
+        "all {MAX_DISKS} units are taken by disks, or by disks detached of which the guest does not yet want to hear"
+    )]
     Full,
     /// There is no such disk.
     #[error("there is no disk {serial:?}")]
@@ -98,6 +100,8 @@ struct State {
     missed: bool,
     /// Whether a driver has been there: before, it finds all disks by itself.
     driven: bool,
+    /// The unit after the one given last.
+    next: u8,
 }
 
 /// The disks of a machine, to be changed while it runs. Copies are the same ones.
@@ -119,7 +123,8 @@ impl Disks {
         if state.disks.values().any(|there| there.serial() == disk.serial()) {
             return Err(AttachError::Taken { serial: disk.serial().to_owned() });
         }
-        let unit = (0..=u8::MAX).find(|unit| !state.disks.contains_key(unit)).ok_or(AttachError::Full)?;
+        let unit = state.free_unit().ok_or(AttachError::Full)?;
+        state.next = unit.wrapping_add(1);
         state.disks.insert(unit, disk);
         state.announce(unit, RESCAN);
         self.changed.signal();
@@ -143,6 +148,14 @@ impl Disks {
 }
 
 impl State {
+    /// A unit for a new disk: the one that was not used for longest, and none of which the driver still has to hear that its
+    /// disk is gone. What it meant for that disk would reach the new one.
+    fn free_unit(&self) -> Option<u8> {
+        let leaving = |unit: u8| self.missed || self.events.contains(&(unit, REMOVED));
+        let mut units = (0..=u8::MAX).map(|step| self.next.wrapping_add(step));
+        units.find(|unit| !self.disks.contains_key(unit) && !leaving(*unit))
+    }
+
     fn announce(&mut self, unit: u8, reason: u32) {
         if !self.driven {
             return;
@@ -669,14 +682,41 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_taken_once_and_its_unit_is_used_again() {
+    fn a_name_is_taken_once() {
         let Scsi { disks } = controller();
         let again = disks.attach(disk("first", &[0; 512], true));
         assert_eq!(again, Err(AttachError::Taken { serial: "first".to_owned() }));
         disks.detach("first").unwrap();
         assert_eq!(disks.detach("first"), Err(AttachError::Unknown { serial: "first".to_owned() }));
-        disks.attach(disk("third", &[0; 512], true)).unwrap();
-        assert!(disks.state().disks.contains_key(&0));
+    }
+
+    #[test]
+    fn the_unit_of_a_detached_disk_is_the_last_to_be_used_again() {
+        let Scsi { disks } = controller();
+        disks.detach("first").unwrap();
+        for number in 2..256 {
+            disks.attach(disk(&format!("disk-{number}"), &[0; 512], true)).unwrap();
+            assert!(!disks.state().disks.contains_key(&0));
+        }
+        disks.attach(disk("last", &[0; 512], true)).unwrap();
+        assert_eq!(disks.state().disks.get(&0).unwrap().serial(), "last");
+    }
+
+    #[test]
+    fn a_unit_is_not_used_again_before_the_driver_heard_that_its_disk_is_gone() {
+        let mut scsi = controller();
+        for number in 2..256 {
+            scsi.disks.attach(disk(&format!("disk-{number}"), &[0; 512], true)).unwrap();
+        }
+        scsi.start(0);
+        scsi.disks.detach("first").unwrap();
+        assert_eq!(scsi.disks.attach(disk("late", &[0; 512], true)), Err(AttachError::Full));
+        let memory = create(2, Backing::default()).unwrap();
+        let mock = MockSplitQueue::create(&memory, GuestAddress(0), 16);
+        mock.add_desc_chains(&[Descriptor::new(0x1_0000, 16, WRITE, 0).into()], 0).unwrap();
+        let mut queues = [Queue::new(16).unwrap(), mock.create_queue().unwrap(), Queue::new(16).unwrap()];
+        scsi.serve(&memory, &mut queues, Cause::Host).unwrap();
+        assert_eq!(scsi.disks.attach(disk("late", &[0; 512], true)), Ok(()));
     }
 
     proptest! {
