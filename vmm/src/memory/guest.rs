@@ -2,7 +2,8 @@
 //! Makes the guest's memory, maps files into it, and gives it back.
 //!
 //! What is only read (most of a kernel, an initrd that is unpacked once) is mapped from its file instead of being
-//! copied: private pages, which all machines share until a guest writes one.
+//! copied: private pages, which all machines share until a guest writes one. So a file that is mapped must never be written
+//! in place, which would change it below the machines that run: a new kernel replaces the old one by a rename.
 
 use std::fs::File;
 use std::io;
@@ -85,9 +86,9 @@ pub fn create(mib: u32, backing: Backing) -> Result<Memory, MemoryError> {
     let size = u64::from(mib) << 20;
     let file = backing_file(size, backing).map_err(fail)?;
     let low = size.min(GAP_START);
-    let mut regions = vec![region(&file, 0, 0, low).map_err(fail)?];
+    let mut regions = vec![region(&file, 0, (0, low), backing).map_err(fail)?];
     if size > low {
-        regions.push(region(&file, low, GAP_END, size - low).map_err(fail)?);
+        regions.push(region(&file, low, (GAP_END, size - low), backing).map_err(fail)?);
     }
     if backing.prefault {
         for region in &regions {
@@ -109,11 +110,18 @@ fn backing_file(size: u64, backing: Backing) -> io::Result<File> {
     Ok(File::from(file))
 }
 
-fn region(file: &File, offset: u64, start: u64, length: u64) -> io::Result<GuestRegionMmap<()>> {
+/// Maps the file from `offset` to a place: its first address and its length.
+fn region(
+    file: &File,
+    offset: u64,
+    (start, length): (u64, u64),
+    backing: Backing,
+) -> io::Result<GuestRegionMmap<()>> {
     let size = usize::try_from(length).map_err(io::Error::other)?;
     let offset = FileOffset::new(file.try_clone()?, offset);
     let access = libc::PROT_READ | libc::PROT_WRITE;
-    let flags = libc::MAP_SHARED | libc::MAP_NORESERVE;
+    // Huge pages are reserved now: a guest that touched one which the node does not have would be killed.
+    let flags = libc::MAP_SHARED | if backing.huge_pages { 0 } else { libc::MAP_NORESERVE };
     let mapping = MmapRegion::build(Some(offset), size, access, flags).map_err(io::Error::other)?;
     GuestRegionMmap::new(mapping, GuestAddress(start))
         .ok_or_else(|| io::Error::other("the region wraps around"))
@@ -246,6 +254,13 @@ mod tests {
     #[test]
     fn a_machine_without_memory_is_refused() {
         assert!(matches!(create(0, Backing::default()), Err(MemoryError::Size { mib: 0 })));
+    }
+
+    #[test]
+    fn huge_pages_that_the_node_lacks_are_refused_at_the_start() {
+        // 1 TiB of them.
+        let outcome = create(1 << 20, Backing { huge_pages: true, prefault: false });
+        assert!(matches!(outcome, Err(MemoryError::Make { mib: 0x10_0000, .. })), "{outcome:?}");
     }
 
     #[test]
