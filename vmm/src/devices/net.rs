@@ -32,6 +32,9 @@ const PACKET: usize = HEADER + 65_550;
 /// Packets moved per direction and call, before other devices have their turn.
 const BUDGET: usize = 128;
 
+/// The most packets that are thrown away when a driver starts: more than a tap's queue holds, which is 500.
+const MAX_STALE: usize = 1024;
+
 /// What the tap may leave to whoever gets its packets (`linux/if_tun.h`).
 const TUN_F_CSUM: u32 = 1;
 const TUN_F_TSO4: u32 = 2;
@@ -132,6 +135,10 @@ impl Net {
             }
             match self.give(memory, queue, served)? {
                 Given::All => self.waiting = 0,
+                Given::TooLong => {
+                    self.waiting = 0;
+                    self.dropped = self.dropped.saturating_add(1);
+                }
                 Given::NoRoom => return Ok(()),
             }
         }
@@ -159,17 +166,30 @@ impl Net {
         let mut buffers: Vec<(u16, Buffer<'_>)> = Vec::with_capacity(1);
         let mut room = 0;
         while room < self.waiting {
+            let full = buffers.len() >= usize::from(queue.size());
             let Some(chain) = pop(queue, memory).map_err(Fault::of(RX))? else {
                 for _ in &buffers {
                     queue.go_to_previous_position();
                 }
-                return Ok(Given::NoRoom);
+                // A packet that a whole ring has no room for would stop all that follow.
+                return Ok(if full { Given::TooLong } else { Given::NoRoom });
             };
+            if full {
+                // More buffers than there are places for them, and none of them was given back.
+                return Err(Fault::of(RX)(virtio_queue::Error::InvalidAvailRingIndex));
+            }
             let head = chain.head_index();
             match Buffer::collect(memory, chain, Access::Write) {
                 Ok(buffer) if !buffer.is_empty() && (self.merge || buffer.len() >= self.waiting) => {
                     room += buffer.len();
                     buffers.push((head, buffer));
+                }
+                Ok(buffer) if !buffer.is_empty() => {
+                    // Packets are not spread over buffers, and the driver's are as long as it takes packets.
+                    for _ in 0..=buffers.len() {
+                        queue.go_to_previous_position();
+                    }
+                    return Ok(Given::TooLong);
                 }
                 _ => {
                     // Not for this packet nor another: given back empty, if it does not stand between two that are kept.
@@ -211,6 +231,9 @@ impl Net {
 /// What became of a packet.
 enum Given {
     All,
+    /// The guest will have no room for it.
+    TooLong,
+    /// The guest has no room yet.
     NoRoom,
 }
 
@@ -247,6 +270,12 @@ impl Device for Net {
         let [rx, tx] = queues else { return Ok(served) };
         if let Some(features) = self.changed.take() {
             self.set_offloads(features);
+            // What the tap holds already may lean on offloads of the driver before.
+            let mut left = MAX_STALE;
+            while left > 0 && self.read() {
+                left -= 1;
+            }
+            self.waiting = 0;
         }
         if tx.ready() && cause != Cause::Host && cause != Cause::Queue(RX) {
             self.transmit(memory, tx, &mut served)?;
@@ -259,5 +288,89 @@ impl Device for Net {
 
     fn host(&self) -> Option<BorrowedFd<'_>> {
         Some(self.tap.as_fd())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixDatagram;
+    use virtio_queue::desc::{RawDescriptor, split::Descriptor};
+    use virtio_queue::mock::MockSplitQueue;
+    use vm_memory::{Bytes, GuestAddress};
+
+    const WRITE: u16 = 2;
+
+    fn memory() -> Memory {
+        Memory::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap()
+    }
+
+    /// A device whose tap is one end of a pair of sockets, with a driver that has been served once, and the other end.
+    fn net(memory: &Memory, merge: bool) -> (Net, UnixDatagram) {
+        let (ours, wire) = UnixDatagram::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let tap = File::from(OwnedFd::from(ours));
+        let (packet, changed) = (Vec::new(), None);
+        let mut net =
+            Net { tap, mac: [2; 6], mtu: 1500, merge: false, changed, packet, waiting: 0, dropped: 0 };
+        net.start(if merge { 1 << VIRTIO_NET_F_MRG_RXBUF } else { 0 });
+        let mut queues = [Queue::new(16).unwrap(), Queue::new(16).unwrap()];
+        net.serve(memory, &mut queues, Cause::Again).unwrap();
+        (net, wire)
+    }
+
+    /// Receives into buffers of these lengths: gives what came of it, and how many buffers went back.
+    fn receive(net: &mut Net, memory: &Memory, lengths: &[u32]) -> (Result<Served, Fault>, u16) {
+        let mock = MockSplitQueue::create(memory, GuestAddress(0), 16);
+        let buffers: Vec<RawDescriptor> =
+            lengths.iter().map(|length| Descriptor::new(0x1_0000, *length, WRITE, 0).into()).collect();
+        mock.add_desc_chains(&buffers, 0).unwrap();
+        let mut queues = [mock.create_queue().unwrap(), Queue::new(16).unwrap()];
+        let served = net.serve(memory, &mut queues, Cause::Host);
+        (served, mock.used().idx().load())
+    }
+
+    #[test]
+    fn a_packet_longer_than_the_drivers_buffers_does_not_hold_up_those_behind_it() {
+        let memory = memory();
+        let (mut net, wire) = net(&memory, false);
+        wire.send(&[1; 200]).unwrap();
+        wire.send(&[2; 90]).unwrap();
+        let (served, used) = receive(&mut net, &memory, &[100, 100]);
+        assert_eq!((served.unwrap().malformed, used, net.dropped), (0, 1, 1));
+        assert_eq!(memory.read_obj::<u8>(GuestAddress(0x1_0000)).unwrap(), 2);
+    }
+
+    #[test]
+    fn a_packet_is_spread_over_buffers_that_may_be_merged() {
+        let memory = memory();
+        let (mut net, wire) = net(&memory, true);
+        wire.send(&[1; 200]).unwrap();
+        assert_eq!(receive(&mut net, &memory, &[100]).1, 0);
+        assert_eq!(receive(&mut net, &memory, &[100, 100, 100]).1, 2);
+    }
+
+    #[test]
+    fn a_packet_longer_than_a_whole_ring_is_dropped() {
+        let memory = memory();
+        let (mut net, wire) = net(&memory, true);
+        wire.send(&[1; 200]).unwrap();
+        wire.send(&[2; 90]).unwrap();
+        let (served, used) = receive(&mut net, &memory, &[10; 16]);
+        assert!(served.is_ok());
+        assert_eq!((used, net.dropped), (9, 1));
+    }
+
+    #[test]
+    fn what_the_tap_held_before_a_driver_came_does_not_reach_it() {
+        let memory = memory();
+        let (mut net, wire) = net(&memory, false);
+        wire.send(&[1; 90]).unwrap();
+        net.stop();
+        net.start(0);
+        assert_eq!(receive(&mut net, &memory, &[100]).1, 0);
+        wire.send(&[2; 90]).unwrap();
+        assert_eq!(receive(&mut net, &memory, &[100]).1, 1);
     }
 }
