@@ -54,6 +54,8 @@ pub struct Serial {
 struct State {
     output: File,
     line: Vec<u8>,
+    /// The end of what was handed on last, as long as it may be the beginning of what a kernel says when it gives up.
+    before: Vec<u8>,
     enabled: u8,
     line_control: u8,
     modem_control: u8,
@@ -78,6 +80,7 @@ impl Serial {
         let state = State {
             output,
             line: Vec::with_capacity(LINE),
+            before: Vec::with_capacity(LINE + PANIC.len()),
             enabled: 0,
             line_control: 0,
             modem_control: 0,
@@ -119,7 +122,9 @@ impl State {
     }
 
     fn flush(&mut self) {
-        self.panicked |= self.line.windows(PANIC.len()).any(|part| part == PANIC);
+        self.before.extend_from_slice(&self.line);
+        self.panicked |= self.before.windows(PANIC.len()).any(|part| part == PANIC);
+        self.before.drain(..self.before.len().saturating_sub(PANIC.len() - 1));
         match self.output.write(&self.line) {
             Ok(written) if written == self.line.len() => {}
             outcome => {
@@ -273,6 +278,14 @@ mod tests {
     fn a_kernel_that_gives_up_is_noticed() {
         let (serial, _reader, _) = port();
         say(&serial, b"[    1.2] Kernel panic - not syncing: VFS\n");
+        assert!(serial.panicked());
+    }
+
+    #[test]
+    fn a_kernel_that_gives_up_across_two_pieces_of_a_line_is_noticed() {
+        let (serial, _reader, _) = port();
+        say(&serial, &[b' '; LINE - 9]);
+        say(&serial, b"Kernel panic - not syncing: VFS\n");
         assert!(serial.panicked());
     }
 
