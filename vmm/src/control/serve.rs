@@ -32,8 +32,9 @@ pub fn serve(mut running: Running, disks: &Disks, control: &OwnedFd) -> Result<E
                 let stop = received.request == Some(Request::Stop);
                 answer(control, &carry_out(&mut running, disks, received));
                 if stop {
-                    answer(control, &describe_end(&End::Stopped));
-                    return Ok(End::Stopped);
+                    let end = running.stop();
+                    answer(control, &describe_end(&end));
+                    return Ok(end);
                 }
             }
         }
@@ -88,7 +89,9 @@ fn obey(running: &mut Running, request: &Request) -> Result<(), String> {
     match request {
         Request::Resume => running.resume(),
         Request::Pause => running.pause(),
-        Request::Stop => running.stop(),
+        Request::Stop => {
+            running.stop();
+        }
         _ => return Err("the disk's file is missing".to_owned()),
     }
     Ok(())

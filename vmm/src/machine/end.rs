@@ -57,14 +57,28 @@ impl Ends {
         Ends { first: Mutex::new(None), told }
     }
 
-    /// Reports an end.
-    pub(super) fn report(&self, end: End) {
-        self.first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(end);
+    /// Reports an end, and gives the first.
+    pub(super) fn report(&self, end: End) -> End {
+        let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(end).clone();
         self.told.signal();
+        first
     }
 
     /// The first end, if there was one.
     pub(super) fn get(&self) -> Option<End> {
         self.first.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_that_is_stopped_after_its_end_ended_as_it_did() {
+        let ends = Ends::new(Event::new().unwrap());
+        ends.report(End::Panic);
+        assert_eq!(ends.report(End::Stopped), End::Panic);
+        assert_eq!(ends.get(), Some(End::Panic));
     }
 }

@@ -55,8 +55,6 @@ const DEVICES: &[Call] = &[
     ("shutdown", libc::SYS_shutdown),
     ("writev", libc::SYS_writev),
     ("getrandom", libc::SYS_getrandom),
-    // Gets processors back.
-    ("tgkill", libc::SYS_tgkill),
 ];
 
 /// Calls of which only some uses are allowed, with those uses in words.
@@ -66,7 +64,11 @@ const BOUNDED: &[(&str, &str)] = &[
     ("mmap", "memory that is not executable"),
     ("mprotect", "to what is not executable"),
     ("socket", "Unix sockets; not processors"),
+    ("tgkill", "threads of its own process, to get processors back; not processors"),
 ];
+
+/// Those of them that processors may not make at all.
+const NOT_PROCESSORS: &[&str] = &["socket", "tgkill"];
 
 /// Which thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +91,8 @@ pub fn allowed(thread: Thread) -> Result<BTreeMap<i64, Vec<SeccompRule>>, Backen
         Thread::Devices => {
             rules.extend(DEVICES.iter().map(|(_, call)| (*call, Vec::new())));
             rules.insert(libc::SYS_socket, vec![argument(0, SeccompCmpOp::Eq, unix)?]);
+            let own = u64::from(std::process::id());
+            rules.insert(libc::SYS_tgkill, vec![argument(0, SeccompCmpOp::Eq, own)?]);
         }
     }
     let getfd = u64::try_from(libc::F_GETFD).unwrap_or(u64::MAX);
@@ -114,7 +118,8 @@ pub fn listing() -> String {
     let plain = COMMON.iter().map(|(name, _)| (*name, "yes", "yes"));
     let devices = DEVICES.iter().map(|(name, _)| (*name, "", "yes"));
     let mut rows: Vec<(&str, &str, &str)> = plain.chain(devices).collect();
-    rows.extend(BOUNDED.iter().map(|(name, _)| (*name, if *name == "socket" { "" } else { "some" }, "some")));
+    let processors = |name| if NOT_PROCESSORS.contains(&name) { "" } else { "some" };
+    rows.extend(BOUNDED.iter().map(|(name, _)| (*name, processors(name), "some")));
     rows.sort_unstable();
     for (name, processors, devices) in &rows {
         page.push_str(&format!("| {name} | {processors} | {devices} |\n"));
@@ -140,6 +145,13 @@ mod tests {
         }
         let shown = std::fs::read_to_string(page).unwrap_or_default();
         assert_eq!(shown, listing(), "run the test with COFFER_WRITE_DOCS=1");
+    }
+
+    #[test]
+    fn signals_go_to_the_own_process_only() {
+        let own = argument(0, SeccompCmpOp::Eq, u64::from(std::process::id())).unwrap();
+        assert_eq!(allowed(Thread::Devices).unwrap()[&libc::SYS_tgkill], [own]);
+        assert!(!allowed(Thread::Processor).unwrap().contains_key(&libc::SYS_tgkill));
     }
 
     #[test]

@@ -2,9 +2,8 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::channel;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use super::build::{Board, Machine};
@@ -47,6 +46,30 @@ struct Shared {
     exits: Exits,
 }
 
+/// How each processor's thread entered: with the kick of its processor, or not. A channel would do the same, but yields the
+/// processor at times, which the threads' filter does not allow.
+#[derive(Debug, Default)]
+struct Entered {
+    threads: Mutex<Vec<io::Result<Kick>>>,
+    one_more: Condvar,
+}
+
+impl Entered {
+    fn report(&self, outcome: io::Result<Kick>) {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(outcome);
+        self.one_more.notify_one();
+    }
+
+    /// Waits for `count` threads.
+    fn wait_for(&self, count: usize) -> io::Result<Vec<Kick>> {
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        while threads.len() < count {
+            threads = self.one_more.wait(threads).unwrap_or_else(PoisonError::into_inner);
+        }
+        threads.drain(..).collect()
+    }
+}
+
 /// A running machine. Dropping it stops it.
 #[derive(Debug)]
 pub struct Running {
@@ -76,28 +99,26 @@ impl Machine {
             shared,
             events: self.events,
             ended,
-            kicks: Vec::with_capacity(count),
+            kicks: Vec::new(),
             threads: Vec::with_capacity(count),
             paused: true,
             _vm: self.vm,
         };
-        let (tell, told) = channel();
+        let entered = Arc::new(Entered::default());
         for (number, cpu) in (0_u8..).zip(self.cpus) {
-            let (shared, enter, tell) = (Arc::clone(&running.shared), enter.clone(), tell.clone());
+            let (shared, enter) = (Arc::clone(&running.shared), enter.clone());
+            let entered = Arc::clone(&entered);
             let body = move || {
                 let kick = cpu.kick();
-                // Sent even when entering fails, so that nobody waits for it in vain.
-                let _ = tell.send(enter().map(|()| kick));
-                drop(tell);
+                // Said even when entering fails, so that nobody waits for it in vain.
+                entered.report(enter().map(|()| kick));
+                drop(entered);
                 processor(number, cpu, &shared);
             };
             let name = format!("cpu{number}");
             running.threads.push(std::thread::Builder::new().name(name).spawn(body)?);
         }
-        drop(tell);
-        for kick in told.iter().take(count) {
-            running.kicks.push(kick?);
-        }
+        running.kicks = entered.wait_for(count)?;
         Ok(running)
     }
 }
@@ -139,9 +160,9 @@ impl Running {
         self.paused
     }
 
-    /// Ends the machine: the next turn says so.
-    pub fn stop(&self) {
-        self.shared.ends.report(End::Stopped);
+    /// Ends the machine, and says how: it may have ended by itself, and nobody has seen it yet. The next turn says the same.
+    pub fn stop(&self) -> End {
+        self.shared.ends.report(End::Stopped)
     }
 
     /// What was counted so far.
