@@ -18,6 +18,12 @@ pub enum InheritError {
         /// Its number.
         number: RawFd,
     },
+    /// The process opened it itself: what is passed on was not to be closed by the start of this program.
+    #[error("descriptor {number} is the process's own")]
+    Own {
+        /// Its number.
+        number: RawFd,
+    },
     /// There is no such descriptor.
     #[error("descriptor {number} is not open")]
     Closed {
@@ -41,13 +47,21 @@ impl Inherited {
         if self.taken.contains(&number) {
             return Err(InheritError::Twice { number });
         }
+        // SAFETY: F_GETFD only asks for a flag of the descriptor, and fails on a number that is none.
+        let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+        if flags < 0 {
+            return Err(InheritError::Closed { number });
+        }
+        if flags & libc::FD_CLOEXEC != 0 {
+            return Err(InheritError::Own { number });
+        }
         // SAFETY: F_SETFD only sets a flag of the descriptor, and fails on a number that is none.
         if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } != 0 {
             return Err(InheritError::Closed { number });
         }
         self.taken.push(number);
         // SAFETY: the descriptor is open, as just seen; it is not a standard one; `taken` shows that nobody got it
-        // from here before, and the caller has opened nothing itself yet, so nobody else owns it.
+        // from here before, and it was there when this program started, so nobody else owns it.
         Ok(unsafe { OwnedFd::from_raw_fd(number) })
     }
 }
@@ -56,11 +70,20 @@ impl Inherited {
 mod tests {
     use super::*;
     use std::fs::File;
-    use std::os::fd::IntoRawFd;
+    use std::os::fd::{AsRawFd, IntoRawFd};
+
+    #[test]
+    fn a_descriptor_that_the_process_opened_itself_is_refused() {
+        let own = File::open("/dev/null").unwrap();
+        let number = own.as_raw_fd();
+        assert_eq!(Inherited::default().take(number).unwrap_err(), InheritError::Own { number });
+    }
 
     #[test]
     fn a_descriptor_is_taken_once() {
-        let number = File::open("/dev/null").unwrap().into_raw_fd();
+        let passed = File::open("/dev/null").unwrap();
+        rustix::io::fcntl_setfd(&passed, rustix::io::FdFlags::empty()).unwrap();
+        let number = passed.into_raw_fd();
         let mut inherited = Inherited::default();
         let _taken = inherited.take(number).unwrap();
         assert_eq!(inherited.take(number).unwrap_err(), InheritError::Twice { number });

@@ -24,21 +24,37 @@ pub(crate) const USAGE: &str = "run --kvm-fd N --kernel-fd N --initrd-fd N --con
      --cmdline LINE --vcpus N --memory-mib N [--disk SERIAL,ro|rw,FD]… [--block SERIAL,ro|rw,FD]… [--nic MAC,MTU,FD]… \
      [--vsock-fd N --guest-cid N --dial PATH] [--huge-pages true] [--prefault true] --uid N --parent PID";
 
-/// Descriptors that are not the host's sockets: the machine's own.
-const OTHER_FILES: usize = 256;
+/// Descriptors that are not the host's sockets: 256 disks, 64 devices with six events and a file each, 64 processors, and
+/// some spare for the machine itself.
+const OTHER_FILES: usize = 256 + 64 * 7 + 64 + 64;
 
 pub(crate) fn run(mut options: Options) -> anyhow::Result<ExitCode> {
-    let mut files = Files(Inherited::default());
     let limit = usize::try_from(jail::limit_resources()?).unwrap_or(usize::MAX);
-    let control = files.take(&mut options, "--control-fd")?;
-    let console = files.take(&mut options, "--console-fd")?;
+    // Before anything else is opened, which could take the number of a descriptor that was not passed after all.
+    let Passed { control, console, kvm, kernel, initrd, disks, blocks, nics, listener } =
+        Passed::take(&mut options)?;
     // A processor writes to it, and must not wait for whoever reads it.
     rustix::io::ioctl_fionbio(&console, true).context("--console-fd")?;
-    let disks = Disks::new().context("cannot make the disks' controller")?;
+    let controller = Disks::new().context("cannot make the disks' controller")?;
+    for disk in disks {
+        controller.attach(Disk::new(disk)?)?;
+    }
+    let mut devices: Vec<Box<dyn Device>> = vec![Box::new(Scsi::new(controller.clone()))];
+    for disk in blocks {
+        devices.push(Box::new(Block::new(Disk::new(disk)?)));
+    }
+    for nic in nics {
+        devices.push(Box::new(Net::new(nic)?));
+    }
+    if let Some(listener) = listener {
+        devices.push(Box::new(vsock(&mut options, listener, limit)?));
+    }
+    devices.push(Box::new(Random));
+    devices.push(Box::new(Balloon));
     let hardware = Hardware {
-        kvm: files.take(&mut options, "--kvm-fd")?,
-        kernel: files.take(&mut options, "--kernel-fd")?.into(),
-        initrd: files.take_if(&mut options, "--initrd-fd")?.map(File::from),
+        kvm,
+        kernel: kernel.into(),
+        initrd: initrd.map(File::from),
         console: console.into(),
         command_line: options.take("--cmdline")?,
         cpus: options.take("--vcpus")?,
@@ -47,7 +63,7 @@ pub(crate) fn run(mut options: Options) -> anyhow::Result<ExitCode> {
             huge_pages: options.take_if("--huge-pages")?.unwrap_or(false),
             prefault: options.take_if("--prefault")?.unwrap_or(false),
         },
-        devices: devices(&mut options, &mut files, &disks, limit)?,
+        devices,
     };
     let (uid, parent) = (options.take("--uid")?, options.take("--parent")?);
     options.finish()?;
@@ -60,7 +76,7 @@ pub(crate) fn run(mut options: Options) -> anyhow::Result<ExitCode> {
     let running = machine.start(enter).context("cannot start the processors")?;
     let rules = machine::allowed(Thread::Devices).context("system call filter of the devices")?;
     jail::allow_only(rules)?;
-    match control::serve(running, &disks, &control) {
+    match control::serve(running, &controller, &control) {
         Ok(End::Stopped | End::Reset) => Ok(ExitCode::SUCCESS),
         Ok(end) => {
             eprintln!("coffer-vmm: {end}");
@@ -73,35 +89,42 @@ pub(crate) fn run(mut options: Options) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn devices(
-    options: &mut Options,
-    files: &mut Files,
-    disks: &Disks,
-    limit: usize,
-) -> anyhow::Result<Vec<Box<dyn Device>>> {
-    let mut devices: Vec<Box<dyn Device>> = vec![Box::new(Scsi::new(disks.clone()))];
-    for DiskOption { serial, read_only, fd } in options.take_all("--disk")? {
-        let disk = spec::Disk { serial, file: files.inherit(fd, "--disk")?, read_only };
-        disks.attach(Disk::new(disk)?)?;
+fn vsock(options: &mut Options, listener: OwnedFd, limit: usize) -> anyhow::Result<Vsock> {
+    let (cid, dial): (u64, PathBuf) = (options.take("--guest-cid")?, options.take("--dial")?);
+    let limit = MAX_CONNECTIONS.min(limit.saturating_sub(OTHER_FILES));
+    let device = vsock::Device::new(cid, UnixListener::from(listener), &dial, limit)
+        .context("cannot set up the vsock device")?;
+    Ok(Vsock::new(device))
+}
+
+/// Every descriptor that was passed.
+struct Passed {
+    control: OwnedFd,
+    console: OwnedFd,
+    kvm: OwnedFd,
+    kernel: OwnedFd,
+    initrd: Option<OwnedFd>,
+    disks: Vec<spec::Disk>,
+    blocks: Vec<spec::Disk>,
+    nics: Vec<spec::Nic>,
+    listener: Option<OwnedFd>,
+}
+
+impl Passed {
+    fn take(options: &mut Options) -> anyhow::Result<Passed> {
+        let mut files = Files(Inherited::default());
+        Ok(Passed {
+            control: files.take(options, "--control-fd")?,
+            console: files.take(options, "--console-fd")?,
+            kvm: files.take(options, "--kvm-fd")?,
+            kernel: files.take(options, "--kernel-fd")?,
+            initrd: files.take_if(options, "--initrd-fd")?,
+            disks: files.take_disks(options, "--disk")?,
+            blocks: files.take_disks(options, "--block")?,
+            nics: files.take_nics(options)?,
+            listener: files.take_if(options, "--vsock-fd")?,
+        })
     }
-    for DiskOption { serial, read_only, fd } in options.take_all("--block")? {
-        let disk = spec::Disk { serial, file: files.inherit(fd, "--block")?, read_only };
-        devices.push(Box::new(Block::new(Disk::new(disk)?)));
-    }
-    for NicOption { mac, mtu, fd } in options.take_all("--nic")? {
-        let nic = spec::Nic { tap: files.inherit(fd, "--nic")?, mac, mtu };
-        devices.push(Box::new(Net::new(nic)?));
-    }
-    if let Some(listener) = files.take_if(options, "--vsock-fd")? {
-        let (cid, dial): (u64, PathBuf) = (options.take("--guest-cid")?, options.take("--dial")?);
-        let limit = MAX_CONNECTIONS.min(limit.saturating_sub(OTHER_FILES));
-        let device = vsock::Device::new(cid, UnixListener::from(listener), &dial, limit)
-            .context("cannot set up the vsock device")?;
-        devices.push(Box::new(Vsock::new(device)));
-    }
-    devices.push(Box::new(Random));
-    devices.push(Box::new(Balloon));
-    Ok(devices)
 }
 
 /// Takes descriptors over, each once.
@@ -118,6 +141,21 @@ impl Files {
 
     fn take_if(&mut self, options: &mut Options, name: &'static str) -> anyhow::Result<Option<OwnedFd>> {
         options.take_if(name)?.map(|number| self.inherit(number, name)).transpose()
+    }
+
+    fn take_disks(&mut self, options: &mut Options, name: &'static str) -> anyhow::Result<Vec<spec::Disk>> {
+        let disks = options.take_all(name)?.into_iter().map(|DiskOption { serial, read_only, fd }| {
+            Ok(spec::Disk { serial, file: self.inherit(fd, name)?, read_only })
+        });
+        disks.collect()
+    }
+
+    fn take_nics(&mut self, options: &mut Options) -> anyhow::Result<Vec<spec::Nic>> {
+        let nics = options
+            .take_all("--nic")?
+            .into_iter()
+            .map(|NicOption { mac, mtu, fd }| Ok(spec::Nic { tap: self.inherit(fd, "--nic")?, mac, mtu }));
+        nics.collect()
     }
 }
 
