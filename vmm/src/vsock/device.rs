@@ -138,7 +138,8 @@ impl Device {
         self.stopped = false;
     }
 
-    fn stop(&mut self) {
+    /// Ends every connection, and refuses those to come until [`Device::reset`].
+    pub fn stop(&mut self) {
         self.reset();
         self.stopped = true;
     }
@@ -248,12 +249,16 @@ impl Device {
     }
 
     fn finish(&mut self, number: u32) {
-        if let Some(link) = self.links.get(number) {
-            link.role = Role::Finishing;
-            if !link.is_waiting() {
-                self.links.remove(number);
-            }
+        match self.links.get(number) {
+            Some(link) if link.is_waiting() => link.role = Role::Finishing,
+            _ => self.end(number),
         }
+    }
+
+    /// Closes the link of a connection that is over.
+    fn end(&mut self, number: u32) {
+        self.links.remove(number);
+        self.table.released(number);
     }
 
     fn pump_rx(
@@ -362,7 +367,7 @@ impl Device {
             Role::Attached(key) => self.attend_attached(key, number, change),
             Role::Finishing => {
                 if link.flush().gone || !link.is_waiting() {
-                    self.links.remove(number);
+                    self.end(number);
                 }
             }
         }

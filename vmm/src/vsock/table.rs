@@ -42,7 +42,7 @@ pub enum Task {
     Deliver(Link, Key),
     /// Close these ends of the link's socket, the sending one after what still waits.
     Shut(Link, Ends),
-    /// The connection is forgotten; close the link after what still waits.
+    /// The connection is forgotten; close the link after what still waits, and then call [`Table::released`].
     Finish(Link),
     /// The connection is forgotten; close the link now.
     Abort(Link),
@@ -79,6 +79,8 @@ pub struct Table {
     ready: VecDeque<Key>,
     resets: VecDeque<Key>,
     windows: u64,
+    /// Windows of connections that are over, and whose links may still hold as many bytes.
+    held: BTreeMap<Link, u32>,
     next_port: u32,
 }
 
@@ -129,7 +131,8 @@ impl Table {
             Reaction::Deliver => Task::Deliver(link, key),
             Reaction::Shut(ends) => Task::Shut(link, ends),
             Reaction::Over { reply } => {
-                self.forget(key);
+                let window = self.forget(key).map_or(0, |entry| entry.window);
+                self.hold(link, window);
                 if reply {
                     self.reset(key);
                 }
@@ -154,6 +157,18 @@ impl Table {
     /// Refuses what the guest sent for ports `key`.
     pub fn reset(&mut self, key: Key) {
         self.resets.push_back(key);
+    }
+
+    /// The link of a connection that was finished is closed: what waited there is gone.
+    pub fn released(&mut self, link: Link) {
+        let window = self.held.remove(&link).unwrap_or(0);
+        self.windows = self.windows.saturating_sub(u64::from(window));
+    }
+
+    fn hold(&mut self, link: Link, window: u32) {
+        let held = self.held.entry(link).or_default();
+        *held = held.saturating_add(window);
+        self.windows = self.windows.saturating_add(u64::from(window));
     }
 
     /// The host's client went away: forgets the connection, taking the call back if the guest knows of it.
@@ -404,6 +419,21 @@ mod tests {
         assert_eq!(table.windows, ROOMY_TOTAL + u64::from(TIGHT_WINDOW));
     }
 
+    #[test]
+    fn what_a_finished_connection_may_still_hold_counts_until_its_link_is_closed() {
+        let mut table = Table::default();
+        for link in 0..2 {
+            let key = opened(&mut table, 1024, link);
+            assert_eq!(table.on_packet(packet(key, Op::Reset)), Task::Finish(link));
+        }
+        assert_eq!(table.windows, 2 * u64::from(ROOMY_WINDOW));
+        table.released(0);
+        assert_eq!(table.windows, u64::from(ROOMY_WINDOW));
+        table.released(1);
+        table.released(1);
+        assert_eq!(table.windows, 0);
+    }
+
     #[derive(Debug, Clone)]
     enum Step {
         Guest(u8, Op),
@@ -460,7 +490,8 @@ mod tests {
             let mut table = Table::default();
             for step in steps {
                 take(&mut table, step);
-                let windows: u64 = table.entries.values().map(|entry| u64::from(entry.window)).sum();
+                let entries = table.entries.values().map(|entry| u64::from(entry.window));
+                let windows: u64 = entries.chain(table.held.values().map(|window| u64::from(*window))).sum();
                 prop_assert_eq!(windows, table.windows);
                 let queued = table.entries.values().filter(|entry| entry.queued).count();
                 prop_assert_eq!(queued, table.ready.len());
