@@ -46,7 +46,13 @@ impl Device for Vsock {
     }
 
     fn serve(&mut self, memory: &Memory, queues: &mut [Queue], cause: Cause) -> Result<Served, Fault> {
-        let [rx, tx, ..] = queues else { return Ok(Served::default()) };
+        let [rx, tx, ..] = queues else {
+            // A client of a guest that broke a ring is refused, and does not wait for an answer that never comes.
+            self.0.stop();
+            // What fails is the host's, and is tried again with the next client.
+            let _ = self.look();
+            return Ok(Served::default());
+        };
         if !rx.ready() || !tx.ready() {
             return Ok(Served::default());
         }
@@ -69,5 +75,35 @@ impl Device for Vsock {
 
     fn host(&self) -> Option<BorrowedFd<'_>> {
         Some(self.0.as_fd())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::os::unix::net::{UnixListener, UnixStream};
+    use std::time::Duration;
+    use vm_memory::GuestAddress;
+
+    #[test]
+    fn a_client_of_a_guest_that_broke_a_ring_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("vsock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let mut vsock = Vsock::new(vsock::Device::new(3, listener, &path, 16).unwrap());
+        let memory = Memory::from_ranges(&[(GuestAddress(0), 4096)]).unwrap();
+        // As the transport does it: the device is stopped first.
+        vsock.stop();
+        for _ in 0..2 {
+            let mut client = UnixStream::connect(&path).unwrap();
+            client.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+            // Fails when the end is seen at once.
+            let _ = client.write_all(b"CONNECT 1024\n");
+            vsock.serve(&memory, &mut [], Cause::Host).unwrap();
+            assert!(
+                !matches!(client.read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+            );
+        }
     }
 }

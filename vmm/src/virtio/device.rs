@@ -80,7 +80,8 @@ pub trait Device: fmt::Debug + Send {
     fn stop(&mut self);
 
     /// Moves what is to be moved. There are as many queues as the identity says; the ones that the driver does not use
-    /// are not ready.
+    /// are not ready. When a fault has stopped the device there are none at all: it then lets go of what waits for it at
+    /// [`Device::host`].
     fn serve(&mut self, memory: &Memory, queues: &mut [Queue], cause: Cause) -> Result<Served, Fault>;
 
     /// What to watch beside the queues: whenever something becomes readable or writable there the device is called.

@@ -96,7 +96,11 @@ impl Transport {
     /// Lets the device work. Says whether there is more to do at once.
     pub fn serve(&self, cause: Cause) -> bool {
         let mut state = self.state();
-        if state.status & (DRIVER_OK | NEEDS_RESET) != DRIVER_OK {
+        if state.status & NEEDS_RESET != 0 {
+            self.let_go(&mut state, cause);
+            return false;
+        }
+        if state.status & DRIVER_OK == 0 {
             return false;
         }
         let State { device, queues, .. } = &mut *state;
@@ -119,9 +123,16 @@ impl Transport {
             }
             Err(Fault { .. }) => {
                 self.fail(&mut state);
+                self.let_go(&mut state, cause);
                 false
             }
         }
+    }
+
+    /// Has a device that a fault has stopped let go of the host.
+    fn let_go(&self, state: &mut State, cause: Cause) {
+        // Without queues it moves nothing, so that nothing can fail.
+        let _ = state.device.serve(&self.memory, &mut [], cause);
     }
 
     /// How many requests could not be understood, and how many faults stopped the device.
@@ -191,6 +202,8 @@ impl Transport {
             }
             if let Err(Fault { .. }) = state.start(&self.memory) {
                 self.fail(&mut state);
+                // The devices' thread has it let go of the host, which takes system calls.
+                self.started.signal();
                 return;
             }
             self.started.signal();
@@ -205,7 +218,8 @@ impl State {
     }
 
     fn reset(&mut self) {
-        if self.status & DRIVER_OK != 0 {
+        // A device that did not get as far as DRIVER_OK has been told of the fault.
+        if self.status & (DRIVER_OK | NEEDS_RESET) != 0 {
             self.device.stop();
         }
         for queue in &mut self.queues {
@@ -335,6 +349,9 @@ mod tests {
 
         fn serve(&mut self, memory: &Memory, queues: &mut [Queue], _cause: Cause) -> Result<Served, Fault> {
             let mut served = Served::default();
+            if queues.is_empty() {
+                self.0.fetch_add(10_000, Ordering::SeqCst);
+            }
             for (index, queue) in queues.iter_mut().enumerate().filter(|(_, queue)| queue.ready()) {
                 let heads: Vec<u16> =
                     queue.iter(memory).map_err(Fault::of(index))?.map(|chain| chain.head_index()).collect();
@@ -462,7 +479,11 @@ mod tests {
         board.set(0x70, 15);
         assert_ne!(board.get(0x70) & NEEDS_RESET, 0);
         assert_eq!(board.transport.misuses(), (0, 1));
-        assert_eq!(board.line.take(), 1);
+        assert_eq!((board.line.take(), board.started.take()), (1, 1));
+        board.transport.serve(Cause::Again);
+        board.set(0x70, 0);
+        // Stopped by the fault, told to let go, and stopped by the driver.
+        assert_eq!(board.calls.load(Ordering::SeqCst), 10_200);
     }
 
     #[test]
@@ -476,6 +497,22 @@ mod tests {
         assert_ne!(board.get(0x70) & NEEDS_RESET, 0);
         board.set(0x70, 0);
         assert_eq!((board.get(0x70), board.get(0x60)), (0, 0));
+    }
+
+    #[test]
+    fn a_device_that_a_fault_stopped_lets_go_of_the_host_at_once_and_later() {
+        let board = board();
+        board.negotiate();
+        board.describe(0, 0x1_0000);
+        board.set(0x70, 15);
+        board.memory.write_obj(17_u16, GuestAddress(0x1_1002)).unwrap();
+        assert!(!board.transport.serve(Cause::Queue(0)));
+        assert_eq!(board.calls.load(Ordering::SeqCst), 10_101);
+        assert!(!board.transport.serve(Cause::Host));
+        assert_eq!(board.calls.load(Ordering::SeqCst), 20_101);
+        board.set(0x70, 0);
+        assert!(!board.transport.serve(Cause::Host));
+        assert_eq!(board.calls.load(Ordering::SeqCst) / 10_000, 2);
     }
 
     #[test]
