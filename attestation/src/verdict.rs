@@ -93,8 +93,8 @@ impl Checks {
         self.0.push(Check {
             name,
             result: outcome,
-            expected: expected.to_string(),
-            found: found.to_string(),
+            expected: printable(&expected.to_string()),
+            found: printable(&found.to_string()),
         });
     }
 
@@ -133,6 +133,16 @@ impl Checks {
         // Evidence that nothing was checked of proves nothing.
         worst.unwrap_or(Verdict::Invalid)
     }
+}
+
+/// `text` with every character replaced that a terminal would obey rather than show: control characters, and those that
+/// change the direction of writing. Names in certificates and in evidence are whatever somebody wrote there.
+pub fn printable(text: &str) -> String {
+    let obeyed = |char: char| {
+        char.is_control()
+            || matches!(char, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().map(|char| if obeyed(char) { char::REPLACEMENT_CHARACTER } else { char }).collect()
 }
 
 impl Outcome {
@@ -221,6 +231,15 @@ mod tests {
     fn one_failed_check_outweighs_every_other() {
         let all = [Outcome::Passed, Outcome::Failed, Outcome::Contraindicated, Outcome::Warned];
         assert_eq!(checks(&all).verdict(), Verdict::Invalid);
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_is_not_recorded() {
+        let mut checks = Checks::default();
+        checks.record("rule", Outcome::Passed, "\u{1b}[2K\rA", "B\u{9b}1A\u{7f}\u{202e}ü");
+        let appraisal = Appraisal::new(checks, Claims::new());
+        let seen = appraisal.checks().first().map(|check| (check.expected.as_str(), check.found.as_str()));
+        assert_eq!(seen, Some(("\u{fffd}[2K\u{fffd}A", "B\u{fffd}1A\u{fffd}\u{fffd}ü")));
     }
 
     #[test]

@@ -52,6 +52,7 @@ fn a_warning_ends_with_exit_code_0() {
     let output = verify(&milan);
     assert_eq!(output.status.code(), Some(0));
     assert!(stdout(&output).contains("why it is warning:\n  provisional-firmware"), "{}", stdout(&output));
+    assert!(stdout(&output).contains("\n  memory-aliases warned"), "{}", stdout(&output));
 }
 
 #[test]
@@ -170,4 +171,79 @@ fn report_data_of_an_azure_machine_is_pointed_to_the_quote() {
     let output = verify(&["--tee", "az-snp-vtpm", "--evidence", AZURE, "--report-data", &data, "--at", AT]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("use --quote-data"), "{}", stderr(&output));
+}
+
+/// What is said of options beside `start`; none of these may end in a verdict.
+fn refused(start: &[&str], options: &[&[&str]], kind: &str) {
+    for option in options {
+        let output = verify(&[start, option].concat());
+        assert_eq!((output.status.code(), stdout(&output)), (Some(1), String::new()), "{option:?}");
+        let named = format!("{} has no meaning for evidence of --tee {kind}", option[0]);
+        assert!(stderr(&output).contains(&named), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn an_expectation_of_another_kind_of_evidence_is_refused_by_its_name() {
+    let (digest, value) = ("00".repeat(48), format!("0={}", "00".repeat(32)));
+    let of_snp: [&[&str]; 4] = [
+        &["--measurement", &digest],
+        &["--host-data", &digest[..64]],
+        &["--min-tcb", "boot_loader=1,tee=0,snp=3,microcode=71"],
+        &["--crl", "DATA/none"],
+    ];
+    let of_vtpm: [&[&str]; 2] = [&["--quote-data", "00"], &["--pcr", &value]];
+    let of_tdx: [&[&str]; 3] =
+        [&["--mr-td", &digest], &["--collateral", "DATA/none"], &["--tcb-evaluation", "17"]];
+    refused(&TURIN, &[&of_vtpm[..], &of_tdx].concat(), "snp");
+    let tdx = ["--tee", "tdx", "--quote", "DATA/../tdx/quote5-tdx15/quote.bin", "--at", AT];
+    refused(&tdx, &[&of_snp[..], &of_vtpm].concat(), "tdx");
+    let azure = ["--tee", "az-snp-vtpm", "--evidence", AZURE, "--at", AT];
+    let inside: [&[&str]; 3] = [&["--vmpl", "0"], &["--vek", "DATA/none"], &["--report", "DATA/none"]];
+    refused(&azure, &[&of_tdx[..], &inside].concat(), "az-snp-vtpm");
+    let azure = ["--tee", "az-tdx-vtpm", "--evidence", "DATA/../azure-tdx/evidence-v1.json", "--at", AT];
+    let inside: [&[&str]; 2] = [&["--quote", "DATA/none"], &["--ccel", "DATA/none"]];
+    refused(&azure, &[&of_snp[..], &inside].concat(), "az-tdx-vtpm");
+}
+
+#[test]
+fn a_key_beside_evidence_that_carries_one_is_refused() {
+    let evidence = ["--tee", "snp", "--evidence", "DATA/genoa-v3-trustee/coco-evidence.json", "--at", AT];
+    let output = verify(&[&evidence[..], &["--vek", "DATA/genoa-v3-trustee/vcek.der"]].concat());
+    assert_eq!((output.status.code(), stdout(&output)), (Some(1), String::new()));
+    assert!(stderr(&output).contains("leave the other VCEK or VLEK out"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_pcr_given_twice_is_refused() {
+    let value = format!("3={}", "00".repeat(32));
+    let output =
+        verify(&["--tee", "az-snp-vtpm", "--evidence", AZURE, "--pcr", &value, "--pcr", &value, "--at", AT]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("PCR 3 is given twice"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_minimum_without_fmc_is_no_minimum_for_a_processor_that_has_one() {
+    let output = verify(&[&TURIN[..], &["--min-tcb", "boot_loader=1,tee=0,snp=2,microcode=71"]].concat());
+    assert_eq!(output.status.code(), Some(3));
+    assert!(stdout(&output).contains("minimum-tcb failed"), "{}", stdout(&output));
+}
+
+#[test]
+fn what_the_images_owner_named_is_compared() {
+    let zeros = "00".repeat(16);
+    let right = ["--min-guest-svn", "0", "--family-id", &zeros, "--image-id", &zeros];
+    assert_eq!(verify(&[&TURIN[..], &right].concat()).status.code(), Some(0));
+    let wrong: [(&[&str], &str); 4] = [
+        (&["--min-guest-svn", "4294967295"], "guest-svn failed"),
+        (&["--family-id", "01010101010101010101010101010101"], "family-id failed"),
+        (&["--image-id", "01010101010101010101010101010101"], "image-id failed"),
+        (&["--cloud-provider", "somecloud"], "cloud-provider failed"),
+    ];
+    for (option, reason) in wrong {
+        let output = verify(&[&TURIN[..], option].concat());
+        assert_eq!(output.status.code(), Some(3), "{option:?}");
+        assert!(stdout(&output).contains(reason), "{}", stdout(&output));
+    }
 }

@@ -80,6 +80,20 @@ fn an_expected_value_is_compared() {
 }
 
 #[test]
+fn expected_attributes_are_compared_bit_by_bit() {
+    let right = verify(IN_TIME, &[UP_TO_DATE, &["--td-attributes", "0x10000000", "--json"]]);
+    let verdict: serde_json::Value = serde_json::from_slice(&right.stdout).expect("JSON");
+    let xfam = verdict["claims"]["report"]["xfam"].as_str().expect("a number").to_owned();
+    assert_eq!(verdict["verdict"], "affirming");
+    assert_eq!(verify(IN_TIME, &[UP_TO_DATE, &["--xfam", &xfam]]).status.code(), Some(0));
+    for (option, name) in [("--td-attributes", "expected-td-attributes"), ("--xfam", "expected-xfam")] {
+        let wrong = verify(IN_TIME, &[UP_TO_DATE, &[option, "50000000"]]);
+        assert_eq!(wrong.status.code(), Some(3));
+        assert!(stdout(&wrong).contains(&format!("{name} failed")), "{}", stdout(&wrong));
+    }
+}
+
+#[test]
 fn a_quote_that_is_missing_is_an_error_and_no_verdict() {
     let output = verify(IN_TIME, &[]);
     assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(1), &[][..]));
@@ -95,12 +109,12 @@ fn verify_azure(arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn an_azure_machine_lacks_nothing_but_collateral() {
+fn an_azure_machine_lacks_its_paravisors_measurement_and_collateral() {
     let output = verify_azure(&["--quote-data", &hex::encode("challenge")]);
     assert_eq!(output.status.code(), Some(3));
-    let why = "why it is contraindicated:\n  tcb-status contraindicated\n";
+    let why = "why it is contraindicated:\n  paravisor contraindicated\n";
     assert!(stdout(&output).contains(why), "{}", stdout(&output));
-    assert_eq!(stdout(&output).matches("\n  tcb-status").count(), 1);
+    assert_eq!(stdout(&output).matches("\n  tcb-status contraindicated").count(), 1);
 }
 
 #[test]

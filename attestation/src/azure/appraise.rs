@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::hcl::{HardwareReport, HclReport};
+use super::paravisor;
 use super::quote::TpmQuote;
 use super::vtpm::{self, VtpmExpectations};
 use crate::snp::{self, Evidence, Expectations, TrustedRoots};
@@ -42,10 +43,13 @@ pub fn appraise_snp(
     let hcl = checks.settle("hcl-format", "a paravisor's report", parsed);
     let runtime = hcl.as_ref().and_then(|hcl| vtpm::read_runtime(hcl, &mut checks));
     let quote = vtpm::check_quote(&evidence.quote, runtime.as_ref(), expected_vtpm, &mut checks);
-    if let (Some(runtime), true) = (&runtime, evidence.has_user_data) {
-        vtpm::check_user_data(runtime, expected_vtpm, &mut checks);
+    if let Some(runtime) = &runtime {
+        vtpm::check_user_data(runtime, evidence.has_user_data, expected_vtpm, &mut checks);
     }
     if let Some(hcl) = hcl {
+        if let HardwareReport::Snp(report) = &hcl.hardware {
+            paravisor::check_snp(report, expected, &mut checks);
+        }
         let (hardware, of_hardware) = judge_hardware(&hcl, evidence, expected, (trust, at)).into_parts();
         checks.append(hardware);
         claims = of_hardware;

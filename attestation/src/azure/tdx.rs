@@ -12,9 +12,10 @@ use serde_json::{Map, Value, json};
 
 use super::evidence::{ByteQuote, EvidenceError, HexQuote, MAX_JSON_BYTES, encoded, has_user_data};
 use super::hcl::{HardwareReport, HclReport};
+use super::paravisor;
 use super::quote::TpmQuote;
 use super::vtpm::{self, VtpmExpectations};
-use crate::tdx::{self, Evidence, Expectations, TrustedRoots};
+use crate::tdx::{self, Evidence, Expectations, Guest, TrustedRoots};
 use crate::time::UnixTime;
 use crate::verdict::{Appraisal, Checks};
 
@@ -93,9 +94,10 @@ pub fn appraise_tdx(
     let hcl = checks.settle("hcl-format", "a paravisor's report", parsed);
     let runtime = hcl.as_ref().and_then(|hcl| vtpm::read_runtime(hcl, &mut checks));
     let quote = vtpm::check_quote(&evidence.quote, runtime.as_ref(), expected_vtpm, &mut checks);
-    if let (Some(runtime), true) = (&runtime, evidence.has_user_data) {
-        vtpm::check_user_data(runtime, expected_vtpm, &mut checks);
+    if let Some(runtime) = &runtime {
+        vtpm::check_user_data(runtime, evidence.has_user_data, expected_vtpm, &mut checks);
     }
+    paravisor::check_tdx(&evidence.td_quote, expected, &mut checks);
     if let Some(hcl) = hcl {
         let is_tdx = matches!(hcl.hardware, HardwareReport::Tdx(_));
         let found = if is_tdx { "a TDX report" } else { "an SNP report" };
@@ -103,7 +105,8 @@ pub fn appraise_tdx(
         let bound = Expectations { report_data: Some(hcl.report_data()), ..expected.clone() };
         let collateral = evidence.collateral.as_deref();
         let inside = Evidence { quote: &evidence.td_quote, collateral, event_log: None };
-        let (hardware, of_hardware) = tdx::appraise(&inside, &bound, trust, at).into_parts();
+        let behind = (trust, Guest::BehindParavisor);
+        let (hardware, of_hardware) = tdx::appraise_guest(&inside, &bound, behind, at).into_parts();
         checks.append(hardware);
         claims = of_hardware;
     }

@@ -51,7 +51,9 @@ pub(super) fn check_quote(
     }
     let all: Vec<usize> = (0..quote.pcrs.len()).collect();
     let list = |numbers: &[usize]| numbers.iter().map(usize::to_string).collect::<Vec<_>>().join(" ");
-    checks.require("pcr-selection", parsed.selection == all, list(&all), list(&parsed.selection));
+    let covered = !all.is_empty() && parsed.selection == all;
+    let wanted = if all.is_empty() { "at least one PCR".to_owned() } else { list(&all) };
+    checks.require("pcr-selection", covered, wanted, list(&parsed.selection));
     let digest = parsed.digest_of(&quote.pcrs).map_or_else(|| "a PCR is missing".to_owned(), hex::encode);
     checks.require(
         "pcr-digest",
@@ -67,9 +69,19 @@ pub(super) fn check_quote(
     Some(parsed)
 }
 
-/// The challenge once more, in what the paravisor was told; zeros follow it.
-pub(super) fn check_user_data(runtime: &RuntimeData, expected: &VtpmExpectations, checks: &mut Checks) {
+/// The challenge once more, in what the paravisor was told; zeros follow it. Evidence whose version says that the guest sets
+/// none is held to it if there is one: the version is not signed by anything.
+pub(super) fn check_user_data(
+    runtime: &RuntimeData,
+    promised: bool,
+    expected: &VtpmExpectations,
+    checks: &mut Checks,
+) {
     let found = hex::encode(&runtime.user_data);
+    if !promised && runtime.user_data.iter().all(|byte| *byte == 0) {
+        checks.not_checked("user-data", "the challenge", "none, evidence of this version has none");
+        return;
+    }
     match &expected.quote_data {
         Some(data) => {
             let rest = runtime.user_data.strip_prefix(data.as_slice());
@@ -101,4 +113,36 @@ pub(super) fn claims(quote: &TpmQuote, parsed: Option<&Quote>) -> Value {
 fn chain_of(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use sha2::{Digest, Sha256};
+
+    use super::*;
+    use crate::verdict::{Appraisal, Claims, Outcome};
+
+    /// A quote of no PCR at all, with the digest of nothing.
+    fn quote_of_nothing() -> TpmQuote {
+        let nothing = Sha256::digest([]);
+        let parts: [&[u8]; 6] = [
+            &[0xff, 0x54, 0x43, 0x47, 0x80, 0x18],
+            &[0, 0, 0, 0],
+            &[0; 25],
+            &[0, 0, 0, 1, 0, 0x0b, 3, 0, 0, 0],
+            &[0, 32],
+            &nothing,
+        ];
+        TpmQuote { signature: Vec::new(), message: parts.concat(), pcrs: Vec::new() }
+    }
+
+    #[test]
+    fn a_quote_that_covers_no_pcr_is_refused() {
+        let mut checks = Checks::default();
+        check_quote(&quote_of_nothing(), None, &VtpmExpectations::default(), &mut checks);
+        let appraisal = Appraisal::new(checks, Claims::new());
+        let failed: Vec<&str> = appraisal.reasons().map(|check| check.name).collect();
+        assert_eq!(failed, ["pcr-selection"]);
+        assert_eq!(appraisal.reasons().map(|check| check.result).next(), Some(Outcome::Failed));
+    }
 }

@@ -32,13 +32,15 @@ pub fn appraise(
     at: UnixTime,
 ) -> Appraisal {
     let mut checks = Checks::default();
-    let parsed = sized(&evidence.report).and_then(|bytes| UnverifiedReport::parse(bytes));
+    let read = Endorsement::read(&evidence.vek);
+    // A version 2 report does not say how it is to be read; the chip that its key is of does.
+    let of_key = read.as_ref().ok().map(|endorsement| endorsement.generation);
+    let parsed = sized(&evidence.report).and_then(|bytes| UnverifiedReport::parse_of(bytes, of_key));
     let report = checks.settle("report-format", "an attestation report of version 2 to 5", parsed);
     if let Ok(bytes) = sized(&evidence.report) {
         binding::check_signature(bytes, &evidence.vek, &mut checks);
     }
-    let endorsement = Endorsement::read(&evidence.vek);
-    let endorsement = checks.settle("vek-format", "the extensions of a VCEK or VLEK", endorsement);
+    let endorsement = checks.settle("vek-format", "the extensions of a VCEK or VLEK", read);
     let chain = chain::Chain {
         vek: &evidence.vek,
         endorsement: endorsement.as_ref(),
@@ -51,7 +53,7 @@ pub fn appraise(
     }
     if let Some(report) = &report {
         platform::check(report, &mut checks);
-        expectations::check(report, expected, &mut checks);
+        expectations::check(report, endorsement.as_ref(), expected, &mut checks);
     }
     let claims = claims::claims(report.as_ref(), endorsement.as_ref(), root);
     Appraisal::new(checks, claims)

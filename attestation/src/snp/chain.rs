@@ -42,8 +42,12 @@ pub(crate) fn check(
     settle_dates("intermediate-validity", intermediate, at, checks);
     let root = issuer("intermediate-issuer", intermediate, &roots, checks)?;
     settle_dates("root-validity", root, at, checks);
-    check_revocation(chain, intermediate, root, (at, checks));
-    check_root(trust.recognise(root), root, generation, checks)
+    let known = trust.recognise(root);
+    let below_simulated = known == Some(Root::Simulated);
+    let vouched = below_simulated || is_shipped(intermediate);
+    check_lists(chain, intermediate, root, (at, checks));
+    check_revocation(chain, (intermediate, vouched), root, checks);
+    check_root(known, root, generation, checks)
 }
 
 /// Finds who issued `certificate` among `authorities` by name and records whether that is so.
@@ -128,18 +132,20 @@ fn check_root(
     known.filter(|_| fits)
 }
 
-/// AMD signs lists with its roots only, so they speak of intermediates and never of a single VCEK.
-fn check_revocation(
+/// Whether this program ships exactly this authority. AMD replaced and revoked intermediates whose dates are still good, so
+/// any other one needs a list that speaks for it.
+fn is_shipped(intermediate: &Certificate) -> bool {
+    let all = [Generation::Milan, Generation::Genoa, Generation::Turin];
+    all.into_iter().flat_map(amd_authorities).any(|shipped| shipped.der() == intermediate.der())
+}
+
+/// Whether each list is one of this chain, signed and of its time.
+fn check_lists(
     chain: &Chain<'_>,
     intermediate: &Certificate,
     root: &Certificate,
     (at, checks): (UnixTime, &mut Checks),
 ) {
-    let expected = "not revoked";
-    if chain.lists.is_empty() {
-        checks.not_checked("revocation", expected, "no revocation list was given");
-        return;
-    }
     for list in chain.lists {
         let authority = if list.is_of(intermediate) { intermediate } else { root };
         let name = authority.common_name().unwrap_or_default();
@@ -149,6 +155,17 @@ fn check_revocation(
             list.check(authority, at),
         );
     }
+}
+
+/// AMD signs lists with its roots only, so they speak of intermediates and never of a single VCEK. `vouched`: the
+/// intermediate is one that needs no list.
+fn check_revocation(
+    chain: &Chain<'_>,
+    (intermediate, vouched): (&Certificate, bool),
+    root: &Certificate,
+    checks: &mut Checks,
+) {
+    let expected = "not revoked";
     let certificates = [
         ("the signing key's certificate", chain.vek),
         ("the intermediate", intermediate),
@@ -156,18 +173,23 @@ fn check_revocation(
     ];
     let revoked =
         certificates.iter().find(|(_, certificate)| chain.lists.iter().any(|list| list.names(certificate)));
-    match revoked {
-        Some((what, certificate)) => {
-            let found = format!(
-                "{what} is revoked: {}, serial {}",
-                certificate.subject(),
-                hex::encode(certificate.serial())
-            );
-            checks.record("revocation", Outcome::Failed, expected, found);
-        }
-        None if chain.lists.iter().any(|list| list.speaks_for(intermediate)) => {
-            checks.record("revocation", Outcome::Passed, expected, expected);
-        }
-        None => checks.not_checked("revocation", expected, "no list speaks for the intermediate"),
+    if let Some((what, certificate)) = revoked {
+        let serial = hex::encode(certificate.serial());
+        let found = format!("{what} is revoked: {}, serial {serial}", certificate.subject());
+        checks.record("revocation", Outcome::Failed, expected, found);
+    } else if chain.lists.iter().any(|list| list.speaks_for(intermediate)) {
+        checks.record("revocation", Outcome::Passed, expected, expected);
+    } else if vouched {
+        let none = chain.lists.is_empty();
+        let why = if none { "no revocation list was given" } else { "no list speaks for the intermediate" };
+        checks.not_checked("revocation", expected, why);
+    } else {
+        let expected = "an intermediate that is built in, or a revocation list that speaks for it";
+        let found = format!(
+            "another one and no such list: {}, serial {}",
+            intermediate.subject(),
+            hex::encode(intermediate.serial())
+        );
+        checks.record("revocation", Outcome::Contraindicated, expected, found);
     }
 }

@@ -6,7 +6,7 @@ use super::endorsement::Endorsement;
 use super::report::{SigningKey, UnverifiedReport};
 use super::roots::Root;
 use super::tcb::{FirmwareVersion, Tcb};
-use crate::verdict::Claims;
+use crate::verdict::{Claims, printable};
 
 /// Everything that was read. `root` is none where the chain does not end in a trusted root.
 pub(crate) fn claims(
@@ -36,7 +36,7 @@ fn key(endorsement: &Endorsement) -> Value {
         "generation": endorsement.generation.to_string(),
         "tcb": tcb(&endorsement.tcb),
         "hardware_id": endorsement.hardware_id.as_ref().map(hex::encode),
-        "cloud_provider": endorsement.cloud_provider,
+        "cloud_provider": endorsement.cloud_provider.as_deref().map(printable),
     })
 }
 

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::appraise::Evidence;
 use super::report::{REPORT_BYTES, SIGNED_BYTES};
 use super::tcb::Tcb;
-use crate::x509::{Certificate, CertificateError};
+use crate::x509::{Certificate, CertificateError, RevocationError, RevocationList};
 
 /// The longest evidence that is read, in bytes of JSON.
 pub const MAX_JSON_BYTES: usize = 256 << 10;
@@ -48,8 +48,16 @@ pub enum CocoError {
         /// The type.
         kind: &'static str,
     },
+    /// A key in the evidence and another one beside it: which one signed would be a guess.
+    #[error("the evidence carries the certificate of its key: leave the other VCEK or VLEK out")]
+    TwoKeys,
+    /// A revocation list that cannot be read.
+    #[error("the revocation list of the evidence cannot be read")]
+    Crl(#[source] RevocationError),
     /// A certificate of a type that has no place here.
-    #[error("the evidence has a certificate of type {found:?}: VCEK, VLEK, ASK and ARK are understood")]
+    #[error(
+        "the evidence has a certificate of type {found:?}: VCEK, VLEK, ASK, ARK, CRL, Empty and OTHER are understood"
+    )]
     Kind {
         /// The type found, cut to 32 characters.
         found: String,
@@ -80,8 +88,27 @@ struct Wire {
 
 #[derive(Deserialize)]
 struct WireCertificate {
-    cert_type: String,
+    cert_type: WireKind,
     data: Vec<u8>,
+}
+
+/// A name, or `{"OTHER": uuid}` for what the host put there for somebody else.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum WireKind {
+    Named(String),
+    Other {
+        #[serde(rename = "OTHER")]
+        _guid: String,
+    },
+}
+
+/// An entry of the host's table that was read.
+enum Entry {
+    Certificate(&'static str, Certificate),
+    Revocation(RevocationList),
+    /// Nothing, or nothing for us.
+    Skipped,
 }
 
 #[derive(Deserialize)]
@@ -142,7 +169,8 @@ struct WireSignature {
     s: Vec<u8>,
 }
 
-/// Reads evidence. `vek` stands in for a certificate that the evidence does not carry; one that it carries comes first.
+/// Reads evidence. `vek` stands in for a certificate that the evidence does not carry; beside one that it carries it is
+/// refused. A revocation list that it carries is among the evidence's lists.
 pub fn parse(json: &[u8], vek: Option<Certificate>) -> Result<Evidence, CocoError> {
     if json.len() > MAX_JSON_BYTES {
         return Err(CocoError::TooLong { found: json.len() });
@@ -150,31 +178,48 @@ pub fn parse(json: &[u8], vek: Option<Certificate>) -> Result<Evidence, CocoErro
     let wire: Wire = serde_json::from_slice(json).map_err(CocoError::Json)?;
     let report = wire.attestation_report.to_bytes()?;
     let mut carried = None;
+    let mut revocation = Vec::new();
     let mut authorities: Vec<(&'static str, Certificate)> = Vec::new();
     for certificate in wire.cert_chain.unwrap_or_default() {
-        let (kind, certificate) = certificate.read()?;
-        match kind {
-            "VCEK" | "VLEK" if carried.is_some() => return Err(CocoError::Twice { kind }),
-            "VCEK" | "VLEK" => carried = Some(certificate),
-            _ if authorities.iter().any(|(known, _)| *known == kind) => {
+        match certificate.read()? {
+            Entry::Skipped => {}
+            Entry::Revocation(_) if !revocation.is_empty() => return Err(CocoError::Twice { kind: "CRL" }),
+            Entry::Revocation(list) => revocation.push(list),
+            Entry::Certificate(kind @ ("VCEK" | "VLEK"), _) if carried.is_some() => {
                 return Err(CocoError::Twice { kind });
             }
-            _ => authorities.push((kind, certificate)),
+            Entry::Certificate("VCEK" | "VLEK", certificate) => carried = Some(certificate),
+            Entry::Certificate(kind, _) if authorities.iter().any(|(known, _)| *known == kind) => {
+                return Err(CocoError::Twice { kind });
+            }
+            Entry::Certificate(kind, certificate) => authorities.push((kind, certificate)),
         }
     }
-    let vek = carried.or(vek).ok_or(CocoError::NoKey)?;
+    let vek = match (carried, vek) {
+        (Some(_), Some(_)) => return Err(CocoError::TwoKeys),
+        (carried, vek) => carried.or(vek).ok_or(CocoError::NoKey)?,
+    };
     let authorities = authorities.into_iter().map(|(_, certificate)| certificate).collect();
-    Ok(Evidence { report, vek, authorities, revocation: Vec::new() })
+    Ok(Evidence { report, vek, authorities, revocation })
 }
 
 impl WireCertificate {
     /// Reads the certificate and holds its label against its subject's common name.
-    fn read(self) -> Result<(&'static str, Certificate), CocoError> {
-        let (kind, begins) = match self.cert_type.as_str() {
+    fn read(self) -> Result<Entry, CocoError> {
+        let name = match &self.cert_type {
+            WireKind::Named(name) => name.as_str(),
+            WireKind::Other { .. } => return Ok(Entry::Skipped),
+        };
+        let (kind, begins) = match name {
             "VCEK" => ("VCEK", "SEV-VCEK"),
             "VLEK" => ("VLEK", "SEV-VLEK"),
             "ASK" => ("ASK", "SEV-"),
             "ARK" => ("ARK", "ARK-"),
+            "Empty" => return Ok(Entry::Skipped),
+            "CRL" => {
+                let list = RevocationList::from_file(&self.data).map_err(CocoError::Crl)?;
+                return Ok(Entry::Revocation(list));
+            }
             other => return Err(CocoError::Kind { found: other.chars().take(32).collect() }),
         };
         let certificate = Certificate::from_file(&self.data)
@@ -186,7 +231,7 @@ impl WireCertificate {
         if !certificate.common_name().is_some_and(|name| name.starts_with(begins)) {
             return Err(CocoError::Mislabelled { kind, subject: certificate.subject() });
         }
-        Ok((kind, certificate))
+        Ok(Entry::Certificate(kind, certificate))
     }
 }
 

@@ -27,5 +27,6 @@ pub use endorsement::{Endorsement, EndorsementError};
 pub use expectations::Expectations;
 pub use flags::{PlatformInfo, Policy};
 pub use report::{REPORT_BYTES, ReportBytes, ReportError, SIGNED_BYTES, SigningKey, UnverifiedReport};
+pub(crate) use roots::digest;
 pub use roots::{Root, TrustedRoots, amd_authorities};
 pub use tcb::{FirmwareVersion, Generation, Tcb};

@@ -94,16 +94,11 @@ fn check_keys(report: &UnverifiedReport, checks: &mut Checks) {
 
 fn check_memory(report: &UnverifiedReport, checks: &mut Checks) {
     let expected = "checked for aliases by the firmware";
-    if report.version < 3 {
-        checks.not_checked("memory-aliases", expected, "version 2 reports do not say");
-        return;
-    }
-    let complete = report.platform_info.alias_check_complete();
-    let outcome = if complete { Outcome::Passed } else { Outcome::Warned };
-    checks.record(
-        "memory-aliases",
-        outcome,
-        expected,
-        if complete { expected } else { "not checked for aliases" },
-    );
+    let complete = report.version >= 3 && report.platform_info.alias_check_complete();
+    let (outcome, found) = match (complete, report.version) {
+        (true, _) => (Outcome::Passed, expected),
+        (false, ..3) => (Outcome::Warned, "version 2 reports do not say"),
+        (false, _) => (Outcome::Warned, "not checked for aliases"),
+    };
+    checks.record("memory-aliases", outcome, expected, found);
 }

@@ -169,8 +169,13 @@ pub(super) fn signed_and_signature(
 
 impl UnverifiedReport {
     /// Parses the layout. The generation decides how TCB fields are read; version 2 reports do not name one and are
-    /// read in the layout of Milan and Genoa, which were all that existed then.
+    /// read in the layout of Milan and Genoa.
     pub fn parse(bytes: &[u8]) -> Result<Self, ReportError> {
+        Self::parse_of(bytes, None)
+    }
+
+    /// Parses the layout; a version 2 report is read in that of `of_key`, the generation that its key's certificate names.
+    pub fn parse_of(bytes: &[u8], of_key: Option<Generation>) -> Result<Self, ReportError> {
         let bytes = sized(bytes)?;
         let version = version(bytes)?;
         let cpuid: Option<[u8; 3]> = (version >= 3).then(|| array_at(bytes, 0x188));
@@ -179,7 +184,8 @@ impl UnverifiedReport {
         });
         let generation = generation.transpose()?;
         let key_info = u32_at(bytes, 0x048);
-        let tcb = |offset| Tcb::parse(array_at(bytes, offset), generation);
+        let layout = if version < 3 { of_key } else { generation };
+        let tcb = |offset| Tcb::parse(array_at(bytes, offset), layout);
         let mitigations = |offset| (version >= 5).then(|| u64_at(bytes, offset));
         Ok(UnverifiedReport {
             version,
@@ -210,7 +216,7 @@ impl UnverifiedReport {
             committed_version: firmware_version(bytes, 0x1ec),
             launch_mitigations: mitigations(0x1f8),
             current_mitigations: mitigations(0x200),
-            reserved_in_use: reserved_in_use(bytes, version, generation),
+            reserved_in_use: reserved_in_use(bytes, version, layout),
         })
     }
 }
@@ -305,6 +311,17 @@ mod tests {
         bytes[0x180..0x188].copy_from_slice(&[0, 1, 0, 2, 0, 0, 0, 71]);
         let tcb = UnverifiedReport::parse(&bytes).map(|report| report.reported_tcb);
         assert_eq!(tcb, Ok(Tcb { fmc: Some(0), boot_loader: 1, tee: 0, snp: 2, microcode: 71 }));
+    }
+
+    #[test]
+    fn a_version_2_report_is_read_in_the_layout_of_its_keys_chip() {
+        let mut bytes = report(2, 0, 0);
+        bytes[0x180..0x188].copy_from_slice(&[3, 1, 0, 2, 0, 0, 0, 71]);
+        let report = UnverifiedReport::parse_of(&bytes, Some(Generation::Turin)).expect("a report");
+        let expected = Tcb { fmc: Some(3), boot_loader: 1, tee: 0, snp: 2, microcode: 71 };
+        assert_eq!((report.reported_tcb, report.reserved_in_use), (expected, None));
+        let read_as_milans = UnverifiedReport::parse(&bytes).map(|report| report.reserved_in_use);
+        assert_eq!(read_as_milans, Ok(Some(0x183)));
     }
 
     #[test]

@@ -88,10 +88,11 @@ pub fn amd_authorities(generation: Generation) -> impl Iterator<Item = &'static 
 }
 
 /// Reads a digest from its hexadecimal form while this program is compiled.
-const fn digest(hex: &[u8; 64]) -> [u8; 32] {
-    let mut bytes = [0; 32];
+pub(crate) const fn digest<const N: usize>(hex: &[u8]) -> [u8; N] {
+    assert!(hex.len() == 2 * N);
+    let mut bytes = [0; N];
     let mut index = 0;
-    while index < 32 {
+    while index < N {
         bytes[index] = nibble(hex[2 * index]) << 4 | nibble(hex[2 * index + 1]);
         index += 1;
     }

@@ -34,11 +34,30 @@ pub struct Evidence<'a> {
 
 const RTMR: [&str; 4] = ["event-log-rtmr0", "event-log-rtmr1", "event-log-rtmr2", "event-log-rtmr3"];
 
+/// What runs in a trust domain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Guest {
+    /// The owner's system itself.
+    Plain,
+    /// A paravisor below the owner's system.
+    BehindParavisor,
+}
+
 /// Judges `evidence` as of the time `at`.
 pub fn appraise(
     evidence: &Evidence<'_>,
     expected: &Expectations,
     trust: &TrustedRoots,
+    at: UnixTime,
+) -> Appraisal {
+    appraise_guest(evidence, expected, (trust, Guest::Plain), at)
+}
+
+/// Judges `evidence` of a domain of a certain kind.
+pub(crate) fn appraise_guest(
+    evidence: &Evidence<'_>,
+    expected: &Expectations,
+    (trust, guest): (&TrustedRoots, Guest),
     at: UnixTime,
 ) -> Appraisal {
     let mut found = Found { checks: Checks::default(), claims: Claims::new() };
@@ -56,6 +75,9 @@ pub fn appraise(
     }
     signatures::check(&mut found.checks, &quote, pck.as_ref());
     domain::check(&mut found.checks, &quote.report, expected);
+    if guest == Guest::Plain {
+        domain::check_page_faults(&mut found.checks, &quote.report);
+    }
     expected.compare(&mut found.checks, &quote.report);
     let own_root = pck.as_ref().map_or_else(|| trust.clone(), |pck| pck.only_root(trust));
     let judged = Judged { quote: &quote, pck: pck.as_ref(), expected };

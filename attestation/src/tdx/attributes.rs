@@ -12,7 +12,7 @@ const NAMED: &[(u32, &str)] = &[
     (6, "PMT_PROF"),
     (16, "ICSSD"),
     (27, "LASS"),
-    (28, "SEPT_VE_DISABLE"),
+    (SEPT_VE_DISABLE, "SEPT_VE_DISABLE"),
     (MIGRATABLE, "MIGRATABLE"),
     (30, "PKS"),
     (31, "KL"),
@@ -20,6 +20,7 @@ const NAMED: &[(u32, &str)] = &[
     (63, "PERFMON"),
 ];
 const DEBUG: u32 = 0;
+const SEPT_VE_DISABLE: u32 = 28;
 const MIGRATABLE: u32 = 29;
 const UNDER_DEBUG: u64 = 0xff;
 
@@ -32,6 +33,12 @@ impl TdAttributes {
     /// Whether a migration TD may move the domain to another machine.
     pub fn migratable(self) -> bool {
         self.has(MIGRATABLE)
+    }
+
+    /// Whether a page that the host took away stops the domain, rather than raising an exception in the guest whenever
+    /// the host likes.
+    pub fn sept_ve_disabled(self) -> bool {
+        self.has(SEPT_VE_DISABLE)
     }
 
     /// Bits of the group "TD under debug" other than DEBUG itself: profiling by the host, or reserved.

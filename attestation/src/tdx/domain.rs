@@ -25,6 +25,15 @@ pub(super) fn check(checks: &mut Checks, report: &TdReport, expected: &Expectati
     check_service_td(checks, report, expected);
 }
 
+/// Without SEPT_VE_DISABLE the host can raise an exception at any access to memory, also within the guest's entry code; Linux
+/// refuses to run so. A paravisor of its own may handle them.
+pub(super) fn check_page_faults(checks: &mut Checks, report: &TdReport) {
+    let set = report.td_attributes.sept_ve_disabled();
+    let outcome = if set { Outcome::Passed } else { Outcome::Warned };
+    let found = if set { "set" } else { "not set: the host can raise exceptions within the guest" };
+    checks.record("sept-ve-disable", outcome, "set", found);
+}
+
 /// A service TD, such as one that migrates domains, can read and replace the domain's state.
 fn check_service_td(checks: &mut Checks, report: &TdReport, expected: &Expectations) {
     let found = report.service_td.as_ref().map_or(NO_SERVICE_TD, |service| service.mr_service_td);

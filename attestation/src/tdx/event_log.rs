@@ -21,6 +21,8 @@ pub const MAX_EVENTS: usize = 8192;
 /// An entry that is only informative.
 const NO_ACTION: u32 = 3;
 const SIGNATURE: &[u8; 16] = b"Spec ID Event03\0";
+/// How many registers there are that a guest extends.
+const RTMRS: usize = 4;
 const MOST_ALGORITHMS: u32 = 8;
 const LONGEST_DIGEST: u16 = 64;
 const END: u32 = u32::MAX;
@@ -136,6 +138,12 @@ impl Event {
     /// Whether the event extended its register.
     pub fn extends(&self) -> bool {
         self.kind != NO_ACTION
+    }
+
+    /// Which of RTMR0 to RTMR3 the event names, if it names one of them.
+    pub fn rtmr(&self) -> Option<usize> {
+        let index = usize::try_from(self.register).ok()?.checked_sub(1)?;
+        (index < RTMRS).then_some(index)
     }
 
     /// Whether `part`, which the log says was measured, is what the digest is of.

@@ -3,12 +3,15 @@
 //! ```text
 //! measured  bytes of the event that its digest is of: as good as the register that the log replays to
 //! label     bytes that it is not of: the host's word, for people
+//! kind      the host's word too: no register covers it
 //! ```
+//! An event that extends no register has nothing measured: EV_NO_ACTION, and what names a register that there is not.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 
 use super::event_log::{Event, EventLog};
 use crate::cursor::Cursor;
+use crate::verdict::printable;
 
 /// Longest text of an event that goes into claims, in characters.
 const LONGEST_TEXT: usize = 2048;
@@ -66,8 +69,11 @@ impl EventLog {
 }
 
 impl Event {
-    /// The bytes that this event's digest is of, if the event holds them.
+    /// The bytes that this event's digest is of, if the event holds them and a register was extended with it.
     pub fn measured(&self) -> Option<&[u8]> {
+        if !self.extends() || self.rtmr().is_none() {
+            return None;
+        }
         [Some(self.data.as_slice()), self.content()].into_iter().flatten().find(|part| self.digested(part))
     }
 
@@ -88,25 +94,34 @@ impl Event {
     fn claims(&self) -> Value {
         let kind = KINDS.iter().find(|(number, _)| *number == self.kind);
         let kind = kind.map_or_else(|| format!("{:#010x}", self.kind), |(_, name)| (*name).to_owned());
-        let mut claims = json!({
-            "register": self.register_name(),
-            "kind": kind,
-            "digest": hex::encode(self.digest),
-        });
-        let (key, text) = match self.measured() {
-            Some(measured) => ("measured", readable(measured, LONGEST_TEXT)),
-            None => ("label", readable(&self.data, LONGEST_LABEL)),
+        let mut claims = Map::new();
+        claims.insert("register".to_owned(), self.register_name().into());
+        claims.insert("kind".to_owned(), kind.into());
+        claims.insert("digest".to_owned(), hex::encode(self.digest).into());
+        let measured = self.measured();
+        // Where the digest is of the value alone, nothing vouches for the name before it.
+        let whole = measured == Some(self.data.as_slice());
+        let name = || self.variable_name();
+        let (told, label) = match measured {
+            Some(part) => match (readable(part, LONGEST_TEXT), whole) {
+                (None, true) => (name(), None),
+                (text, true) => (text, None),
+                (text, false) => (text, name()),
+            },
+            None => (None, readable(&self.data, LONGEST_LABEL).or_else(name)),
         };
-        if let (Some(claims), Some(text)) = (claims.as_object_mut(), text.or_else(|| self.variable_name())) {
+        let texts = [("measured", told), ("label", label)];
+        for (key, text) in texts.into_iter().filter_map(|(key, text)| Some((key, text?))) {
             claims.insert(key.to_owned(), text.into());
         }
-        claims
+        claims.into()
     }
 
     fn register_name(&self) -> String {
-        match self.register.checked_sub(1) {
-            Some(rtmr) => format!("rtmr{rtmr}"),
-            None => "mrtd".to_owned(),
+        match (self.rtmr(), self.register) {
+            (Some(rtmr), _) => format!("rtmr{rtmr}"),
+            (None, 0) => "mrtd".to_owned(),
+            (None, _) => "none".to_owned(),
         }
     }
 
@@ -114,7 +129,8 @@ impl Event {
     fn variable_name(&self) -> Option<String> {
         let kinds = [EV_EFI_VARIABLE_DRIVER_CONFIG, EV_EFI_VARIABLE_BOOT, EV_EFI_VARIABLE_AUTHORITY];
         let named = kinds.contains(&self.kind).then(|| variable(&self.data)).flatten()?;
-        Some(named.name.chars().take(LONGEST_LABEL).collect())
+        let name: String = named.name.chars().take(LONGEST_LABEL).collect();
+        Some(printable(&name))
     }
 }
 
@@ -171,7 +187,41 @@ mod tests {
             measured.iter().any(|text| text.starts_with("/syslinux/vmlinuz.A init=/usr/lib/systemd/systemd"))
         );
         assert!(measured.contains(&"defaultA=2".to_owned()));
-        assert!(measured.contains(&"BootOrder".to_owned()));
+        assert!(!measured.contains(&"BootOrder".to_owned()));
+    }
+
+    #[test]
+    fn the_name_of_a_variable_whose_value_alone_was_measured_is_only_a_label() {
+        let mut log = log(include_bytes!("../../testdata/tdx/quote4-gcp-cos113/ccel.bin"));
+        assert!(claims_with(&log, "label").contains(&"BootOrder".to_owned()));
+        let boot_order: Vec<u8> = "BootOrder".bytes().flat_map(|byte| [byte, 0]).collect();
+        let named = |event: &&mut Event| event.data.windows(18).any(|window| window == boot_order);
+        let event = log.events.iter_mut().find(named).expect("the boot order");
+        *event.data.get_mut(32).expect("a letter") = b'X';
+        let (label, measured) = (claims_with(&log, "label"), claims_with(&log, "measured"));
+        assert!(label.contains(&"XootOrder".to_owned()) && !measured.contains(&"XootOrder".to_owned()));
+    }
+
+    /// An event with the right digest of its own text.
+    fn told(register: u32, kind: u32) -> Event {
+        use sha2::{Digest, Sha384};
+        let data = b"all is well".to_vec();
+        Event { at: 65, register, kind, digest: Sha384::digest(&data).into(), data }
+    }
+
+    #[test]
+    fn an_event_that_extends_nothing_measures_nothing() {
+        let of = |register, kind| told(register, kind).measured().is_some();
+        assert_eq!((of(3, 5), of(3, 3), of(0, 5), of(5, 5)), (true, false, false, false));
+        let log = EventLog { events: vec![told(3, 3)], used: 0 };
+        assert_eq!(claims_with(&log, "label"), ["all is well"]);
+        assert!(claims_with(&log, "measured").is_empty());
+    }
+
+    #[test]
+    fn a_register_that_there_is_not_gets_no_number() {
+        let log = EventLog { events: vec![told(u32::MAX - 1, 3), told(0, 5), told(4, 5)], used: 0 };
+        assert_eq!(claims_with(&log, "register"), ["none", "mrtd", "rtmr3"]);
     }
 
     #[test]

@@ -24,6 +24,10 @@ pub struct Expectations {
     pub mr_service_td: Option<[u8; 48]>,
     /// Least number of Intel's evaluation that collateral must be of.
     pub tcb_evaluation: Option<u32>,
+    /// Attributes of the trust domain, every bit.
+    pub td_attributes: Option<u64>,
+    /// CPU state that the trust domain may use, every bit.
+    pub xfam: Option<u64>,
 }
 
 const RTMR: [&str; 4] = ["rtmr0", "rtmr1", "rtmr2", "rtmr3"];
@@ -40,6 +44,18 @@ impl Expectations {
         compare(checks, "mr-owner", self.mr_owner.as_ref(), &report.mr_owner);
         compare(checks, "mr-owner-config", self.mr_owner_config.as_ref(), &report.mr_owner_config);
         compare(checks, "mr-seam", self.mr_seam.as_ref(), &report.mr_seam);
+        compare_bits(checks, "expected-td-attributes", self.td_attributes, report.td_attributes.0);
+        compare_bits(checks, "expected-xfam", self.xfam, report.xfam.0);
+    }
+}
+
+fn compare_bits(checks: &mut Checks, name: &'static str, expected: Option<u64>, found: u64) {
+    let text = format!("{found:#x}");
+    match expected {
+        Some(expected) => {
+            checks.require(name, expected == found, format!("{expected:#x}"), text);
+        }
+        None => checks.not_checked(name, "nothing was expected", text),
     }
 }
 

@@ -40,6 +40,7 @@ mod tcb_status;
 
 pub use answers::Answers;
 pub use appraise::{Evidence, appraise};
+pub(crate) use appraise::{Guest, appraise_guest};
 pub use attributes::{TdAttributes, Xfam};
 pub use body::{ServiceTd, TdReport};
 pub use ccel_table::{CCEL_TABLE_BYTES, CcelTable, CcelTableError};

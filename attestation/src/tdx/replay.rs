@@ -41,7 +41,7 @@ impl EventLog {
 
 impl Replayed {
     fn of(&mut self, event: &Event) -> Option<(&mut [u8; 48], &mut usize)> {
-        let index = usize::try_from(event.register).ok()?.checked_sub(1)?;
+        let index = event.rtmr()?;
         self.rtmr.get_mut(index).zip(self.events.get_mut(index))
     }
 }

@@ -12,6 +12,7 @@ use x509_cert::name::Name;
 
 use super::key::{Algorithm, KeyError, PublicKey, SignatureError};
 use crate::time::UnixTime;
+use crate::verdict::printable;
 
 /// The longest certificate that is read, in bytes of DER.
 pub const MAX_CERTIFICATE_BYTES: usize = 16 << 10;
@@ -171,14 +172,14 @@ impl Certificate {
         Sha256::digest(&self.der).into()
     }
 
-    /// The subject, as RFC 4514 writes names.
+    /// The subject, as RFC 4514 writes names, with control characters replaced.
     pub fn subject(&self) -> String {
-        self.parsed.tbs_certificate().subject().to_string()
+        printable(&self.parsed.tbs_certificate().subject().to_string())
     }
 
-    /// The issuer that it names, as RFC 4514 writes names.
+    /// The issuer that it names, as RFC 4514 writes names, with control characters replaced.
     pub fn issuer(&self) -> String {
-        self.issuer_name().to_string()
+        printable(&self.issuer_name().to_string())
     }
 
     /// Whether it names `other` as its issuer. A name proves nothing: [`Certificate::check_issued_by`] does.

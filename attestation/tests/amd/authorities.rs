@@ -46,18 +46,18 @@ fn replaced(vector: &Vector) -> Vec<Case> {
 fn bits(vector: &Vector) -> Vec<Case> {
     // Offsets from the end lie in the signature; the modulus is found by its header.
     let places: [(&str, usize, Place, &[&str]); 6] = [
-        ("ASK's signature", 0, Place::End(1), &["intermediate-issuer"]),
+        ("ASK's signature", 0, Place::End(1), &["intermediate-issuer", "revocation"]),
         (
             "ASK's serial number",
             0,
             Place::Behind(&[0xa0, 0x03, 0x02, 0x01, 0x02, 0x02, 0x03], 1),
-            &["intermediate-issuer"],
+            &["intermediate-issuer", "revocation"],
         ),
         (
             "ASK's modulus",
             0,
             Place::Behind(&[0x02, 0x82, 0x02, 0x01, 0x00], 100),
-            &["vek-issuer", "intermediate-issuer"],
+            &["vek-issuer", "intermediate-issuer", "revocation"],
         ),
         ("ARK's signature", 1, Place::End(1), &["root-of-trust"]),
         (

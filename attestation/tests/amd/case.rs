@@ -51,7 +51,7 @@ pub(crate) const VECTORS: [Vector; 4] = [
         report: include_bytes!("../../testdata/snp/milan-v2-trustee/report.bin"),
         vek: include_bytes!("../../testdata/snp/milan-v2-trustee/vcek.der"),
         authorities: MILAN_CA,
-        baseline: &["provisional-firmware"],
+        baseline: &["provisional-firmware", "memory-aliases"],
     },
     Vector {
         name: "milan-v3",
@@ -113,6 +113,10 @@ pub(crate) fn expectations(report: &[u8]) -> Expectations {
         author_key_digest: Some(report.author_key_digest),
         minimum_tcb: Some(report.reported_tcb),
         vmpl: Some(report.vmpl),
+        minimum_guest_svn: Some(report.guest_svn),
+        family_id: Some(report.family_id),
+        image_id: Some(report.image_id),
+        cloud_provider: None,
     }
 }
 

@@ -5,6 +5,7 @@ mod case;
 mod certificate_fields;
 mod crossed;
 mod mutations;
+mod pinned;
 mod report_fields;
 mod resigned;
 mod revocation;

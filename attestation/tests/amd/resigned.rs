@@ -228,7 +228,8 @@ fn chains() -> Vec<Case> {
     let other_root = Recipe { key: key(9), signer: key(9), ..ark() };
     let under_other = Recipe { signer: key(9), ..ask() };
     let old_root = Recipe { dates: ["200101000000Z", "260101000000Z"], ..ark() };
-    let short = &["intermediate-issuer", "root-of-trust"][..];
+    // Below a root that nobody trusts no intermediate is known either.
+    let short = &["intermediate-issuer", "revocation", "root-of-trust"][..];
     let invalid_sets: Vec<(&str, Vec<Recipe>, &[&str])> = vec![
         ("ASK that is no authority", vec![no_ca, ark()], &["vek-issuer"]),
         ("ASK without constraints", vec![no_constraints, ark()], &["vek-issuer"]),
@@ -238,8 +239,16 @@ fn chains() -> Vec<Case> {
         ("ASK with another key", vec![Recipe { key: key(9), ..ask() }, ark()], &["vek-issuer"]),
         ("ASK that another key signed", vec![under_other.clone(), ark()], &["intermediate-issuer"]),
         ("a root of the same name", vec![ask(), other_root.clone()], short),
-        ("a whole chain under a root of the same name", vec![under_other, other_root], &["root-of-trust"]),
-        ("the same root with other dates", vec![ask(), old_root], &["root-validity", "root-of-trust"]),
+        (
+            "a whole chain under a root of the same name",
+            vec![under_other, other_root],
+            &["revocation", "root-of-trust"],
+        ),
+        (
+            "the same root with other dates",
+            vec![ask(), old_root],
+            &["root-validity", "revocation", "root-of-trust"],
+        ),
         ("the ASVK in place of the ASK", vec![asvk(), ark()], &["vek-issuer"]),
         ("the ARK alone", vec![ark()], &["vek-issuer"]),
     ];
@@ -252,7 +261,7 @@ fn chains() -> Vec<Case> {
     cases.push(Case {
         name: "simulated: a root that nobody configured".to_owned(),
         seen: Ok(appraise(&synthetic::evidence(|_| ()), &expected, &TrustedRoots::amd(), time(NOW))),
-        expected: invalid(&["root-of-trust"]),
+        expected: invalid(&["revocation", "root-of-trust"]),
     });
     cases
 }

@@ -52,7 +52,7 @@ fn claim<'a>(appraisal: &'a Appraisal, path: &str) -> &'a serde_json::Value {
 #[test]
 fn milan_version_2_is_genuine_with_firmware_that_is_not_committed() {
     let appraisal = judge(MILAN_V2, NOW);
-    let expected = vec![("provisional-firmware", Outcome::Warned)];
+    let expected = vec![("provisional-firmware", Outcome::Warned), ("memory-aliases", Outcome::Warned)];
     assert_eq!((appraisal.verdict(), reasons(&appraisal)), (Verdict::Warning, expected));
 }
 

@@ -120,3 +120,33 @@ fn a_migratable_domain_is_a_warning() {
     let reasons: Vec<&str> = appraisal.reasons().map(|check| check.name).collect();
     assert_eq!((appraisal.verdict(), reasons), (Verdict::Warning, vec!["migration"]));
 }
+
+#[test]
+fn a_domain_whose_host_can_raise_exceptions_in_it_is_a_warning() {
+    let appraisal = case::appraise(|forge| forge.quote.field("td_attributes")[3] &= !0x10);
+    let reasons: Vec<&str> = appraisal.reasons().map(|check| check.name).collect();
+    assert_eq!((appraisal.verdict(), reasons), (Verdict::Warning, vec!["sept-ve-disable"]));
+}
+
+#[test]
+fn statements_of_two_evaluations_are_a_warning() {
+    let appraisal =
+        case::appraise(|forge| forge.collateral.qe_identity["tcbEvaluationDataNumber"] = 18.into());
+    let reasons: Vec<&str> = appraisal.reasons().map(|check| check.name).collect();
+    assert_eq!((appraisal.verdict(), reasons), (Verdict::Warning, vec!["tcb-evaluations"]));
+}
+
+#[test]
+fn an_evaluation_of_long_ago_is_contraindicated_unless_it_was_asked_for() {
+    let mut forge = forge::Forge::new();
+    for statement in [&mut forge.collateral.tcb_info, &mut forge.collateral.qe_identity] {
+        statement["tcbEvaluationDataNumber"] = 16.into();
+    }
+    let judge = |least| {
+        let expected = coffer_attestation::tdx::Expectations { tcb_evaluation: least, ..Default::default() };
+        forge.appraise(&expected, case::AT)
+    };
+    let reasons: Vec<&str> = judge(None).reasons().map(|check| check.name).collect();
+    assert_eq!((judge(None).verdict(), reasons), (Verdict::Contraindicated, vec!["tcb-evaluation"]));
+    assert_eq!(judge(Some(16)).verdict(), Verdict::Affirming);
+}

@@ -54,6 +54,8 @@ fn as_it_is() -> Expectations {
         mr_seam: Some(report.mr_seam),
         mr_service_td: Some([0; 48]),
         tcb_evaluation: Some(17),
+        td_attributes: Some(report.td_attributes.0),
+        xfam: Some(report.xfam.0),
     }
 }
 
@@ -148,9 +150,17 @@ pub(crate) static REAL: &[Case<Real>] = &[
         |real| real.flip(BODY + 112),
         ["quote-signature", "seam-attributes", "tdx-module-attributes"]
     ),
-    case!("td_attributes: DEBUG", |real| real.flip(BODY + 120), ["quote-signature", "debug"]),
-    case!("td_attributes: reserved", |real| real.flip(BODY + 125), ["quote-signature", "td-attributes"]),
-    case!("xfam", |real| real.flip(BODY + 128), ["quote-signature", "xfam"]),
+    case!(
+        "td_attributes: DEBUG",
+        |real| real.flip(BODY + 120),
+        ["quote-signature", "debug", "expected-td-attributes"]
+    ),
+    case!(
+        "td_attributes: reserved",
+        |real| real.flip(BODY + 125),
+        ["quote-signature", "td-attributes", "expected-td-attributes"]
+    ),
+    case!("xfam", |real| real.flip(BODY + 128), ["quote-signature", "xfam", "expected-xfam"]),
     case!("mr_td", |real| real.flip(BODY + 136), ["quote-signature", "mr-td"]),
     case!("mr_config_id", |real| real.flip(BODY + 184), ["quote-signature", "mr-config-id"]),
     case!("mr_owner", |real| real.flip(BODY + 232), ["quote-signature", "mr-owner"]),
@@ -376,7 +386,7 @@ pub(crate) static FORGED: &[Case<Forge>] = &[
 /// One expectation at a time is another than what the report says.
 pub(crate) fn every_expectation_counts() {
     type Change = fn(&mut Expectations);
-    let changes: [(&str, Change); 13] = [
+    let changes: [(&str, Change); 15] = [
         ("report-data", |expected| expected.report_data = Some([1; 64])),
         ("mr-td", |expected| expected.mr_td = Some([1; 48])),
         ("rtmr0", |expected| expected.rtmr[0] = Some([1; 48])),
@@ -390,6 +400,8 @@ pub(crate) fn every_expectation_counts() {
         ("service-td", |expected| expected.mr_service_td = Some([1; 48])),
         ("tcb-evaluation", |expected| expected.tcb_evaluation = Some(18)),
         ("report-data", |expected| expected.report_data = Some([0xff; 64])),
+        ("expected-td-attributes", |expected| expected.td_attributes = Some(1 << 30)),
+        ("expected-xfam", |expected| expected.xfam = Some(3)),
     ];
     for (name, change) in changes {
         let mut expected = Expectations::default();

@@ -1,6 +1,8 @@
 //! `--tee az-snp-vtpm` and `--tee az-tdx-vtpm`: the virtual TPM's part of the command line; the report's part is that of
 //! `--tee snp`, the quote's part that of `--tee tdx`.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, ensure};
 use clap::Args;
 use coffer_attestation::azure::{
@@ -38,10 +40,6 @@ impl VtpmArguments {
         shared: &SharedArguments,
         at: UnixTime,
     ) -> anyhow::Result<Appraisal> {
-        ensure!(
-            !snp.gives_report(),
-            "report and certificate are inside the evidence: leave out --report and --vek"
-        );
         let json = self.json(shared)?;
         let mut evidence = parse_snp(&json).context("reading the evidence of an Azure SNP machine")?;
         if let Some(given) = snp.authorities()? {
@@ -49,7 +47,7 @@ impl VtpmArguments {
         }
         evidence.revocation = snp.revocation()?;
         let expected = snp.expectations(shared);
-        Ok(appraise_snp(&evidence, &self.expectations(), &expected, &roots(shared)?, at))
+        Ok(appraise_snp(&evidence, &self.expectations()?, &expected, &roots(shared)?, at))
     }
 
     /// Reads the evidence of a TDX machine and judges it.
@@ -59,15 +57,11 @@ impl VtpmArguments {
         shared: &SharedArguments,
         at: UnixTime,
     ) -> anyhow::Result<Appraisal> {
-        ensure!(
-            !tdx.gives_quote(),
-            "the quote is inside the evidence, and no event log is known of such machines: leave out --quote and --ccel"
-        );
         let json = self.json(shared)?;
         let mut evidence = parse_tdx(&json).context("reading the evidence of an Azure TDX machine")?;
         evidence.collateral = tdx.collateral()?;
         let (expected, roots) = (tdx.expectations(shared), tdx::roots(shared)?);
-        Ok(appraise_tdx(&evidence, &self.expectations(), &expected, &roots, at))
+        Ok(appraise_tdx(&evidence, &self.expectations()?, &expected, &roots, at))
     }
 
     fn json(&self, shared: &SharedArguments) -> anyhow::Result<Vec<u8>> {
@@ -82,11 +76,15 @@ impl VtpmArguments {
         input::file(path, "evidence of an Azure machine in JSON")
     }
 
-    fn expectations(&self) -> VtpmExpectations {
-        VtpmExpectations {
-            quote_data: self.quote_data.as_ref().map(|bytes| bytes.0.clone()),
-            pcrs: self.pcr.iter().copied().collect(),
+    fn expectations(&self) -> anyhow::Result<VtpmExpectations> {
+        let mut pcrs = BTreeMap::new();
+        for (number, value) in &self.pcr {
+            ensure!(
+                pcrs.insert(*number, *value).is_none(),
+                "PCR {number} is given twice: a PCR has one value"
+            );
         }
+        Ok(VtpmExpectations { quote_data: self.quote_data.as_ref().map(|bytes| bytes.0.clone()), pcrs })
     }
 }
 
@@ -108,6 +106,13 @@ mod tests {
     #[test]
     fn a_pcr_is_named_by_its_number() {
         assert_eq!(pcr(&format!("8={}", "ab".repeat(32))), Ok((8, [0xab; 32])));
+    }
+
+    #[test]
+    fn a_pcr_that_is_given_twice_is_refused() {
+        let twice = VtpmArguments { quote_data: None, pcr: vec![(8, [1; 32]), (9, [1; 32]), (8, [2; 32])] };
+        let refused = twice.expectations().expect_err("two values");
+        assert_eq!(refused.to_string(), "PCR 8 is given twice: a PCR has one value");
     }
 
     #[test]

@@ -55,6 +55,15 @@ pub(crate) fn hex_bytes<const N: usize>(text: &str) -> Result<[u8; N], String> {
     bytes.try_into().map_err(|_| format!("it has {found} bytes, {N} are needed: nothing is padded or cut"))
 }
 
+/// Takes a number in hexadecimal, with `0x` before it or without, as verdicts write one.
+pub(crate) fn hex_u64(text: &str) -> Result<u64, String> {
+    let digits = text.strip_prefix("0x").unwrap_or(text);
+    if !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err("it is not hexadecimal".to_owned());
+    }
+    u64::from_str_radix(digits, 16).map_err(|err| format!("it is no number of 64 bits: {err}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,6 +74,12 @@ mod tests {
             hex_bytes::<4>("aabbcc"),
             Err("it has 3 bytes, 4 are needed: nothing is padded or cut".to_owned())
         );
+    }
+
+    #[test]
+    fn a_number_is_read_as_a_verdict_writes_it() {
+        assert_eq!((hex_u64("0x642e7"), hex_u64("10000000")), (Ok(0x642e7), Ok(0x1000_0000)));
+        assert!(hex_u64("+1").is_err() && hex_u64("").is_err() && hex_u64("10000000000000000").is_err());
     }
 
     #[test]

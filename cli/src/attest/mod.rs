@@ -7,13 +7,14 @@
 //! verify --tee az-tdx-vtpm --evidence FILE [--collateral FILE] [--quote-data HEX] [--pcr N=HEX] …
 //! collateral --tcb-info FILE … --output FILE
 //! ```
-//! The verdict is the exit code too: 0 for affirming and warning, 3 for contraindicated and invalid. Input that cannot be
+//! An option that the kind of evidence has no use for is an error. The verdict is the exit code too: 0 for affirming and warning, 3 for contraindicated and invalid. Input that cannot be
 //! read is an error (1) and no verdict.
 //!
 //! Never here: a check. What is right and wrong is decided by `coffer-attestation`.
 
 mod azure;
 mod collateral;
+mod given;
 mod input;
 mod shared;
 mod snp;

@@ -40,12 +40,24 @@ pub(crate) struct SnpArguments {
     /// Expected digest of the key that signed the id key, 48 bytes
     #[arg(long, value_name = "HEX", value_parser = input::hex_bytes::<48>)]
     author_key_digest: Option<[u8; 48]>,
-    /// Oldest firmware, as boot_loader=4,tee=0,snp=24,microcode=219 and fmc=0 on Turin
+    /// Oldest firmware, as boot_loader=4,tee=0,snp=24,microcode=219 and fmc=0 on Turin, which needs it
     #[arg(long, value_name = "VERSIONS", value_parser = minimum)]
     min_tcb: Option<Tcb>,
     /// Expected privilege level of the code that asked for the report
     #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(u32).range(0..=3))]
     vmpl: Option<u32>,
+    /// Least security version that the owner gave the image
+    #[arg(long, value_name = "NUMBER")]
+    min_guest_svn: Option<u32>,
+    /// Expected family of the image, 16 bytes
+    #[arg(long, value_name = "HEX", value_parser = input::hex_bytes::<16>)]
+    family_id: Option<[u8; 16]>,
+    /// Expected id of the image, 16 bytes
+    #[arg(long, value_name = "HEX", value_parser = input::hex_bytes::<16>)]
+    image_id: Option<[u8; 16]>,
+    /// Expected cloud provider that the VLEK was made for
+    #[arg(long, value_name = "NAME")]
+    cloud_provider: Option<String>,
 }
 
 impl SnpArguments {
@@ -73,7 +85,7 @@ impl SnpArguments {
         if let Some(given) = self.authorities()? {
             evidence.authorities = given;
         }
-        evidence.revocation = self.revocation()?;
+        evidence.revocation.extend(self.revocation()?);
         Ok(appraise(&evidence, &self.expectations(shared), &roots(shared)?, at))
     }
 
@@ -88,11 +100,6 @@ impl SnpArguments {
         self.crl.iter().map(|path| input::revocation_list(path)).collect()
     }
 
-    /// Whether a report or its key's certificate was given as a file of its own.
-    pub(crate) fn gives_report(&self) -> bool {
-        self.report.is_some() || self.vek.is_some()
-    }
-
     /// What is expected of the report.
     pub(crate) fn expectations(&self, shared: &SharedArguments) -> Expectations {
         Expectations {
@@ -103,6 +110,10 @@ impl SnpArguments {
             author_key_digest: self.author_key_digest,
             minimum_tcb: self.min_tcb,
             vmpl: self.vmpl,
+            minimum_guest_svn: self.min_guest_svn,
+            family_id: self.family_id,
+            image_id: self.image_id,
+            cloud_provider: self.cloud_provider.clone(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A verdict as a table for people.
 
 use coffer_attestation::time::UnixTime;
-use coffer_attestation::verdict::{Appraisal, Check};
+use coffer_attestation::verdict::{Appraisal, Check, printable};
 
 use crate::output;
 
@@ -20,7 +20,10 @@ pub(crate) fn print(appraisal: &Appraisal, at: UnixTime) -> anyhow::Result<()> {
     for check in reasons {
         println!(
             "  {} {}\n    expected  {}\n    found     {}",
-            check.name, check.result, check.expected, check.found
+            check.name,
+            check.result,
+            printable(&check.expected),
+            printable(&check.found)
         );
     }
     Ok(())
@@ -31,8 +34,9 @@ fn row(check: &Check) -> Vec<String> {
 }
 
 fn short(text: &str) -> String {
+    let text = printable(text);
     if text.chars().count() <= CELL {
-        return text.to_owned();
+        return text;
     }
     let begins: String = text.chars().take(CELL - 1).collect();
     format!("{begins}…")
@@ -41,6 +45,11 @@ fn short(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_no_part_of_a_cell() {
+        assert_eq!(short("a\u{1b}[2Kb\u{9b}c"), "a\u{fffd}[2Kb\u{fffd}c");
+    }
 
     #[test]
     fn a_long_value_is_cut_to_a_cells_width() {

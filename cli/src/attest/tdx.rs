@@ -57,6 +57,12 @@ pub(crate) struct TdxArguments {
     /// Least number of Intel's evaluation that the collateral must be of
     #[arg(long, value_name = "NUMBER")]
     tcb_evaluation: Option<u32>,
+    /// Expected attributes of the trust domain, all 64 bits in hexadecimal
+    #[arg(long, value_name = "HEX", value_parser = input::hex_u64)]
+    td_attributes: Option<u64>,
+    /// Expected CPU state that the trust domain may use (XFAM), all 64 bits in hexadecimal
+    #[arg(long, value_name = "HEX", value_parser = input::hex_u64)]
+    xfam: Option<u64>,
 }
 
 /// Quote and event log, read.
@@ -93,11 +99,6 @@ impl TdxArguments {
         }
     }
 
-    /// Whether a quote or a log is given beside the evidence.
-    pub(crate) fn gives_quote(&self) -> bool {
-        self.quote.is_some() || self.ccel.is_some()
-    }
-
     /// The collateral, if a file with it is named.
     pub(crate) fn collateral(&self) -> anyhow::Result<Option<Vec<u8>>> {
         self.collateral.as_deref().map(|path| input::file(path, "TDX collateral")).transpose()
@@ -115,6 +116,8 @@ impl TdxArguments {
             mr_seam: self.mr_seam,
             mr_service_td: self.mr_service_td,
             tcb_evaluation: self.tcb_evaluation,
+            td_attributes: self.td_attributes,
+            xfam: self.xfam,
         }
     }
 }

@@ -8,6 +8,7 @@ use coffer_attestation::verdict::{Appraisal, Verdict};
 
 use super::azure::VtpmArguments;
 use super::collateral::{self, CollateralArguments};
+use super::given::Given;
 use super::shared::SharedArguments;
 use super::snp::SnpArguments;
 use super::table;
@@ -34,11 +35,11 @@ pub(crate) struct VerifyArguments {
     #[command(flatten)]
     shared: SharedArguments,
     #[command(flatten)]
-    snp: SnpArguments,
+    snp: Given<SnpArguments>,
     #[command(flatten)]
-    vtpm: VtpmArguments,
+    vtpm: Given<VtpmArguments>,
     #[command(flatten)]
-    tdx: TdxArguments,
+    tdx: Given<TdxArguments>,
 }
 
 /// Kinds of evidence.
@@ -76,10 +77,28 @@ pub(crate) fn run(command: AttestCommand, json: bool) -> anyhow::Result<Health> 
 }
 
 fn judge(arguments: &VerifyArguments, at: UnixTime) -> anyhow::Result<Appraisal> {
-    match arguments.tee {
-        Tee::Snp => arguments.snp.judge(&arguments.shared, at),
-        Tee::AzSnpVtpm => arguments.vtpm.judge(&arguments.snp, &arguments.shared, at),
-        Tee::Tdx => arguments.tdx.judge(&arguments.shared, at),
-        Tee::AzTdxVtpm => arguments.vtpm.judge_tdx(&arguments.tdx, &arguments.shared, at),
+    let VerifyArguments { tee, shared, snp, vtpm, tdx, .. } = arguments;
+    let kind = tee.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+    match tee {
+        Tee::Snp => {
+            vtpm.refuse_all(&kind)?;
+            tdx.refuse_all(&kind)?;
+            snp.options.judge(shared, at)
+        }
+        Tee::AzSnpVtpm => {
+            tdx.refuse_all(&kind)?;
+            snp.refuse_some(&kind, &["report", "vek", "vmpl"])?;
+            vtpm.options.judge(&snp.options, shared, at)
+        }
+        Tee::Tdx => {
+            snp.refuse_all(&kind)?;
+            vtpm.refuse_all(&kind)?;
+            tdx.options.judge(shared, at)
+        }
+        Tee::AzTdxVtpm => {
+            snp.refuse_all(&kind)?;
+            tdx.refuse_some(&kind, &["quote", "ccel"])?;
+            vtpm.options.judge_tdx(&tdx.options, shared, at)
+        }
     }
 }
