@@ -105,8 +105,8 @@ enum WireKind {
 
 /// An entry of the host's table that was read.
 enum Entry {
-    Certificate(&'static str, Certificate),
-    Revocation(RevocationList),
+    Certificate(&'static str, Box<Certificate>),
+    Revocation(Box<RevocationList>),
     /// Nothing, or nothing for us.
     Skipped,
 }
@@ -184,15 +184,15 @@ pub fn parse(json: &[u8], vek: Option<Certificate>) -> Result<Evidence, CocoErro
         match certificate.read()? {
             Entry::Skipped => {}
             Entry::Revocation(_) if !revocation.is_empty() => return Err(CocoError::Twice { kind: "CRL" }),
-            Entry::Revocation(list) => revocation.push(list),
+            Entry::Revocation(list) => revocation.push(*list),
             Entry::Certificate(kind @ ("VCEK" | "VLEK"), _) if carried.is_some() => {
                 return Err(CocoError::Twice { kind });
             }
-            Entry::Certificate("VCEK" | "VLEK", certificate) => carried = Some(certificate),
+            Entry::Certificate("VCEK" | "VLEK", certificate) => carried = Some(*certificate),
             Entry::Certificate(kind, _) if authorities.iter().any(|(known, _)| *known == kind) => {
                 return Err(CocoError::Twice { kind });
             }
-            Entry::Certificate(kind, certificate) => authorities.push((kind, certificate)),
+            Entry::Certificate(kind, certificate) => authorities.push((kind, *certificate)),
         }
     }
     let vek = match (carried, vek) {
@@ -218,7 +218,7 @@ impl WireCertificate {
             "Empty" => return Ok(Entry::Skipped),
             "CRL" => {
                 let list = RevocationList::from_file(&self.data).map_err(CocoError::Crl)?;
-                return Ok(Entry::Revocation(list));
+                return Ok(Entry::Revocation(Box::new(list)));
             }
             other => return Err(CocoError::Kind { found: other.chars().take(32).collect() }),
         };
@@ -231,7 +231,7 @@ impl WireCertificate {
         if !certificate.common_name().is_some_and(|name| name.starts_with(begins)) {
             return Err(CocoError::Mislabelled { kind, subject: certificate.subject() });
         }
-        Ok(Entry::Certificate(kind, certificate))
+        Ok(Entry::Certificate(kind, Box::new(certificate)))
     }
 }
 
