@@ -1,6 +1,6 @@
 //! Bytes that nobody made with good intentions: no parser may panic, and nothing damaged is believed.
 
-use coffer_attestation::azure::{HclReport, Quote, VtpmExpectations, appraise_snp, parse_snp};
+use coffer_attestation::azure::{HclReport, Quote, parse_snp};
 use coffer_attestation::snp::{Evidence, Expectations, TrustedRoots, UnverifiedReport, appraise, coco};
 use coffer_attestation::time::UnixTime;
 use coffer_attestation::verdict::Verdict;
@@ -13,7 +13,6 @@ const REPORT: &[u8] = include_bytes!("../testdata/snp/turin-v5-oak/report.bin");
 const VCEK: &[u8] = include_bytes!("../testdata/snp/turin-v5-oak/vcek.der");
 const AUTHORITIES: &[u8] = include_bytes!("../testdata/snp/ca/turin_ask_ark_asvk.pem");
 const COCO: &[u8] = include_bytes!("../testdata/snp/genoa-v3-trustee/coco-evidence.json");
-const AZURE: &[u8] = include_bytes!("../testdata/azure-snp/evidence-v1.json");
 const AT: UnixTime = UnixTime(1_795_262_400);
 
 /// What is done to good bytes: replace some, cut the end, repeat a part.
@@ -76,18 +75,13 @@ proptest! {
     }
 
     #[test]
-    fn damaged_json_is_read_or_refused(coco_damage: Damage, azure_damage: Damage) {
-        let _ = coco::parse(&damaged(COCO, coco_damage), None);
-        if let Ok(evidence) = parse_snp(&damaged(AZURE, azure_damage)) {
-            let (vtpm, expected) = (VtpmExpectations::default(), Expectations::default());
-            let _ = appraise_snp(&evidence, &vtpm, &expected, &TrustedRoots::amd(), AT);
-        }
+    fn damaged_json_is_read_or_refused(damage: Damage) {
+        let _ = coco::parse(&damaged(COCO, damage), None);
     }
 
     #[test]
-    fn a_damaged_paravisors_report_is_parsed_or_refused(damage: Damage) {
-        let good = parse_snp(AZURE).expect("evidence").hcl_report;
-        if let Ok(report) = HclReport::parse(&damaged(&good, damage)) {
+    fn bytes_by_chance_are_no_paravisors_report(bytes: Vec<u8>) {
+        if let Ok(report) = HclReport::parse(&bytes) {
             let _ = report.runtime_data();
         }
     }

@@ -101,29 +101,6 @@ fn a_quote_that_is_missing_is_an_error_and_no_verdict() {
     assert!(message.contains("give either --quote, or --evidence"), "{message}");
 }
 
-fn verify_azure(arguments: &[&str]) -> Output {
-    let evidence = format!("{DATA}/../azure-tdx/evidence-v1.json");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_coffer"));
-    command.args(["attest", "verify", "--tee", "az-tdx-vtpm", "--at", IN_TIME, "--evidence", &evidence]);
-    command.args(arguments).output().expect("coffer runs")
-}
-
-#[test]
-fn an_azure_machine_lacks_its_paravisors_measurement_and_collateral() {
-    let output = verify_azure(&["--quote-data", &hex::encode("challenge")]);
-    assert_eq!(output.status.code(), Some(3));
-    let why = "why it is contraindicated:\n  paravisor contraindicated\n";
-    assert!(stdout(&output).contains(why), "{}", stdout(&output));
-    assert_eq!(stdout(&output).matches("\n  tcb-status contraindicated").count(), 1);
-}
-
-#[test]
-fn another_challenge_of_an_azure_machine_is_named() {
-    let output = verify_azure(&["--quote-data", "00"]);
-    assert_eq!(output.status.code(), Some(3));
-    assert!(stdout(&output).contains("tpm-quote-data failed"), "{}", stdout(&output));
-}
-
 #[test]
 fn answers_of_intels_service_become_collateral_that_is_affirmed() {
     let folder = tempfile::tempdir().expect("a folder");
