@@ -242,22 +242,6 @@ pub(super) const fn guid(first: u32, second: u16, third: u16, rest: u64) -> [u8;
 mod tests {
     use super::*;
 
-    const AMD_SEV: &[u8] = include_bytes!("../../testdata/measure/ovmf-amdsev-suffix.bin");
-
-    #[test]
-    fn the_build_for_kernel_hashes_says_where_it_takes_them() {
-        let firmware = Firmware::parse(AMD_SEV.to_vec()).expect("firmware");
-        let address = firmware.hashes_address().expect("an address");
-        let hashes = firmware.sections().iter().find(|section| section.kind == SectionKind::KernelHashes);
-        assert_eq!(hashes.map(|section| section.address), Some(address & !0xfff));
-    }
-
-    #[test]
-    fn firmware_ends_at_4_gibibytes() {
-        let firmware = Firmware::parse(AMD_SEV.to_vec()).expect("firmware");
-        assert_eq!(firmware.address(), 0xffff_f000);
-    }
-
     #[test]
     fn a_file_without_a_table_is_refused() {
         assert_eq!(Firmware::parse(vec![0; PAGE_BYTES]), Err(FirmwareError::NoTable));
@@ -266,24 +250,5 @@ mod tests {
     #[test]
     fn a_part_of_a_page_is_refused() {
         assert_eq!(Firmware::parse(vec![0; 4095]), Err(FirmwareError::Size { found: 4095 }));
-    }
-
-    #[test]
-    fn a_footer_that_is_longer_than_the_file_is_refused() {
-        let mut image = AMD_SEV.to_vec();
-        image[PAGE_BYTES - 32 - 17] = 0xff;
-        let damaged = matches!(Firmware::parse(image), Err(FirmwareError::Damaged { what: "footer", .. }));
-        assert!(damaged);
-    }
-
-    #[test]
-    fn no_changed_byte_of_the_table_makes_it_panic() {
-        let read =
-            (0..PAGE_BYTES).flat_map(|at| [0x00, 0x7f, 0xff].map(|byte| (at, byte))).filter(|(at, byte)| {
-                let mut image = AMD_SEV.to_vec();
-                image[*at] = *byte;
-                Firmware::parse(image).is_ok()
-            });
-        assert!(read.count() > 0);
     }
 }
