@@ -81,8 +81,9 @@ fn a_configuration_is_swapped_as_a_whole(node: &mut Node) -> Result<()> {
     let volume = directory(node, "volumes/kubernetes.io~configmap/settings")?;
     publish(&volume, "..first", &[("a", "one"), ("b", "one")])?;
     let mut pod = Pod::start(node, sandbox(node, "settings"))?;
-    // Says every pair that it ever sees, so that a mixed one cannot go by.
-    let watch = "while true; do set -- $(cat /settings/..data/a /settings/..data/b 2>/dev/null); \
+    // Says every pair that it ever sees, so that a mixed one cannot go by. The link is followed once for a pair: whoever
+    // follows it for each file may see two versions on any file system.
+    let watch = "while true; do set -- $(cd /settings/..data && cat a b 2>/dev/null); \
                  [ \"$*\" = \"$last\" ] || { last=\"$*\"; echo \"pair $last\"; }; done";
     let main = pod.run(&with_mount(container("main", &["sh", "-c", watch]), &volume, "/settings", true))?;
     wait_for_log(&pod, "pair one")?;
