@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use coffer_guest_image::manifest::Manifest;
-use coffer_node::config::{Config, Scratch};
-use coffer_node::host::{Accelerator, Tool, Virtualization};
+use coffer_node::config::{Config, HypervisorChoice, Scratch};
+use coffer_node::host::{Backend, Tool, Virtualization};
 use serde::Serialize;
 
 use crate::{Health, output};
@@ -53,9 +53,10 @@ fn row(finding: &Finding) -> Vec<String> {
 }
 
 fn findings(config: &Config) -> Vec<Finding> {
+    let virtualization = Virtualization::probe();
     let mut findings = vec![
-        virtualization(&Virtualization::probe()),
-        tool("qemu", &config.qemu, "install Debian's package qemu-system-x86, or set paths.qemu"),
+        hypervisor(config.hypervisor, &virtualization),
+        qemu(config, virtualization.backend(config.hypervisor)),
         program("coffer-vmm", &config.vmm),
         tool(
             "mkfs.erofs",
@@ -78,28 +79,43 @@ fn findings(config: &Config) -> Vec<Finding> {
     findings
 }
 
-/// Explains which hypervisor `auto` picks, and why.
-fn virtualization(virtualization: &Virtualization) -> Finding {
-    let flag = virtualization.cpu_flag.as_deref();
-    let (verdict, found, advice) = match (virtualization.accelerator(), flag, &virtualization.kvm_error) {
-        (Accelerator::Kvm, flag, _) => {
-            (Verdict::Ok, format!("CPU has {}, /dev/kvm answers", flag.unwrap_or("virtualization")), String::new())
-        }
-        (Accelerator::Tcg, None, _) => (
-            Verdict::Warning,
-            "the CPU offers neither VMX nor SVM: pods run in software emulation".to_owned(),
-            "software emulation is for trying out and for tests: it isolates through an emulator and is slow. Use a \
-             machine with hardware virtualization, or enable nested virtualization for this one"
-                .to_owned(),
-        ),
-        (Accelerator::Tcg, Some(flag), error) => (
-            Verdict::Warning,
-            format!("CPU has {flag}, but /dev/kvm: {}", error.as_deref().unwrap_or("does not answer")),
-            "load kvm-intel or kvm-amd, and give root access to /dev/kvm; until then pods run in software emulation"
-                .to_owned(),
-        ),
+/// Explains which hypervisor runs the pods here, and why.
+fn hypervisor(wanted: HypervisorChoice, virtualization: &Virtualization) -> Finding {
+    let backend = virtualization.backend(wanted);
+    let finding = |verdict, why: &str, advice: &str| Finding {
+        check: "hypervisor",
+        verdict,
+        found: format!("{}: {why}", backend.as_str()),
+        advice: advice.to_owned(),
     };
-    Finding { check: "virtualization", verdict, found, advice }
+    match (virtualization.unfit(), backend) {
+        (None, _) => {
+            let flag = virtualization.cpu_flag.as_deref().unwrap_or("virtualization");
+            finding(Verdict::Ok, &format!("the CPU has {flag}, and /dev/kvm answers"), "")
+        }
+        (Some(why), Backend::Builtin) => finding(
+            Verdict::Missing,
+            &format!("asked for by the configuration, but {why}"),
+            "enable virtualization (nested, if this is a virtual machine), load kvm-intel or kvm-amd, and give root \
+             access to /dev/kvm; or set hypervisor to \"auto\"",
+        ),
+        (Some(why), Backend::Qemu(_)) => finding(
+            Verdict::Warning,
+            &format!("{why}, so pods run in software emulation"),
+            "software emulation is for trying out and for tests: it isolates through an emulator and is slow. Use a \
+             machine with hardware virtualization, or enable nested virtualization for this one; load kvm-intel or \
+             kvm-amd, and give root access to /dev/kvm",
+        ),
+    }
+}
+
+/// QEMU, which only a node that uses it needs.
+fn qemu(config: &Config, backend: Backend) -> Finding {
+    let found = tool("qemu", &config.qemu, "install Debian's package qemu-system-x86, or set paths.qemu");
+    match (backend, found.verdict) {
+        (Backend::Builtin, Verdict::Missing) => ok("qemu", "not there, and not needed".to_owned()),
+        _ => found,
+    }
 }
 
 fn tool(check: &'static str, name: &Path, advice: &str) -> Finding {
@@ -171,17 +187,37 @@ fn missing(check: &'static str, found: String, advice: &str) -> Finding {
 mod tests {
     use super::*;
 
+    fn virtualization(cpu_flag: Option<&str>, kvm_error: Option<&str>) -> Virtualization {
+        Virtualization { cpu_flag: cpu_flag.map(str::to_owned), kvm_error: kvm_error.map(str::to_owned) }
+    }
+
     #[test]
     fn a_kvm_device_without_cpu_support_is_explained_as_software_emulation() {
-        let finding = virtualization(&Virtualization { cpu_flag: None, kvm_error: None });
+        let finding = hypervisor(HypervisorChoice::Auto, &virtualization(None, None));
         assert_eq!(finding.verdict, Verdict::Warning);
+        assert!(finding.found.starts_with("qemu-tcg: the CPU offers neither"), "{}", finding.found);
         assert!(finding.advice.contains("software emulation"));
     }
 
     #[test]
-    fn a_cpu_with_svm_and_a_device_that_opens_is_well() {
-        let finding = virtualization(&Virtualization { cpu_flag: Some("svm".to_owned()), kvm_error: None });
+    fn a_cpu_with_svm_and_a_device_that_opens_runs_the_built_in_monitor() {
+        let finding = hypervisor(HypervisorChoice::Auto, &virtualization(Some("svm"), None));
         assert_eq!(finding.verdict, Verdict::Ok);
+        assert_eq!(finding.found, "builtin: the CPU has svm, and /dev/kvm answers");
+    }
+
+    #[test]
+    fn qemu_that_is_asked_for_runs_where_the_monitor_could() {
+        let finding = hypervisor(HypervisorChoice::Qemu, &virtualization(Some("vmx"), None));
+        assert!(finding.found.starts_with("qemu-kvm: "), "{}", finding.found);
+    }
+
+    #[test]
+    fn a_monitor_that_is_asked_for_and_cannot_run_is_amiss() {
+        let finding =
+            hypervisor(HypervisorChoice::Builtin, &virtualization(Some("svm"), Some("Permission denied")));
+        assert_eq!(finding.verdict, Verdict::Missing);
+        assert!(finding.found.contains("Permission denied"), "{}", finding.found);
     }
 
     #[test]

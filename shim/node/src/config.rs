@@ -51,8 +51,10 @@ pub struct Config {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HypervisorChoice {
-    /// The best one that this host can run.
+    /// The built-in monitor where the CPU virtualizes and `/dev/kvm` opens, QEMU with software emulation elsewhere.
     Auto,
+    /// The built-in monitor, coffer-vmm; a pod is refused where it cannot run.
+    Builtin,
     /// QEMU, with KVM where the CPU can and with software emulation elsewhere.
     Qemu,
 }

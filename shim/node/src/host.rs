@@ -10,7 +10,7 @@ use rustix::fs::statvfs;
 use rustix::system::uname;
 use serde::Serialize;
 
-use crate::config::Config;
+use crate::config::{Config, HypervisorChoice};
 use crate::net::{self, NetAbilities};
 
 /// Sockets on which containerd usually listens.
@@ -69,6 +69,15 @@ pub enum Accelerator {
     Kvm,
     /// By software emulation: for trying out and for tests; slow.
     Tcg,
+}
+
+/// What runs the guests of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// Our own monitor, on KVM.
+    Builtin,
+    /// QEMU, on KVM or with software emulation.
+    Qemu(Accelerator),
 }
 
 /// A program that Coffer needs.
@@ -135,6 +144,37 @@ impl Virtualization {
         match (&self.cpu_flag, &self.kvm_error) {
             (Some(_), None) => Accelerator::Kvm,
             _ => Accelerator::Tcg,
+        }
+    }
+
+    /// What runs the guests where the configuration says `wanted`. What is asked for by name is taken at its word:
+    /// whether it can run is for whoever starts it to say.
+    pub fn backend(&self, wanted: HypervisorChoice) -> Backend {
+        match (wanted, self.accelerator()) {
+            (HypervisorChoice::Builtin, _) | (HypervisorChoice::Auto, Accelerator::Kvm) => Backend::Builtin,
+            (HypervisorChoice::Auto | HypervisorChoice::Qemu, accelerator) => Backend::Qemu(accelerator),
+        }
+    }
+
+    /// Why an ordinary kernel cannot run on KVM here; `None`: it can.
+    pub fn unfit(&self) -> Option<String> {
+        match (&self.cpu_flag, &self.kvm_error) {
+            (None, _) => Some("the CPU offers neither VMX nor SVM".to_owned()),
+            (Some(flag), Some(error)) => {
+                Some(format!("the CPU has {flag}, but /dev/kvm cannot be used ({error})"))
+            }
+            (Some(_), None) => None,
+        }
+    }
+}
+
+impl Backend {
+    /// Its name in records, traces and `coffer check`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Backend::Builtin => "builtin",
+            Backend::Qemu(Accelerator::Kvm) => "qemu-kvm",
+            Backend::Qemu(Accelerator::Tcg) => "qemu-tcg",
         }
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! choose ── which hypervisor, and why ──▶ Hypervisor::boot(VmSpec) ──▶ Machine
-//! qemu ──── arguments, child, console, qmp, disks: the machine as two processes, QEMU and the vsock device
+//! builtin ─ control: the machine as one process, our own monitor on /dev/kvm
+//! qemu ──── arguments, qmp, disks: the machine as two processes, QEMU and the vsock device
+//! process ─ jail, child, console: how a process of either is started, locked in, listened to and ended
 //! outcome ─ how a machine ends, and why it does not boot or obey
 //! dial ──── connections to the guest's ports, and the guest's one connection that says it is up
 //! ```
@@ -14,13 +16,16 @@
 mod arguments;
 #[cfg(test)]
 mod boot_tests;
+mod builtin;
 mod child;
 mod choose;
 mod console;
+mod control;
 mod dial;
 mod disks;
 mod jail;
 mod outcome;
+mod process;
 mod qemu;
 mod qmp;
 

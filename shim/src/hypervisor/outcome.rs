@@ -9,6 +9,11 @@ use std::time::Duration;
 pub(crate) enum VmEnd {
     /// The guest switched itself off, or its kernel panicked.
     Off,
+    /// The guest's kernel panicked or a processor of it gave up, as far as the hypervisor can tell.
+    Crashed {
+        /// In which way.
+        how: String,
+    },
     /// The hypervisor was killed by this signal.
     Killed {
         /// Signal number.
@@ -32,6 +37,10 @@ impl fmt::Display for VmEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             VmEnd::Off => write!(f, "the guest switched itself off"),
+            VmEnd::Crashed { how } => write!(f, "the guest crashed: {how}"),
+            VmEnd::Killed { signal: libc::SIGSYS } => {
+                write!(f, "the hypervisor was ended for a system call that is not on its list (SIGSYS)")
+            }
             VmEnd::Killed { signal } => write!(f, "the hypervisor was killed by signal {signal}"),
             VmEnd::Failed { code, message } => write!(f, "the hypervisor ended with code {code}: {message}"),
             VmEnd::DeviceLost { message } => write!(f, "the vsock device's process ended: {message}"),
@@ -50,13 +59,25 @@ pub(crate) enum BootError {
         /// As configured.
         path: PathBuf,
     },
-    /// The vsock device's program is not there.
+    /// The built-in monitor's program, which is also QEMU's vsock device, is not there.
     #[error(
-        "the vsock device is not found at {path}: run `coffer install`, or set paths.vmm in the configuration"
+        "coffer-vmm, the machine's own program, is not found at {path}: run `coffer install`, or set paths.vmm in the configuration"
     )]
     DeviceMissing {
         /// As configured.
         path: PathBuf,
+    },
+    /// The built-in monitor was asked for on a processor that cannot run it.
+    #[error(
+        "the built-in monitor needs a processor with virtualization, and this one offers neither VMX nor SVM: enable \
+         nested virtualization, or set hypervisor to \"auto\" or \"qemu\""
+    )]
+    NoVirtualization,
+    /// The processor could, but /dev/kvm cannot be opened.
+    #[error("cannot open /dev/kvm: load kvm-intel or kvm-amd, and give root access to it")]
+    Kvm {
+        /// The operating system's answer.
+        source: std::io::Error,
     },
     /// The specification cannot be met.
     #[error("the machine asks for {what}, which is {found}; {limit}")]
@@ -104,8 +125,8 @@ pub(crate) enum BootError {
         /// Console and standard error.
         tail: Tail,
     },
-    /// QEMU refused a command.
-    #[error("QEMU does not come up{tail}")]
+    /// The hypervisor refused a command.
+    #[error("the hypervisor does not come up{tail}")]
     Monitor {
         /// Console and standard error.
         tail: Tail,
@@ -117,30 +138,30 @@ pub(crate) enum BootError {
 /// Why a running machine did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MachineError {
-    /// QEMU refused a command.
-    #[error("QEMU refuses {command}: {message}")]
+    /// The hypervisor refused a command.
+    #[error("the hypervisor refuses {command}: {message}")]
     Refused {
         /// The command.
         command: String,
         /// Its reason.
         message: String,
     },
-    /// QEMU did not answer in time.
-    #[error("QEMU did not answer {command} within {waited:?}; the host may be overloaded")]
+    /// The hypervisor did not answer in time.
+    #[error("the hypervisor did not answer {command} within {waited:?}; the host may be overloaded")]
     Deadline {
         /// The command, or the event awaited.
         command: String,
         /// How long it was given.
         waited: Duration,
     },
-    /// The connection to QEMU is closed: the machine has ended.
+    /// The connection to the hypervisor is closed: the machine has ended.
     #[error("the machine has ended, {command} was not done")]
     Ended {
         /// The command.
         command: String,
     },
     /// A command could not be sent.
-    #[error("cannot send {command} to QEMU")]
+    #[error("cannot send {command} to the hypervisor")]
     Send {
         /// The command.
         command: String,

@@ -5,48 +5,34 @@
 //! end:  either process ends ─▶ the other is killed ─▶ both are reaped ─▶ everybody who waits is told
 //! ```
 
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use async_trait::async_trait;
-use coffer_node::host::{Accelerator, find_program};
+use coffer_node::host::Accelerator;
 use coffer_protocol::GUEST_CID;
 use coffer_vmm::spec::{Disk, VmSpec};
 use serde_json::json;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::arguments::{Files, arguments};
 use super::child::{Child, Ending};
-use super::console::{Console, last_lines};
+use super::console::Console;
 use super::dial::{SOCKET, SocketDir};
 use super::disks::Disks;
-use super::jail::{Root, Step, StepError, start};
+use super::jail::{Root, Step};
+use super::process::{
+    CONSOLE, GRACE, KILL, Process, check, described, guest_file, joins, launch, prepare, program, quoted,
+    reached, said,
+};
 use super::qmp::Qmp;
 use super::{BootError, Hypervisor, Machine, MachineError, Started, Tail, VmEnd};
-
-/// Bytes of the serial console that are kept.
-const CONSOLE: usize = 64 * 1024;
-
-/// Bytes of each process's standard error that are kept.
-const MESSAGES: usize = 16 * 1024;
-
-/// Lines of standard error that a message quotes.
-const QUOTED: usize = 5;
-
-/// How long an ended device waits for QEMU, which may be the reason, to end as well.
-const GRACE: Duration = Duration::from_secs(1);
-
-/// How long a killed process may take to be gone.
-const KILL: Duration = Duration::from_secs(5);
 
 /// Interfaces that fit beside the other devices on microvm's eight virtio-mmio transports.
 const MAX_NICS: usize = 5;
@@ -57,14 +43,6 @@ pub(super) struct Qemu {
     qemu: PathBuf,
     vmm: PathBuf,
     accelerator: Accelerator,
-}
-
-/// A process and what it says.
-#[derive(Debug)]
-struct Process {
-    child: Child,
-    messages: Console,
-    followers: Vec<JoinHandle<()>>,
 }
 
 /// A running machine.
@@ -88,9 +66,8 @@ impl Qemu {
     }
 
     fn programs(&self) -> Result<(PathBuf, PathBuf), BootError> {
-        let found = |path: &Path| find_program(path).and_then(|path| path.canonicalize().ok());
-        let qemu = found(&self.qemu).ok_or_else(|| BootError::QemuMissing { path: self.qemu.clone() })?;
-        let vmm = found(&self.vmm).ok_or_else(|| BootError::DeviceMissing { path: self.vmm.clone() })?;
+        let qemu = program(&self.qemu).ok_or_else(|| BootError::QemuMissing { path: self.qemu.clone() })?;
+        let vmm = program(&self.vmm).ok_or_else(|| BootError::DeviceMissing { path: self.vmm.clone() })?;
         Ok((qemu, vmm))
     }
 
@@ -154,6 +131,10 @@ impl Qemu {
 impl Hypervisor for Qemu {
     async fn boot(&self, spec: VmSpec) -> Result<Started, BootError> {
         check(&spec)?;
+        if spec.nics.len() > MAX_NICS {
+            let found = spec.nics.len().to_string();
+            return Err(BootError::Spec { what: "interfaces", found, limit: "at most 5 fit" });
+        }
         let (qemu, vmm) = self.programs()?;
         let sockets = Sockets::new().map_err(prepare("make socket pairs"))?;
         // QEMU takes longer to come up, and meets the device only at the end of that.
@@ -255,67 +236,6 @@ impl Sockets {
     }
 }
 
-fn check(spec: &VmSpec) -> Result<(), BootError> {
-    let refuse = |what, found: String, limit| Err(BootError::Spec { what, found, limit });
-    match spec {
-        VmSpec { uid: 0, .. } => refuse("user id", "0".to_owned(), "a machine never runs as root"),
-        VmSpec { vcpus: 0 | 65.., .. } => {
-            refuse("virtual CPUs", spec.vcpus.to_string(), "1 to 64 are possible")
-        }
-        VmSpec { memory_mib: 0..64, .. } => {
-            refuse("MiB of memory", spec.memory_mib.to_string(), "the guest's kernel needs 64")
-        }
-        _ if spec.nics.len() > MAX_NICS => refuse("interfaces", spec.nics.len().to_string(), "at most 5 fit"),
-        _ => Ok(()),
-    }
-}
-
-fn prepare(action: &'static str) -> impl Fn(io::Error) -> BootError {
-    move |source| BootError::Prepare { action, source }
-}
-
-/// Opens a file of the guest image, which QEMU will read as another user.
-fn guest_file(what: &'static str, path: &Path) -> Result<OwnedFd, BootError> {
-    let fail = |source| BootError::GuestFile { what, path: path.to_owned(), source };
-    let file = File::open(path).map_err(fail)?;
-    let mode = file.metadata().map_err(fail)?.permissions().mode();
-    if mode & 0o004 == 0 {
-        return Err(fail(io::Error::new(io::ErrorKind::PermissionDenied, "it is not readable by everybody")));
-    }
-    Ok(file.into())
-}
-
-fn joins(spec: &VmSpec) -> Result<Vec<Step>, BootError> {
-    let open = |path: &PathBuf| File::options().write(true).open(path).map(|file| Step::Join(file.into()));
-    spec.cgroup_procs
-        .iter()
-        .map(open)
-        .collect::<io::Result<_>>()
-        .map_err(prepare("open the machine's cgroup"))
-}
-
-fn launch(
-    mut command: Command,
-    program: &Path,
-    steps: Vec<Step>,
-) -> Result<(Process, Option<OwnedFd>), BootError> {
-    command.env_clear().stdin(Stdio::null()).stderr(Stdio::piped());
-    let mut started = start(command, steps).map_err(|StepError { step, source }| BootError::Spawn {
-        program: program.to_owned(),
-        step,
-        source,
-    })?;
-    let child = Child::adopt(&started).map_err(prepare("watch a process"))?;
-    // A shim that containerd made unlikely to be killed for memory must not pass that on to the guest. Best effort.
-    let _ = std::fs::write(format!("/proc/{}/oom_score_adj", child.pid()), "0");
-    let messages = Console::new(MESSAGES);
-    let mut followers = Vec::new();
-    if let Some(errors) = started.stderr.take() {
-        followers.push(messages.follow(errors.into()).map_err(prepare("read standard error"))?);
-    }
-    Ok((Process { child, messages, followers }, started.stdout.take().map(OwnedFd::from)))
-}
-
 type Supervised = (Arc<Child>, Arc<Child>, watch::Receiver<Option<VmEnd>>);
 
 /// Watches over both processes in a task: when one ends, so does the other.
@@ -349,27 +269,8 @@ async fn first_end(qemu: &Child, device: &Child) -> Result<Ending, Ending> {
 }
 
 fn describe(first: Result<Ending, Ending>, qemu: &Console, device: &Console) -> VmEnd {
-    let messages = last_lines(&qemu.tail(), QUOTED);
     match first {
-        Ok(Ending::Exited(0)) => VmEnd::Off,
-        Ok(Ending::Exited(code)) => VmEnd::Failed { code, message: messages },
-        Ok(Ending::Signalled(signal)) => VmEnd::Killed { signal },
-        Ok(Ending::Unknown) => VmEnd::Failed { code: -1, message: "its exit status was lost".to_owned() },
-        Err(ending) => {
-            VmEnd::DeviceLost { message: format!("{ending:?}; {}", last_lines(&device.tail(), QUOTED)) }
-        }
+        Ok(ending) => described(ending, qemu),
+        Err(ending) => VmEnd::DeviceLost { message: format!("{ending:?}; {}", quoted(device)) },
     }
-}
-
-async fn reached(end: &watch::Receiver<Option<VmEnd>>) -> VmEnd {
-    let lost = || VmEnd::Failed { code: -1, message: "nobody watches over the machine".to_owned() };
-    match end.clone().wait_for(Option::is_some).await {
-        Ok(end) => end.clone().unwrap_or_else(lost),
-        Err(_) => lost(),
-    }
-}
-
-fn said(console: &Console, messages: &Console) -> String {
-    let (console, messages) = (console.tail(), messages.tail());
-    if messages.trim().is_empty() { console } else { format!("{console}\n--- hypervisor ---\n{messages}") }
 }
