@@ -1,6 +1,6 @@
 //! What this workspace builds, and where it lies: the shim, its companions, the guest image, the static test tool.
 //!
-//! `COFFER_BIN_DIR` and `COFFER_GUEST_DIR` name ready ones; without them they are built here, once per process.
+//! `COFFER_BIN_DIR`, `COFFER_GUEST_DIR` and `COFFER_TESTBOX` name ready ones; without them they are built here, once per process.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -85,6 +85,9 @@ fn build_guest(binaries: &Path) -> Result<PathBuf> {
 }
 
 fn build_testbox() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("COFFER_TESTBOX") {
+        return Ok(path.into());
+    }
     step("building the static test tool", || build_static("coffer-testbox"))
 }
 

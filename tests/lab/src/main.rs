@@ -5,13 +5,15 @@
 //! outside (cargo lab) ── kernel, initrd with this program as /init ──▶ nested machine
 //!                     ◀── lines "LAB …" on the console ──
 //! ```
-//! The same program is the first process of the guests that are told `lab.role=…`: see `inside`.
+//! The same program is the first process of the guests that are told `lab.role=…`: see `inside`. If the initrd has a file
+//! `/node`, the machine is a node instead, on which the pods' test suites run: see `node`.
 
 mod cases;
 mod disks;
 mod guest;
 mod inside;
 mod net;
+mod node;
 mod obedient;
 mod stage;
 mod wire;
@@ -29,6 +31,13 @@ fn main() {
     }
     if let Some(role) = stage::argument("lab.role") {
         inside::play(&role);
+    }
+    if let Some(told) = node::told() {
+        match node::play(&told) {
+            Ok((passed, failed)) => println!("LAB done {passed} passed {failed} failed"),
+            Err(error) => println!("LAB broken: {error:#}"),
+        }
+        stage::switch_off();
     }
     if let Err(error) = stage::prepare() {
         println!("LAB broken: {error:#}");

@@ -21,14 +21,20 @@ pub(crate) fn mount_all() -> Result<()> {
     Ok(())
 }
 
-/// Loads the modules.
+/// Loads the modules that guests need.
 pub(crate) fn prepare() -> Result<()> {
-    for module in MODULES {
+    load(MODULES)?;
+    File::open("/dev/kvm").context("/dev/kvm")?;
+    Ok(())
+}
+
+/// Loads modules of the initrd's, in this order.
+pub(crate) fn load(modules: &[&str]) -> Result<()> {
+    for module in modules {
         let file = File::open(format!("/modules/{module}.ko")).with_context(|| format!("module {module}"))?;
         nix::kmod::finit_module(&file, c"", nix::kmod::ModuleInitFlags::empty())
             .with_context(|| format!("module {module}"))?;
     }
-    File::open("/dev/kvm").context("/dev/kvm")?;
     Ok(())
 }
 

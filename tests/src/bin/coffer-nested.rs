@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
-use coffer_tests::lab::{Wanted, run};
+use coffer_tests::lab::{Suites, Wanted, run, run_suites};
 use coffer_tests::packages;
 
 /// Boots guests with coffer-vmm in a nested machine, and says what became of each.
@@ -18,6 +18,15 @@ struct Arguments {
     /// Show the guests' consoles
     #[arg(long)]
     console: bool,
+    /// Run suites of pod tests there instead, such as `pods_ctr`; CASE then selects tests by a part of their name
+    #[arg(long, value_name = "SUITE")]
+    pods: Vec<String>,
+    /// Leave out the pod tests whose name contains this
+    #[arg(long, value_name = "TEST")]
+    skip: Vec<String>,
+    /// Seconds that suites of pod tests may take in all
+    #[arg(long, default_value_t = 3600)]
+    limit: u32,
 }
 
 fn main() -> ExitCode {
@@ -33,8 +42,12 @@ fn main() -> ExitCode {
 
 fn lab(arguments: Arguments) -> Result<bool> {
     packages::install()?;
-    let Arguments { case, wall, console } = arguments;
-    let outcome = run(&Wanted { case: case.unwrap_or_default(), wall, console })?;
+    let Arguments { case, wall, console, pods: names, skip, limit } = arguments;
+    let outcome = if names.is_empty() {
+        run(&Wanted { case: case.unwrap_or_default(), wall, console })?
+    } else {
+        run_suites(&Suites { names, tests: case.into_iter().collect(), skip, wall, limit })?
+    };
     println!("{} passed, {} failed", outcome.passed.len(), outcome.failed.len());
     Ok(outcome.succeeded())
 }

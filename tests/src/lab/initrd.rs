@@ -20,6 +20,21 @@ const MODULES: &[&str] = &[
     "drivers/net/tun.ko",
 ];
 
+/// Modules of a nested machine that is a node: see `tests/lab/src/node.rs`.
+const NODE_MODULES: &[&str] = &[
+    "drivers/virtio/virtio.ko",
+    "drivers/virtio/virtio_ring.ko",
+    "drivers/virtio/virtio_pci_modern_dev.ko",
+    "drivers/virtio/virtio_pci_legacy_dev.ko",
+    "drivers/virtio/virtio_pci.ko",
+    "net/9p/9pnet.ko",
+    "net/9p/9pnet_virtio.ko",
+    "fs/netfs/netfs.ko",
+    "fs/fscache/fscache.ko",
+    "fs/9p/9p.ko",
+    "fs/overlayfs/overlay.ko",
+];
+
 /// Files of the guest image.
 const IMAGE: &[&str] = &["vmlinux", "bzImage", "initrd.img"];
 
@@ -59,6 +74,17 @@ impl Archive {
         Ok(())
     }
 
+    /// Adds modules of an unpacked kernel package.
+    fn modules(&mut self, kernel: &Path, modules: &[&str]) -> Result<()> {
+        let place = only_directory(&kernel.join("lib/modules"))?.join("kernel");
+        for module in modules {
+            let name = Path::new(module).file_name().context("a module's name")?.to_string_lossy();
+            let bytes = fs::read(place.join(module)).with_context(|| format!("module {module}"))?;
+            self.file(&format!("modules/{name}"), &bytes, false)?;
+        }
+        Ok(())
+    }
+
     fn finish(self) -> io::Result<Vec<u8>> {
         cpio::newc::trailer(self.bytes)
     }
@@ -74,11 +100,7 @@ pub(super) fn build(kernel: &Path, init: &Path, coffer: &Coffer) -> Result<Vec<u
     let mut guest = Archive::default();
     guest.file("init", &init, true)?;
     archive.file("coffer/lab.img", &guest.finish()?, false)?;
-    let modules = only_directory(&kernel.join("lib/modules"))?;
-    for module in MODULES {
-        let name = Path::new(module).file_name().context("a module's name")?.to_string_lossy();
-        archive.file(&format!("modules/{name}"), &read(&modules.join("kernel").join(module))?, false)?;
-    }
+    archive.modules(kernel, MODULES)?;
     let vmm = coffer.binaries.join("coffer-vmm");
     archive.file("coffer/coffer-vmm", &read(&vmm)?, true)?;
     for library in libraries(&vmm)? {
@@ -87,6 +109,15 @@ pub(super) fn build(kernel: &Path, init: &Path, coffer: &Coffer) -> Result<Vec<u
     for name in IMAGE {
         archive.file(&format!("coffer/{name}"), &read(&coffer.guest.join(name))?, false)?;
     }
+    Ok(archive.finish()?)
+}
+
+/// The archive of a machine that is a node, and `told` what to do there.
+pub(super) fn build_node(kernel: &Path, init: &Path, told: &str) -> Result<Vec<u8>> {
+    let mut archive = Archive::default();
+    archive.file("init", &fs::read(init).with_context(|| init.display().to_string())?, true)?;
+    archive.file("node", told.as_bytes(), false)?;
+    archive.modules(kernel, NODE_MODULES)?;
     Ok(archive.finish()?)
 }
 

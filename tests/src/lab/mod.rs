@@ -4,10 +4,13 @@
 //! ```text
 //! initrd   kernel modules, the static program of tests/lab as /init, coffer-vmm with its libraries, the guest image
 //! nested   boots it, and reads what the program says on the console
+//! node     the same machine as a node, with this one's root file system, on which the pods' test suites run
 //! ```
 //! It is booted anew each time, in a few seconds, from packages in the cache; it has no disk and no network.
 
 mod initrd;
 mod nested;
+mod node;
 
 pub use nested::{Outcome, Wanted, run};
+pub use node::{Suites, run_suites};

@@ -1,6 +1,7 @@
 //! Boots the nested machine, and reads what happens in it.
 
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -44,27 +45,67 @@ pub fn run(wanted: &Wanted) -> Result<Outcome> {
     let init = artefacts::lab()?;
     let kernel = unpacked(Unpacked::LabKernel)?;
     let archive = initrd::build(&kernel, &init, &coffer).context("cannot put the nested machine together")?;
+    let mut line = format!("lab.case={}", wanted.case);
+    if wanted.console {
+        line.push_str(" lab.console=1");
+    }
+    boot(
+        &kernel,
+        &archive,
+        &Frame { line, wall: wanted.wall, memory: MEMORY, limit: LIMIT, devices: Vec::new() },
+    )
+}
+
+/// What a nested machine is given.
+pub(super) struct Frame {
+    /// Words of its kernel's command line.
+    pub(super) line: String,
+    /// Time as the host has it instead of counted instructions.
+    pub(super) wall: bool,
+    /// MiB of its memory.
+    pub(super) memory: u32,
+    /// Seconds after which it is ended.
+    pub(super) limit: u32,
+    /// Further arguments of QEMU's.
+    pub(super) devices: Vec<String>,
+}
+
+/// Boots the kernel of an unpacked package with this archive as its initrd, and shows every line that comes of it.
+pub(super) fn boot(kernel: &Path, archive: &[u8], frame: &Frame) -> Result<Outcome> {
     let mut file = tempfile::NamedTempFile::new()?;
-    file.write_all(&archive)?;
+    file.write_all(archive)?;
     let image = std::fs::read_dir(kernel.join("boot"))?
         .flatten()
         .map(|entry| entry.path())
         .find(|path| path.to_string_lossy().contains("/vmlinuz-"))
         .context("the kernel package has no kernel")?;
-    let mut line = format!("console=ttyS0 panic=-1 nokaslr quiet mitigations=off lab.case={}", wanted.case);
-    if wanted.console {
-        line.push_str(" lab.console=1");
-    }
-    let time: &[&str] = if wanted.wall {
+    let time: &[&str] = if frame.wall {
         &["-accel", "tcg,thread=multi", "-smp", "2"]
     } else {
         // One instruction is two nanoseconds: what is measured depends on nothing else.
         &["-accel", "tcg,thread=single", "-icount", "shift=1,sleep=off", "-smp", "1", "-rtc", "clock=vm"]
     };
     let mut command = Command::new("timeout");
-    command.args(["--kill-after=5", &LIMIT.to_string(), "qemu-system-x86_64", "-M", "q35", "-cpu", "max"]);
-    command.args(time).args(["-m", &MEMORY.to_string(), "-nodefaults", "-no-user-config", "-no-reboot"]);
-    command.args(["-display", "none", "-serial", "stdio", "-append", &line]);
+    command.args([
+        "--kill-after=5",
+        &frame.limit.to_string(),
+        "qemu-system-x86_64",
+        "-M",
+        "q35",
+        "-cpu",
+        "max",
+    ]);
+    command.args(time).args([
+        "-m",
+        &frame.memory.to_string(),
+        "-nodefaults",
+        "-no-user-config",
+        "-no-reboot",
+    ]);
+    command.args(["-display", "none", "-serial", "stdio"]).args(&frame.devices);
+    command
+        .arg("-append")
+        .arg(format!("console=ttyS0 panic=-1 nokaslr quiet mitigations=off {}", frame.line));
     command.arg("-kernel").arg(image).arg("-initrd").arg(file.path());
     step("running the nested machine", || watch(command))
 }

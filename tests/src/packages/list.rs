@@ -9,6 +9,7 @@ pub(super) const INSTALLED: &[Installed] = &[
     Installed { package: "nftables", program: "nft" },
     Installed { package: "util-linux", program: "nsenter" },
     Installed { package: "cpio", program: "cpio" },
+    Installed { package: "kmod", program: "depmod" },
     // Without `venv` a machine's own Python cannot keep another program's packages apart.
     Installed { package: "python3-venv", program: "python3" },
 ];

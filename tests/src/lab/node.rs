@@ -1,0 +1,135 @@
+//! The nested machine as a node: it runs the pods' test suites as they are run outside, with the built-in monitor.
+//!
+//! Its root file system is this machine's, read-only, with a layer above that is gone at the end. What containerd keeps is on
+//! a disk of its own, as on a node.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use super::initrd;
+use super::nested::{Frame, Outcome, boot};
+use crate::artefacts::{self, target, workspace};
+use crate::packages::{Unpacked, cache, unpacked};
+use crate::progress::step;
+use crate::run::Run;
+
+/// MiB of memory of the node: containerd, its files in memory, and a dozen pods.
+const MEMORY: u32 = 6144;
+
+/// Of the disk; it takes no more of the host's than what is written.
+const DISK: &str = "16G";
+
+/// Building the suites.
+const BUILD: std::time::Duration = std::time::Duration::from_secs(1800);
+
+/// Suites to run on the node.
+#[derive(Clone, Debug, Default)]
+pub struct Suites {
+    /// Names as in `tests/tests`.
+    pub names: Vec<String>,
+    /// Only tests whose name contains one of these; none means all.
+    pub tests: Vec<String>,
+    /// Tests to leave out.
+    pub skip: Vec<String>,
+    /// Time as the host has it instead of counted instructions.
+    pub wall: bool,
+    /// Seconds after which the machine is ended.
+    pub limit: u32,
+}
+
+/// Runs the suites in a nested machine, and shows every line of it.
+pub fn run_suites(wanted: &Suites) -> Result<Outcome> {
+    let coffer = artefacts::coffer()?;
+    let testbox = artefacts::testbox()?;
+    let init = artefacts::lab()?;
+    let kernel = unpacked(Unpacked::LabKernel)?;
+    let modules = indexed(&kernel)?;
+    let logs = target().join("coffer-test-logs");
+    std::fs::create_dir_all(&logs)?;
+    let mut told = vec![format!("modules {}", modules.display()), format!("share logs {}", logs.display())];
+    let variables = [
+        ("COFFER_BIN_DIR", coffer.binaries),
+        ("COFFER_GUEST_DIR", coffer.guest),
+        ("COFFER_TESTBOX", testbox),
+        ("COFFER_CACHE", cache()),
+        ("CARGO_TARGET_DIR", target()),
+    ];
+    told.extend(variables.map(|(name, path)| format!("set {name} {}", path.display())));
+    told.push("set COFFER_LAB 1".to_owned());
+    told.push("set RUST_BACKTRACE 0".to_owned());
+    let skipped: Vec<String> =
+        wanted.skip.iter().flat_map(|name| ["--skip".to_owned(), name.clone()]).collect();
+    for name in &wanted.names {
+        let words = [
+            vec!["run".to_owned(), program(name)?.display().to_string(), "--test-threads=1".to_owned()],
+            wanted.tests.clone(),
+            skipped.clone(),
+        ];
+        told.push(words.concat().join(" "));
+    }
+    let archive = initrd::build_node(&kernel, &init, &format!("{}\n", told.join("\n")))?;
+    let disk = disk()?;
+    let devices = [
+        "-fsdev local,id=outer,path=/,security_model=none,readonly=on,multidevs=remap",
+        "-device virtio-9p-pci,fsdev=outer,mount_tag=outer",
+        &format!("-fsdev local,id=logs,path={},security_model=none", logs.display()),
+        "-device virtio-9p-pci,fsdev=logs,mount_tag=logs",
+        &format!("-drive file={},format=raw,if=none,id=disk,cache=unsafe", disk.path().display()),
+        "-device virtio-blk-pci,drive=disk",
+    ];
+    let devices = devices.iter().flat_map(|words| words.split(' ')).map(str::to_owned).collect();
+    boot(
+        &kernel,
+        &archive,
+        &Frame { line: String::new(), wall: wanted.wall, memory: MEMORY, limit: wanted.limit, devices },
+    )
+}
+
+/// The modules' directory of an unpacked kernel package, with the index that an installation would have made.
+fn indexed(kernel: &Path) -> Result<PathBuf> {
+    let modules = initrd::only_directory(&kernel.join("lib/modules"))?;
+    if !modules.join("modules.dep.bin").exists() {
+        let release = modules.file_name().context("a release")?;
+        step("indexing the nested machine's modules", || {
+            Run::new("/usr/sbin/depmod").arg("-b").arg(kernel).arg(release).text()
+        })?;
+    }
+    Ok(modules)
+}
+
+/// An empty file system on a disk that nobody else sees.
+fn disk() -> Result<tempfile::NamedTempFile> {
+    let disk = tempfile::NamedTempFile::new_in(target())?;
+    Run::new("truncate").args(["-s", DISK]).arg(disk.path()).text()?;
+    Run::new("mkfs.ext4").args(["-q", "-F", "-E", "lazy_itable_init=1"]).arg(disk.path()).text()?;
+    Ok(disk)
+}
+
+/// Builds a suite, and gives its program.
+fn program(suite: &str) -> Result<PathBuf> {
+    let cargo = std::env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from);
+    let run = Run::new(cargo).directory(workspace()).env("CARGO_TARGET_DIR", target()).limit(BUILD);
+    let built = step(&format!("building {suite}"), || {
+        run.args([
+            "test",
+            "--quiet",
+            "--no-run",
+            "--message-format=json",
+            "-p",
+            "coffer-tests",
+            "--test",
+            suite,
+        ])
+        .text()
+    })?;
+    for line in built.lines() {
+        let message: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
+        if let (Some(path), Some(true)) =
+            (message["executable"].as_str(), message["target"]["name"].as_str().map(|name| name == suite))
+        {
+            return Ok(path.into());
+        }
+    }
+    bail!("cargo built no program for {suite}")
+}
