@@ -8,6 +8,7 @@
 //! The same program is the first process of the guests that are told `lab.role=…`: see `inside`. If the initrd has a file
 //! `/node`, the machine is a node instead, on which the pods' test suites run: see `node`.
 
+mod busy;
 mod cases;
 mod disks;
 mod guest;

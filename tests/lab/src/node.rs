@@ -6,7 +6,8 @@
 //! ```text
 //! modules DIRECTORY     the kernel's modules, as the machine around has them
 //! share TAG PATH        a directory of the machine around that can be written to
-//! set NAME VALUE        for the environment of what is run
+//! set NAME VALUE        for the environment of everything that is run later
+//! once NAME VALUE       for the environment of the next thing that is run
 //! run PROGRAM WORD…     run in this order; each is a case that passes if it exits with 0
 //! ```
 
@@ -56,8 +57,11 @@ pub(crate) fn told() -> Option<String> {
 /// Does it; gives how many cases passed and failed.
 pub(crate) fn play(told: &str) -> Result<(u32, u32)> {
     stage::load(MODULES)?;
+    if stage::argument("lab.console").is_some() {
+        std::thread::spawn(crate::busy::watch);
+    }
     enter_root().context("cannot enter the root file system of the machine around")?;
-    let (mut passed, mut failed) = (0, 0);
+    let (mut passed, mut failed, mut once) = (0, 0, Vec::new());
     let mut environment: Vec<(&str, &str)> =
         vec![("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), ("HOME", "/root")];
     for line in told.lines() {
@@ -66,10 +70,12 @@ pub(crate) fn play(told: &str) -> Result<(u32, u32)> {
             ["modules", directory] => boot(directory)?,
             ["share", tag, path] => share(tag, path)?,
             ["set", name, value] => environment.push((name, value)),
+            ["once", name, value] => once.push((name, value)),
             ["run", program, ref arguments @ ..] => {
                 let name = Path::new(program).file_name().unwrap_or_default().to_string_lossy();
                 println!("LAB begin {name}");
-                match run(program, arguments, &environment) {
+                let variables = [environment.as_slice(), &std::mem::take(&mut once)].concat();
+                match run(program, arguments, &variables) {
                     Ok(()) => {
                         passed += 1;
                         println!("LAB pass {name}");

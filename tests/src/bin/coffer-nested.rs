@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
-use coffer_tests::lab::{Suites, Wanted, run, run_suites};
+use coffer_tests::lab::{Suites, Time, Wanted, run, run_suites};
 use coffer_tests::packages;
 
 /// Boots guests with coffer-vmm in a nested machine, and says what became of each.
@@ -15,7 +15,7 @@ struct Arguments {
     /// The host's time instead of counted instructions: faster with two idle processors, and not repeatable
     #[arg(long)]
     wall: bool,
-    /// Show the guests' consoles
+    /// Show the guests' consoles; with --pods, which threads are busy
     #[arg(long)]
     console: bool,
     /// Run suites of pod tests there instead, such as `pods_ctr`; CASE then selects tests by a part of their name
@@ -43,10 +43,15 @@ fn main() -> ExitCode {
 fn lab(arguments: Arguments) -> Result<bool> {
     packages::install()?;
     let Arguments { case, wall, console, pods: names, skip, limit } = arguments;
+    let time = match (wall, names.is_empty()) {
+        (true, _) => Time::Wall,
+        (false, true) => Time::Counted,
+        (false, false) => Time::Slept,
+    };
     let outcome = if names.is_empty() {
-        run(&Wanted { case: case.unwrap_or_default(), wall, console })?
+        run(&Wanted { case: case.unwrap_or_default(), time, console })?
     } else {
-        run_suites(&Suites { names, tests: case.into_iter().collect(), skip, wall, limit })?
+        run_suites(&Suites { names, tests: case.into_iter().collect(), skip, time, limit, busy: console })?
     };
     println!("{} passed, {} failed", outcome.passed.len(), outcome.failed.len());
     Ok(outcome.succeeded())

@@ -12,5 +12,5 @@ mod initrd;
 mod nested;
 mod node;
 
-pub use nested::{Outcome, Wanted, run};
+pub use nested::{Outcome, Time, Wanted, run};
 pub use node::{Suites, run_suites};

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use super::initrd;
-use super::nested::{Frame, Outcome, boot};
+use super::nested::{Frame, Outcome, Time, boot};
 use crate::artefacts::{self, target, workspace};
 use crate::packages::{Unpacked, cache, unpacked};
 use crate::progress::step;
@@ -32,10 +32,12 @@ pub struct Suites {
     pub tests: Vec<String>,
     /// Tests to leave out.
     pub skip: Vec<String>,
-    /// Time as the host has it instead of counted instructions.
-    pub wall: bool,
+    /// How the machine's time passes.
+    pub time: Time,
     /// Seconds after which the machine is ended.
     pub limit: u32,
+    /// Whether it says every now and then which threads are busy.
+    pub busy: bool,
 }
 
 /// Runs the suites in a nested machine, and shows every line of it.
@@ -56,11 +58,14 @@ pub fn run_suites(wanted: &Suites) -> Result<Outcome> {
         ("CARGO_TARGET_DIR", target()),
     ];
     told.extend(variables.map(|(name, path)| format!("set {name} {}", path.display())));
-    told.push("set COFFER_LAB 1".to_owned());
     told.push("set RUST_BACKTRACE 0".to_owned());
     let skipped: Vec<String> =
         wanted.skip.iter().flat_map(|name| ["--skip".to_owned(), name.clone()]).collect();
     for name in &wanted.names {
+        // In the others a test changes its node.
+        if ["pods_cri", "pods_ctr", "pods_stdio", "pods_volumes"].contains(&name.as_str()) {
+            told.push("once COFFER_KEEP_NODE 1".to_owned());
+        }
         let words = [
             vec!["run".to_owned(), program(name)?.display().to_string(), "--test-threads=1".to_owned()],
             wanted.tests.clone(),
@@ -82,7 +87,13 @@ pub fn run_suites(wanted: &Suites) -> Result<Outcome> {
     boot(
         &kernel,
         &archive,
-        &Frame { line: String::new(), wall: wanted.wall, memory: MEMORY, limit: wanted.limit, devices },
+        &Frame {
+            line: (if wanted.busy { "lab.console=1" } else { "" }).to_owned(),
+            time: wanted.time,
+            memory: MEMORY,
+            limit: wanted.limit,
+            devices,
+        },
     )
 }
 

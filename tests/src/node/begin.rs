@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::alone::{Turn, lacking, take_turn};
+use super::kept;
 use crate::artefacts::{Coffer, coffer, target};
 use crate::containerd::{Daemon, Layout, Programs, Runtime, TAG, Version, write_config};
 use crate::cri::Cri;
@@ -72,7 +73,10 @@ pub fn on_node(version: Version, runtime: Runtime, work: impl FnOnce(&mut Node) 
     if let Some(reason) = lacking() {
         bail!("this machine cannot have a node: {reason}");
     }
-    let mut node = Node::begin(version, runtime)?;
+    let mut node = match kept::take(version, runtime)? {
+        Some(node) => node,
+        None => Node::begin(version, runtime)?,
+    };
     let worked = work(&mut node);
     let log = node.layout.log();
     let passed = worked.and_then(|()| node.nothing_left());
@@ -80,6 +84,9 @@ pub fn on_node(version: Version, runtime: Runtime, work: impl FnOnce(&mut Node) 
         let name = std::thread::current().name().unwrap_or("node").to_owned();
         say(&format!("{name} failed; the end of its containerd's log:\n{}", tail(&log)));
         node.keep_log(&name);
+    } else if kept::wanted() {
+        kept::keep(node);
+        return Ok(());
     }
     let ended = node.end();
     passed?;
@@ -284,7 +291,7 @@ impl Node {
         }
     }
 
-    fn end(mut self) -> Result<()> {
+    pub(super) fn end(mut self) -> Result<()> {
         let stopped = self.daemon.take().map_or(Ok(()), Daemon::stop);
         let left = Inventory::take(&self.layout).only(&[Kind::Process, Kind::Cgroup, Kind::LoopDevice]);
         leftovers::remove(&self.layout)?;

@@ -3,12 +3,14 @@
 //! ```text
 //! alone    one node at a time on a machine, and what a machine must have for it
 //! begin    starts a node, hands it to a test, ends it, and fails the test for whatever is left
+//! kept     where it is wanted, the node of one test is that of the next
 //! numbers  a pod's own numbers, as its shim gives them to a metrics scraper
 //! pod      a pod and its containers through the CRI
 //! ```
 
 mod alone;
 mod begin;
+mod kept;
 mod numbers;
 mod pod;
 

@@ -1,0 +1,48 @@
+//! Which threads use the processor, for whoever looks into a nested machine that hangs: there is no shell in it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::Duration;
+
+/// How often it is said, and about how many threads.
+const EVERY: Duration = Duration::from_secs(10);
+const SHOWN: usize = 4;
+
+/// Says it until the machine ends.
+pub(crate) fn watch() {
+    let mut before = BTreeMap::new();
+    loop {
+        std::thread::sleep(EVERY);
+        let now = threads();
+        let used = |(id, (name, ticks)): (&String, &(String, u64))| {
+            let earlier = before.get(id).map_or(0, |(_, ticks): &(String, u64)| *ticks);
+            (ticks.saturating_sub(earlier), format!("{name}[{id}]"))
+        };
+        let mut busy: Vec<(u64, String)> = now.iter().map(used).filter(|(ticks, _)| *ticks > 0).collect();
+        busy.sort();
+        let shown: Vec<String> =
+            busy.iter().rev().take(SHOWN).map(|(ticks, name)| format!("{name} {ticks}")).collect();
+        println!("LAB busy {}", shown.join(", "));
+        before = now;
+    }
+}
+
+/// Every thread by process and own id, with its name and the hundredths of a second that it has used.
+fn threads() -> BTreeMap<String, (String, u64)> {
+    let mut found = BTreeMap::new();
+    for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let id = process.file_name().to_string_lossy().into_owned();
+        if !id.bytes().all(|byte| byte.is_ascii_digit()) {
+            continue;
+        }
+        for thread in fs::read_dir(process.path().join("task")).into_iter().flatten().flatten() {
+            let Ok(stat) = fs::read_to_string(thread.path().join("stat")) else { continue };
+            // The name may have anything in it, spaces and parentheses too.
+            let Some((head, tail)) = stat.rsplit_once(") ") else { continue };
+            let name = head.split_once('(').map_or("?", |(_, name)| name).to_owned();
+            let ticks = tail.split(' ').skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+            found.insert(format!("{id}/{}", thread.file_name().to_string_lossy()), (name, ticks));
+        }
+    }
+    found
+}
