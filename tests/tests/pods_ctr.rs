@@ -252,7 +252,13 @@ fn a_process_sees_itself_as_it_does_under_runc(node: &mut Node) -> Result<()> {
     same("/status/NoNewPrivs")?;
     same("/status/Seccomp")?;
     same("/status/Umask")?;
-    same("/devices")?;
+    // runc shows a node's kernel memory where the node's kernel has a file for it; the guest's has none.
+    let devices = |facts: &Value| {
+        let listed = facts.pointer("/devices").and_then(Value::as_array).cloned().unwrap_or_default();
+        listed.into_iter().filter(|name| name != "core").collect::<Vec<_>>()
+    };
+    let (our_devices, their_devices) = (devices(&ours), devices(&theirs));
+    ensure!(our_devices == their_devices, "/dev has {our_devices:?}, under runc {their_devices:?}");
     same("/writable_root")
 }
 

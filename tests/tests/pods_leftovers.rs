@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use coffer_tests::cri::Cri;
-use coffer_tests::leftovers::{Inventory, of_node};
+use coffer_tests::leftovers::{Inventory, Process, of_node};
 use coffer_tests::node::{Node, Pod, container, sandbox};
 use coffer_tests::pod_tests;
 use coffer_tests::progress::say;
@@ -196,8 +196,10 @@ impl Round {
 
     fn strike(&self, node: &mut Node, strangers: &[u32], pod: Option<(&Pod, &str)>) -> Result<()> {
         match (self.victim, pod) {
-            (Victim::Shim, _) => kill_program(node, strangers, "containerd-shim-coffer-v2"),
-            (Victim::Machine, _) => kill_program(node, strangers, "qemu-system-x86_64"),
+            (Victim::Shim, _) => {
+                kill_newest(node, strangers, |found| found.program == "containerd-shim-coffer-v2")
+            }
+            (Victim::Machine, _) => kill_newest(node, strangers, Process::is_machine),
             (Victim::Containerd, _) => {
                 node.kill_containerd()?;
                 node.start_containerd()
@@ -234,11 +236,11 @@ fn panic_guest(cri: &Cri, main: &str) {
     });
 }
 
-/// Kills the newest process that runs `program` and was not there before; one that is gone already has had its end.
-fn kill_program(node: &Node, strangers: &[u32], program: &str) -> Result<()> {
+/// Kills the newest process of this kind that was not there before; one that is gone already has had its end.
+fn kill_newest(node: &Node, strangers: &[u32], kind: impl Fn(&Process) -> bool) -> Result<()> {
     let newest = of_node(&node.layout)
         .into_iter()
-        .filter(|found| found.program == program && !strangers.contains(&found.pid))
+        .filter(|found| kind(found) && !strangers.contains(&found.pid))
         .map(|found| found.pid)
         .max();
     if let Some(pid) = newest {

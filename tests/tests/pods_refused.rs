@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use coffer_tests::cri::messages::{Mount, NODE};
-use coffer_tests::leftovers::of_node;
+use coffer_tests::leftovers::{Process, of_node};
 use coffer_tests::node::{Node, Pod, container, sandbox};
 use coffer_tests::pod_tests;
 use coffer_tests::run::Run;
@@ -150,7 +150,7 @@ fn an_unknown_key_is_refused(node: &mut Node) -> Result<()> {
 }
 
 fn a_missing_qemu_is_named(node: &mut Node) -> Result<()> {
-    node.write_coffer_config(&[("paths.qemu", "\"/nonexistent/qemu\"")])?;
+    node.write_coffer_config(&[("hypervisor", "\"qemu\""), ("paths.qemu", "\"/nonexistent/qemu\"")])?;
     refused(node, &[], &["/nonexistent/qemu", "qemu-system-x86"])?;
     node.write_coffer_config(&[])?;
     still_works(node)
@@ -206,7 +206,7 @@ fn propagation_across_the_border_is_refused(node: &mut Node) -> Result<()> {
 fn a_machine_that_dies_under_a_container_in_the_making_says_how(node: &mut Node) -> Result<()> {
     let mut pod = Pod::start(node, sandbox(node, "dies"))?;
     pod.run(&container("main", &["sleep", "1000"]))?;
-    let machine = of_node(&node.layout).into_iter().find(|found| found.program == "qemu-system-x86_64");
+    let machine = of_node(&node.layout).into_iter().find(Process::is_machine);
     let machine = Pid::from_raw(i32::try_from(machine.context("a pod without a machine")?.pid)?);
     let second = pod.cri.create(&pod.id, &pod.config, &container("second", &["sleep", "1000"]))?;
     // Stopped, its guest answers nothing, so the call is under way when it is killed.

@@ -137,6 +137,8 @@ fn boot(modules: &str) -> Result<()> {
     }
     delegate()?;
     fs::write("/proc/sys/kernel/hostname", "nested")?;
+    // Faults of guests are what costs most here, because their tables are walked by an emulator.
+    fs::write("/sys/kernel/mm/transparent_hugepage/shmem_enabled", "force")?;
     let up = Command::new("/usr/sbin/ip").args(["link", "set", "lo", "up"]).status()?;
     ensure!(up.success(), "ip ended with {up}");
     // As udev would.

@@ -20,6 +20,9 @@ const MEMORY: u32 = 6144;
 /// Of the disk; it takes no more of the host's than what is written.
 const DISK: &str = "16G";
 
+/// The benchmark of a pod's cost, which can run there like a suite.
+const COST: &str = "coffer-cost";
+
 /// Building the suites.
 const BUILD: std::time::Duration = std::time::Duration::from_secs(1800);
 
@@ -66,12 +69,17 @@ pub fn run_suites(wanted: &Suites) -> Result<Outcome> {
         if ["pods_cri", "pods_ctr", "pods_stdio", "pods_volumes"].contains(&name.as_str()) {
             told.push("once COFFER_KEEP_NODE 1".to_owned());
         }
-        let words = [
-            vec!["run".to_owned(), program(name)?.display().to_string(), "--test-threads=1".to_owned()],
-            wanted.tests.clone(),
-            skipped.clone(),
-        ];
-        told.push(words.concat().join(" "));
+        let program = program(name)?.display().to_string();
+        let words = match name.as_str() {
+            COST => vec!["run".to_owned(), program],
+            _ => [
+                vec!["run".to_owned(), program, "--test-threads=1".to_owned()],
+                wanted.tests.clone(),
+                skipped.clone(),
+            ]
+            .concat(),
+        };
+        told.push(words.join(" "));
     }
     let archive = initrd::build_node(&kernel, &init, &format!("{}\n", told.join("\n")))?;
     let disk = disk()?;
@@ -117,22 +125,16 @@ fn disk() -> Result<tempfile::NamedTempFile> {
     Ok(disk)
 }
 
-/// Builds a suite, and gives its program.
+/// Builds a suite, or the benchmark of a pod's cost, and gives its program.
 fn program(suite: &str) -> Result<PathBuf> {
+    let wanted: &[&str] = match suite {
+        COST => &["build", "--bin"],
+        _ => &["test", "--no-run", "--test"],
+    };
     let cargo = std::env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from);
     let run = Run::new(cargo).directory(workspace()).env("CARGO_TARGET_DIR", target()).limit(BUILD);
     let built = step(&format!("building {suite}"), || {
-        run.args([
-            "test",
-            "--quiet",
-            "--no-run",
-            "--message-format=json",
-            "-p",
-            "coffer-tests",
-            "--test",
-            suite,
-        ])
-        .text()
+        run.args(wanted).arg(suite).args(["--quiet", "--message-format=json", "-p", "coffer-tests"]).text()
     })?;
     for line in built.lines() {
         let message: serde_json::Value = serde_json::from_str(line).unwrap_or_default();

@@ -16,6 +16,17 @@ pub struct Process {
     pub line: String,
 }
 
+impl Process {
+    /// Whether it runs a guest's processors: QEMU, or the built-in monitor, which is a vsock device only beside QEMU.
+    pub fn is_machine(&self) -> bool {
+        match self.program.as_str() {
+            "qemu-system-x86_64" => true,
+            "coffer-vmm" => self.line.contains("coffer-vmm run "),
+            _ => false,
+        }
+    }
+}
+
 /// All processes that carry a mark of `layout` in their command line, environment or working directory, or have an ancestor that does.
 pub fn of_node(layout: &Layout) -> Vec<Process> {
     let marks = layout.marks();
