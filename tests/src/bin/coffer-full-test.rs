@@ -61,22 +61,12 @@ fn run(arguments: &Arguments) -> Result<Totals> {
             &["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"],
         )?;
     }
-    for part in [crates(), pods(arguments)?] {
-        let mut command = cargo(&["test", "--no-fail-fast"]);
-        command.args(part).args(arguments.only.iter());
-        command.env("COFFER_BIN_DIR", &coffer.binaries).env("COFFER_GUEST_DIR", &coffer.guest);
-        command.env("COFFER_GUEST_KERNEL", coffer.guest.join("vmlinux"));
-        // A failing test names what it found; the runner's own stack says nothing more.
-        command.env("RUST_BACKTRACE", "0");
-        command.arg("--").args(arguments.skip.iter().flat_map(|name| ["--skip", name]));
-        let before = totals;
-        let succeeded = watch(command, &mut totals)?;
-        if !succeeded && totals.failed == before.failed {
-            say("cargo test failed before it ran a test");
-            totals.failed += 1;
-        }
-    }
-    if arguments.only.is_none() {
+    test(arguments, &coffer, crates(), &mut totals)?;
+    // It takes one processor and its own time, so it can go on beside the suites of this machine.
+    let nested = arguments.only.is_none().then(|| Nested::begin(&coffer)).transpose()?;
+    test(arguments, &coffer, pods(arguments)?, &mut totals)?;
+    if let Some(nested) = nested {
+        nested.end(&mut totals)?;
         measure(&mut totals, &coffer)?;
     }
     for name in arguments.without.iter().chain(&arguments.skip) {
@@ -84,6 +74,64 @@ fn run(arguments: &Arguments) -> Result<Totals> {
         totals.skipped += 1;
     }
     Ok(totals)
+}
+
+/// Runs the tests of one part of the workspace.
+fn test(arguments: &Arguments, coffer: &Coffer, part: Vec<String>, totals: &mut Totals) -> Result<()> {
+    let mut command = cargo(&["test", "--no-fail-fast"]);
+    command.args(part).args(arguments.only.iter());
+    command.env("COFFER_BIN_DIR", &coffer.binaries).env("COFFER_GUEST_DIR", &coffer.guest);
+    command.env("COFFER_GUEST_KERNEL", coffer.guest.join("vmlinux"));
+    // A failing test names what it found; the runner's own stack says nothing more.
+    command.env("RUST_BACKTRACE", "0");
+    command.arg("--").args(arguments.skip.iter().flat_map(|name| ["--skip", name]));
+    let before = *totals;
+    let succeeded = watch(command, totals)?;
+    if !succeeded && totals.failed == before.failed {
+        say("cargo test failed before it ran a test");
+        totals.failed += 1;
+    }
+    Ok(())
+}
+
+/// The nested machine's cases and the sample of pod tests in it, under way; what they print is kept until their end.
+struct Nested {
+    runs: thread::JoinHandle<Result<Vec<(bool, String)>>>,
+}
+
+impl Nested {
+    fn begin(coffer: &Coffer) -> Result<Nested> {
+        let binaries = coffer.binaries.clone();
+        let guest = coffer.guest.clone();
+        let runs = thread::Builder::new().spawn(move || {
+            let arguments: [&[&str]; 2] = [&[], &["--sample"]];
+            let outputs = arguments.map(|arguments| {
+                let mut command =
+                    cargo(&["run", "--quiet", "-p", "coffer-tests", "--bin", "coffer-nested", "--"]);
+                command.args(arguments).env("COFFER_BIN_DIR", &binaries).env("COFFER_GUEST_DIR", &guest);
+                let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
+                Ok((output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned()))
+            });
+            outputs.into_iter().collect()
+        });
+        Ok(Nested { runs: runs.context("cannot start a thread")? })
+    }
+
+    fn end(self, totals: &mut Totals) -> Result<()> {
+        let runs = step("waiting for the nested machine", || self.runs.join());
+        for (succeeded, output) in runs.ok().context("the thread of the nested machine failed")?? {
+            let before = *totals;
+            for line in output.lines() {
+                println!("{line}");
+                totals.add(line);
+            }
+            if !succeeded && totals.failed == before.failed {
+                say("the nested machine failed");
+                totals.failed += 1;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Prints the cost table. It fails for what a pod takes in memory and for pods that do not start, not for times: those are as
@@ -183,9 +231,15 @@ fn cargo(arguments: &[&str]) -> Command {
 }
 
 impl Totals {
-    /// Counts `test result: ok. 5 passed; 0 failed; 1 ignored; …` and `skipped: NAME: reason`. A skipped test has
-    /// also passed as its runner sees it.
+    /// Counts `test result: ok. 5 passed; 0 failed; 1 ignored; …`, the nested machine's `LAB pass …` and
+    /// `skipped: NAME: reason`. A skipped test has also passed as its runner sees it.
     fn add(&mut self, line: &str) {
+        if line.starts_with("LAB pass ") {
+            self.passed += 1;
+        }
+        if line.starts_with("LAB fail ") {
+            self.failed += 1;
+        }
         if line.starts_with("skipped: ") {
             self.skipped += 1;
             self.passed = self.passed.saturating_sub(1);

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
-use coffer_tests::lab::{Suites, Time, Wanted, run, run_suites};
+use coffer_tests::lab::{Node, Suite, Time, Wanted, run, run_suites, sample};
 use coffer_tests::packages;
 
 /// Boots guests with coffer-vmm in a nested machine, and says what became of each.
@@ -21,6 +21,9 @@ struct Arguments {
     /// Run suites of pod tests there instead, such as `pods_ctr`; CASE then selects tests by a part of their name
     #[arg(long, value_name = "SUITE")]
     pods: Vec<String>,
+    /// Run what `cargo full-test` runs of the pod tests there
+    #[arg(long, conflicts_with_all = ["pods", "case"])]
+    sample: bool,
     /// Leave out the pod tests whose name contains this
     #[arg(long, value_name = "TEST")]
     skip: Vec<String>,
@@ -42,17 +45,31 @@ fn main() -> ExitCode {
 
 fn lab(arguments: Arguments) -> Result<bool> {
     packages::install()?;
-    let Arguments { case, wall, console, pods: names, skip, limit } = arguments;
-    let time = match (wall, names.is_empty()) {
+    let suites: Vec<Suite> = if arguments.sample { sample() } else { arguments.suites() };
+    let time = match (arguments.wall, suites.is_empty()) {
         (true, _) => Time::Wall,
         (false, true) => Time::Counted,
         (false, false) => Time::Slept,
     };
-    let outcome = if names.is_empty() {
+    let Arguments { case, console, limit, .. } = arguments;
+    let outcome = if suites.is_empty() {
         run(&Wanted { case: case.unwrap_or_default(), time, console })?
     } else {
-        run_suites(&Suites { names, tests: case.into_iter().collect(), skip, time, limit, busy: console })?
+        run_suites(&Node { suites, time, limit, busy: console })?
     };
     println!("{} passed, {} failed", outcome.passed.len(), outcome.failed.len());
     Ok(outcome.succeeded())
+}
+
+impl Arguments {
+    /// The suites asked for by name.
+    fn suites(&self) -> Vec<Suite> {
+        let suite = |name: &String| Suite {
+            name: name.clone(),
+            tests: self.case.iter().cloned().collect(),
+            skip: self.skip.clone(),
+            variables: Vec::new(),
+        };
+        self.pods.iter().map(suite).collect()
+    }
 }

@@ -13,4 +13,4 @@ mod nested;
 mod node;
 
 pub use nested::{Outcome, Time, Wanted, run};
-pub use node::{Suites, run_suites};
+pub use node::{Node, Suite, run_suites, sample};

@@ -26,15 +26,11 @@ const COST: &str = "coffer-cost";
 /// Building the suites.
 const BUILD: std::time::Duration = std::time::Duration::from_secs(1800);
 
-/// Suites to run on the node.
+/// What is to run on the node.
 #[derive(Clone, Debug, Default)]
-pub struct Suites {
-    /// Names as in `tests/tests`.
-    pub names: Vec<String>,
-    /// Only tests whose name contains one of these; none means all.
-    pub tests: Vec<String>,
-    /// Tests to leave out.
-    pub skip: Vec<String>,
+pub struct Node {
+    /// In this order.
+    pub suites: Vec<Suite>,
     /// How the machine's time passes.
     pub time: Time,
     /// Seconds after which the machine is ended.
@@ -43,8 +39,39 @@ pub struct Suites {
     pub busy: bool,
 }
 
-/// Runs the suites in a nested machine, and shows every line of it.
-pub fn run_suites(wanted: &Suites) -> Result<Outcome> {
+/// A suite, or a part of it.
+#[derive(Clone, Debug, Default)]
+pub struct Suite {
+    /// Its name as in `tests/tests`, or `coffer-cost`.
+    pub name: String,
+    /// Only tests whose name contains one of these; none means all.
+    pub tests: Vec<String>,
+    /// Tests to leave out.
+    pub skip: Vec<String>,
+    /// Variables of its environment.
+    pub variables: Vec<(&'static str, String)>,
+}
+
+/// What `full-test` runs: with the newest containerd every test that is not there for its size, and a few rounds of the
+/// leftovers' matrix. All of it runs by `cargo lab --pods`, in hours.
+pub fn sample() -> Vec<Suite> {
+    let suite = |name: &str, tests: &[&str]| Suite {
+        name: name.to_owned(),
+        tests: tests.iter().map(|test| (*test).to_owned()).collect(),
+        ..Suite::default()
+    };
+    let rounds = vec![("COFFER_ROUNDS", "8".to_owned())];
+    vec![
+        suite("pods_ctr", &["coffer_on_2"]),
+        suite("pods_cri", &["coffer_on_2"]),
+        suite("pods_volumes", &["coffer_on_2"]),
+        suite("pods_restart", &["pods_outlive_a_killed_containerd::coffer_on_2"]),
+        Suite { variables: rounds, ..suite("pods_leftovers", &[]) },
+    ]
+}
+
+/// Runs suites in a nested machine, and shows every line of it.
+pub fn run_suites(wanted: &Node) -> Result<Outcome> {
     let coffer = artefacts::coffer()?;
     let testbox = artefacts::testbox()?;
     let init = artefacts::lab()?;
@@ -61,25 +88,11 @@ pub fn run_suites(wanted: &Suites) -> Result<Outcome> {
         ("CARGO_TARGET_DIR", target()),
     ];
     told.extend(variables.map(|(name, path)| format!("set {name} {}", path.display())));
+    let passed_on = ["COFFER_SEED", "COFFER_ROUNDS"].into_iter();
+    told.extend(passed_on.filter_map(|name| Some(format!("set {name} {}", std::env::var(name).ok()?))));
     told.push("set RUST_BACKTRACE 0".to_owned());
-    let skipped: Vec<String> =
-        wanted.skip.iter().flat_map(|name| ["--skip".to_owned(), name.clone()]).collect();
-    for name in &wanted.names {
-        // In the others a test changes its node.
-        if ["pods_cri", "pods_ctr", "pods_stdio", "pods_volumes"].contains(&name.as_str()) {
-            told.push("once COFFER_KEEP_NODE 1".to_owned());
-        }
-        let program = program(name)?.display().to_string();
-        let words = match name.as_str() {
-            COST => vec!["run".to_owned(), program],
-            _ => [
-                vec!["run".to_owned(), program, "--test-threads=1".to_owned()],
-                wanted.tests.clone(),
-                skipped.clone(),
-            ]
-            .concat(),
-        };
-        told.push(words.join(" "));
+    for suite in &wanted.suites {
+        suite.tell(&mut told)?;
     }
     let archive = initrd::build_node(&kernel, &init, &format!("{}\n", told.join("\n")))?;
     let disk = disk()?;
@@ -103,6 +116,24 @@ pub fn run_suites(wanted: &Suites) -> Result<Outcome> {
             devices,
         },
     )
+}
+
+impl Suite {
+    fn tell(&self, told: &mut Vec<String>) -> Result<()> {
+        told.extend(self.variables.iter().map(|(name, value)| format!("once {name} {value}")));
+        // In the others a test changes its node.
+        if ["pods_cri", "pods_ctr", "pods_stdio", "pods_volumes"].contains(&self.name.as_str()) {
+            told.push("once COFFER_KEEP_NODE 1".to_owned());
+        }
+        let mut words = vec!["run".to_owned(), program(&self.name)?.display().to_string()];
+        if self.name != COST {
+            words.push("--test-threads=1".to_owned());
+            words.extend(self.tests.iter().cloned());
+            words.extend(self.skip.iter().flat_map(|name| ["--skip".to_owned(), name.clone()]));
+        }
+        told.push(words.join(" "));
+        Ok(())
+    }
 }
 
 /// The modules' directory of an unpacked kernel package, with the index that an installation would have made.
