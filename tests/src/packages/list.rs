@@ -10,6 +10,8 @@ pub(super) const INSTALLED: &[Installed] = &[
     Installed { package: "util-linux", program: "nsenter" },
     Installed { package: "cpio", program: "cpio" },
     Installed { package: "kmod", program: "depmod" },
+    // libFuzzer comes as C++.
+    Installed { package: "g++", program: "g++" },
     // Without `venv` a machine's own Python cannot keep another program's packages apart.
     Installed { package: "python3-venv", program: "python3" },
 ];

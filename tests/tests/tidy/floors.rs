@@ -21,6 +21,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("cli", &["coffer-protocol", "coffer-vmm", "coffer-guest-image", "coffer-attestation", "coffer-node"]),
     // The harness runs the product from outside, so that it cannot lean on what it tests.
     ("tests", &[]),
+    // It calls what reads other people's bytes, from inside.
+    ("tests/fuzz", &["coffer-vmm", "coffer-attestation", "coffer-node"]),
     ("tests/lab", &[]),
     ("tests/testbox", &[]),
 ];

@@ -26,6 +26,7 @@ pub use attach::{attach, detach, rescan};
 pub(crate) use attach::{remove_table, remove_tap};
 pub use probe::{NetAbilities, probe};
 pub use redirect::{Redirect, original_dst, redirect_loopback};
+pub use tap::open as open_tap;
 
 /// A pod's interfaces, as the machine gets them and as the agent sets them up.
 #[derive(Debug, Default)]

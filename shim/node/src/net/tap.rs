@@ -19,7 +19,10 @@ struct InterfaceRequest {
 
 /// Makes a tap whose frames carry a virtio-net header. It vanishes when the returned descriptor and its copies are
 /// closed.
-pub(super) fn open(name: &str) -> io::Result<OwnedFd> {
+///
+/// # Errors
+/// What the kernel says: no such device, no right to it, or a name that is too long or taken.
+pub fn open(name: &str) -> io::Result<OwnedFd> {
     let file = File::options().read(true).write(true).open(TUN)?;
     let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
     let flags = i16::try_from(flags).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
