@@ -4,6 +4,7 @@
 //! snp      AMD SEV-SNP reports
 //! azure    an SNP report behind the virtual TPM of an Azure machine
 //! handshake  what guest and verifier say to each other
+//! sim      a simulated processor's reports, for machines without one
 //! tdx      Intel TDX quotes, Intel's collateral, event logs
 //! x509     certificates and revocation lists, and the signatures beneath them
 //! verdict  named checks, and the verdict that follows from them
@@ -16,6 +17,7 @@ pub mod azure;
 mod base64;
 mod cursor;
 pub mod handshake;
+pub mod sim;
 pub mod snp;
 pub mod tdx;
 pub mod time;

@@ -7,10 +7,11 @@
 //! The signature covers bytes, so the report is put together again exactly as the firmware wrote it. Reserved bytes do not
 //! travel in this form; they are zero, and the signature says whether that was so.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::appraise::Evidence;
-use super::report::{REPORT_BYTES, SIGNED_BYTES};
+use super::report::{REPORT_BYTES, ReportBytes, ReportError, SIGNED_BYTES, UnverifiedReport};
 use super::tcb::Tcb;
 use crate::x509::{Certificate, CertificateError, RevocationError, RevocationList};
 
@@ -111,7 +112,7 @@ enum Entry {
     Skipped,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 struct WireReport {
     version: u32,
     guest_svn: u32,
@@ -146,7 +147,7 @@ struct WireReport {
     signature: WireSignature,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 struct WireTcb {
     #[serde(default)]
     fmc: Option<u8>,
@@ -156,14 +157,14 @@ struct WireTcb {
     microcode: u8,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 struct WireVersion {
     major: u8,
     minor: u8,
     build: u8,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 struct WireSignature {
     r: Vec<u8>,
     s: Vec<u8>,
@@ -203,6 +204,18 @@ pub fn parse(json: &[u8], vek: Option<Certificate>) -> Result<Evidence, CocoErro
     Ok(Evidence { report, vek, authorities, revocation })
 }
 
+/// Writes evidence: a report, and certificates in DER by their names, such as a host's table has them.
+///
+/// # Errors
+/// Bytes that are no report.
+pub fn write(report: &ReportBytes, certificates: &[(&str, &[u8])]) -> Result<Value, ReportError> {
+    let report = WireReport::from_report(report, &UnverifiedReport::parse(report)?);
+    let chain: Vec<Value> =
+        certificates.iter().map(|(kind, data)| json!({ "cert_type": kind, "data": data })).collect();
+    let chain = if chain.is_empty() { Value::Null } else { Value::Array(chain) };
+    Ok(json!({ "attestation_report": report, "cert_chain": chain }))
+}
+
 impl WireCertificate {
     /// Reads the certificate and holds its label against its subject's common name.
     fn read(self) -> Result<Entry, CocoError> {
@@ -236,6 +249,54 @@ impl WireCertificate {
 }
 
 impl WireReport {
+    /// The fields of a report that was parsed, and those of its bytes that parsing gave another form.
+    fn from_report(bytes: &ReportBytes, parsed: &UnverifiedReport) -> Self {
+        let slice = |offset: usize, length: usize| {
+            bytes.iter().skip(offset).take(length).copied().collect::<Vec<u8>>()
+        };
+        let number = |offset: usize, length: usize| {
+            slice(offset, length).iter().rev().fold(0_u64, |value, byte| (value << 8) | u64::from(*byte))
+        };
+        let short = |offset: usize| u32::try_from(number(offset, 4)).unwrap_or(u32::MAX);
+        let [family, model, step] = parsed.cpuid.map_or([None; 3], |all| all.map(Some));
+        let version = |of: super::tcb::FirmwareVersion| WireVersion {
+            major: of.major,
+            minor: of.minor,
+            build: of.build,
+        };
+        Self {
+            version: parsed.version,
+            guest_svn: parsed.guest_svn,
+            policy: parsed.policy.0,
+            family_id: parsed.family_id.to_vec(),
+            image_id: parsed.image_id.to_vec(),
+            vmpl: parsed.vmpl,
+            sig_algo: short(0x034),
+            current_tcb: WireTcb::of(parsed.current_tcb),
+            plat_info: parsed.platform_info.0,
+            key_info: short(0x048),
+            report_data: parsed.report_data.to_vec(),
+            measurement: parsed.measurement.to_vec(),
+            host_data: parsed.host_data.to_vec(),
+            id_key_digest: parsed.id_key_digest.to_vec(),
+            author_key_digest: parsed.author_key_digest.to_vec(),
+            report_id: parsed.report_id.to_vec(),
+            report_id_ma: parsed.report_id_ma.to_vec(),
+            reported_tcb: WireTcb::of(parsed.reported_tcb),
+            cpuid_fam_id: family,
+            cpuid_mod_id: model,
+            cpuid_step: step,
+            chip_id: parsed.chip_id.to_vec(),
+            committed_tcb: WireTcb::of(parsed.committed_tcb),
+            current: version(parsed.current_version),
+            committed: version(parsed.committed_version),
+            launch_tcb: WireTcb::of(parsed.launch_tcb),
+            launch_mit_vector: parsed.launch_mitigations,
+            current_mit_vector: parsed.current_mitigations,
+            signature: WireSignature { r: slice(SIGNED_BYTES, 72), s: slice(SIGNED_BYTES + 72, 72) },
+        }
+    }
+
     /// The report's bytes, as its layout has them (`report.rs`).
     fn to_bytes(&self) -> Result<Vec<u8>, CocoError> {
         let mut out = vec![0; REPORT_BYTES];
@@ -300,6 +361,11 @@ impl WireReport {
 }
 
 impl WireTcb {
+    fn of(tcb: Tcb) -> Self {
+        let Tcb { fmc, boot_loader: bootloader, tee, snp, microcode } = tcb;
+        Self { fmc, bootloader, tee, snp, microcode }
+    }
+
     fn read(&self) -> Tcb {
         let WireTcb { fmc, bootloader: boot_loader, tee, snp, microcode } = *self;
         Tcb { fmc, boot_loader, tee, snp, microcode }

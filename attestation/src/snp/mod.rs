@@ -5,7 +5,8 @@
 //!    │                        │
 //!    └── chip, firmware ──────┘ must be the same
 //! ```
-//! [`appraise()`] makes every check and concludes. `coco` reads the JSON form of Confidential Containers.
+//! [`appraise()`] makes every check and concludes. `coco` reads and writes the JSON form of Confidential
+//! Containers, `table` the certificates that a host hands to a guest.
 //!
 //! Never here: network, clocks, files; the question whether a measurement is a wanted one.
 
@@ -20,6 +21,7 @@ mod flags;
 mod platform;
 mod report;
 mod roots;
+pub mod table;
 mod tcb;
 
 pub use appraise::{Evidence, appraise};

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use base64ct::{Base64, Encoding};
 use der::asn1::ObjectIdentifier;
 use der::pem::PemLabel;
 use der::{Decode, Reader, SliceReader};
@@ -165,6 +166,14 @@ impl Certificate {
     /// The certificate as it was given.
     pub fn der(&self) -> &[u8] {
         &self.der
+    }
+
+    /// The same in PEM (RFC 7468).
+    pub fn to_pem(&self) -> String {
+        let text = Base64::encode_string(&self.der);
+        let lines: Vec<&str> =
+            text.as_bytes().chunks(64).filter_map(|line| std::str::from_utf8(line).ok()).collect();
+        format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
     }
 
     /// SHA-256 of the DER.

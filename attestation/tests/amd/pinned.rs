@@ -6,7 +6,7 @@ use coffer_attestation::x509::Certificate;
 use serde_json::{Value, json};
 
 use super::case::{NOW, VECTORS, judge};
-use super::synthetic::{self, ListRecipe, Recipe, ark, asvk, key, sign_report};
+use super::synthetic::{self, ListRecipe, ark, asvk, certificate, key, sign_report, vlek};
 
 const COCO: &[u8] = include_bytes!("../../testdata/snp/genoa-v3-trustee/coco-evidence.json");
 const VCEK: &[u8] = include_bytes!("../../testdata/snp/genoa-v3-trustee/vcek.der");
@@ -44,8 +44,8 @@ fn a_vlek_is_held_to_the_cloud_that_it_was_made_for() {
     let mut report = synthetic::report();
     report[0x048] = 4;
     sign_report(&mut report, &key(5));
-    let authorities = vec![asvk().certificate(), ark().certificate()];
-    let vek = Recipe::vlek().certificate();
+    let authorities = vec![certificate(&asvk()), certificate(&ark())];
+    let vek = certificate(&vlek());
     let evidence = Evidence { report, vek, authorities, revocation: Vec::new() };
     let of = |name: &str| {
         let expected = Expectations { cloud_provider: Some(name.to_owned()), ..Expectations::default() };

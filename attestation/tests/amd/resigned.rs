@@ -5,7 +5,7 @@ use coffer_attestation::verdict::Verdict;
 use coffer_attestation::x509::Certificate;
 
 use super::case::{Case, Expected, NOW, expectations, invalid, time};
-use super::synthetic::{self, Recipe, ark, ask, asvk, key, sign_report, tlv};
+use super::synthetic::{self, Recipe, ark, ask, asvk, certificate, key, sign_report, tlv, vcek, vlek};
 
 /// Reports, VLEKs, certificates and chains.
 pub(crate) fn cases() -> Vec<Case> {
@@ -121,21 +121,21 @@ fn vlek_evidence(vek: &Recipe, authorities: Vec<Certificate>, key_info: u8) -> E
     let mut report = synthetic::report();
     report[0x048] = key_info;
     sign_report(&mut report, &key(5));
-    Evidence { report, vek: vek.certificate(), authorities, revocation: Vec::new() }
+    Evidence { report, vek: certificate(vek), authorities, revocation: Vec::new() }
 }
 
 fn vleks() -> Vec<Case> {
-    let above = || vec![asvk().certificate(), ark().certificate()];
-    let vlek = Recipe::vlek();
+    let above = || vec![certificate(&asvk()), certificate(&ark())];
+    let vlek = vlek();
     let by_ask = Recipe { issuer: "SEV-Sim".to_owned(), signer: key(2), ..vlek.clone() };
-    let vcek_by_asvk = Recipe { issuer: "SEV-VLEK-Sim".to_owned(), signer: key(3), ..Recipe::vcek() };
+    let vcek_by_asvk = Recipe { issuer: "SEV-VLEK-Sim".to_owned(), signer: key(3), ..vcek() };
     let with_chip = vlek.clone().with("4", &synthetic::CHIP);
-    let asks = || vec![ask().certificate(), ark().certificate()];
+    let asks = || vec![certificate(&ask()), certificate(&ark())];
     let mut masked = vlek_evidence(&vlek, above(), 0x06);
     masked.report[0x1a0..0x1e0].fill(0);
     sign_report(&mut masked.report, &key(5));
     let by_vcek =
-        Evidence { authorities: above(), vek: vcek_by_asvk.certificate(), ..synthetic::evidence(|_| ()) };
+        Evidence { authorities: above(), vek: certificate(&vcek_by_asvk), ..synthetic::evidence(|_| ()) };
     vec![
         judged("a VLEK", &vlek_evidence(&vlek, above(), 4), but(Verdict::Affirming, &[])),
         judged("a VLEK on a chip whose key and id are masked", &masked, but(Verdict::Affirming, &[])),
@@ -153,7 +153,6 @@ fn vleks() -> Vec<Case> {
 
 fn certificates() -> Vec<Case> {
     let format = &["vek-format"][..];
-    let vcek = Recipe::vcek;
     let critical = ("1.2.3.4".to_owned(), true, vec![5, 0]);
     let mut with_critical = vcek();
     with_critical.extensions.push(critical);
@@ -205,7 +204,7 @@ fn certificates() -> Vec<Case> {
         ),
     ];
     let case = |(name, recipe, reasons): (&str, Recipe, &[&'static str])| {
-        let evidence = Evidence { vek: recipe.certificate(), ..synthetic::evidence(|_| ()) };
+        let evidence = Evidence { vek: certificate(&recipe), ..synthetic::evidence(|_| ()) };
         let verdict = if reasons.is_empty() { Verdict::Affirming } else { Verdict::Invalid };
         judged(name, &evidence, but(verdict, reasons))
     };
@@ -214,7 +213,7 @@ fn certificates() -> Vec<Case> {
 
 fn chains() -> Vec<Case> {
     let with = |authorities: Vec<Recipe>| Evidence {
-        authorities: authorities.iter().map(Recipe::certificate).collect(),
+        authorities: authorities.iter().map(certificate).collect(),
         ..synthetic::evidence(|_| ())
     };
     let mut no_ca = ask();

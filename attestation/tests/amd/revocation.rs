@@ -5,7 +5,7 @@ use coffer_attestation::verdict::{Outcome, Verdict};
 use coffer_attestation::x509::RevocationList;
 
 use super::case::{Case, Expected, NOW, expectations, invalid};
-use super::synthetic::{self, ListRecipe, Recipe, ark, ask, key};
+use super::synthetic::{self, ListRecipe, Recipe, ark, ask, certificate, key};
 
 /// Every list, and what becomes of evidence that is held against it.
 pub(crate) fn cases() -> Vec<Case> {
@@ -55,9 +55,9 @@ fn judged(name: &str, list: &ListRecipe, expected: Expected) -> Case {
 
 /// A root whose key usage has certificate signing only.
 fn root_that_may_not(root: Recipe) -> Case {
-    let root = root.certificate();
+    let root = certificate(&root);
     let evidence = Evidence {
-        authorities: vec![ask().certificate(), root.clone()],
+        authorities: vec![certificate(&ask()), root.clone()],
         revocation: vec![ListRecipe::of_the_root(&[]).list()],
         ..synthetic::evidence(|_| ())
     };
