@@ -9,6 +9,8 @@
 //! The digest is over the text as it came, for writing it anew would change it. It must have exactly the length of the
 //! hardware's field: elsewhere a longer one is cut, and then the hardware vouches for less than the name of the hash says.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 use super::hash::HashAlgorithm;
@@ -21,6 +23,7 @@ pub const MAX_INITDATA_BYTES: usize = 1 << 20;
 pub struct InitData {
     body: String,
     algorithm: HashAlgorithm,
+    files: BTreeMap<String, String>,
 }
 
 /// Why initdata is refused.
@@ -75,8 +78,8 @@ pub enum InitDataError {
 struct Wire {
     version: String,
     algorithm: String,
-    #[serde(default, rename = "data")]
-    _data: toml::Table,
+    #[serde(default)]
+    data: toml::Table,
 }
 
 impl InitData {
@@ -99,12 +102,23 @@ impl InitData {
         }
         let algorithm = HashAlgorithm::from_name(&wire.algorithm)
             .ok_or_else(|| InitDataError::Algorithm { found: cut(&wire.algorithm) })?;
-        Ok(Self { body, algorithm })
+        // What is no text is nobody's file; it is part of the digest like all else.
+        let text = |(name, value): (String, toml::Value)| match value {
+            toml::Value::String(text) => Some((name, text)),
+            _ => None,
+        };
+        let files = wire.data.into_iter().filter_map(text).collect();
+        Ok(Self { body, algorithm, files })
     }
 
     /// The text as it came.
     pub fn body(&self) -> &str {
         &self.body
+    }
+
+    /// The file `name` in it, such as `aa.toml`.
+    pub fn file(&self, name: &str) -> Option<&str> {
+        self.files.get(name).map(String::as_str)
     }
 
     /// The hash that it names.
@@ -146,6 +160,12 @@ mod tests {
             HashAlgorithm::Sha256.digest(text("sha256").as_bytes())
         );
         assert_ne!(one.digest(), other.digest());
+    }
+
+    #[test]
+    fn its_files_are_found_by_name() {
+        let data = InitData::parse("toml", text("sha256")).expect("initdata");
+        assert_eq!((data.file("aa.toml"), data.file("cdh.toml")), (Some("x=1"), None));
     }
 
     #[test]

@@ -110,6 +110,20 @@ impl TeeKey {
     }
 }
 
+/// A key on P-256 that verifies signatures: a JSON Web Key of which only the point is looked at.
+pub(super) fn verifying_key(jwk: &[u8]) -> Option<p256::ecdsa::VerifyingKey> {
+    #[derive(Deserialize)]
+    struct Point {
+        kty: String,
+        crv: String,
+        x: String,
+        y: String,
+    }
+    let Point { kty, crv, x, y } = serde_json::from_slice(jwk).ok()?;
+    let point = point(&x, &y, P256_BYTES).ok().filter(|_| kty == "EC" && crv == "P-256")?;
+    p256::ecdsa::VerifyingKey::from_sec1_bytes(&point).ok()
+}
+
 fn cut(text: &str) -> String {
     text.chars().take(32).collect()
 }

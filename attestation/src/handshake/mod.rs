@@ -23,8 +23,10 @@ mod jwe;
 mod key;
 mod open;
 mod request;
+mod sealed_secret;
 mod strict;
 mod token;
+mod told;
 
 pub use attestation::{Attestation, AttestationError, MAX_ADDITIONAL_BYTES};
 pub use canonical::{CanonicalError, canonical};
@@ -35,5 +37,7 @@ pub use jwe::{SealError, Sealed};
 pub use key::{TeeKey, TeeKeyError};
 pub use open::{GuestKey, OpenError};
 pub use request::{Challenge, PROTOCOL_VERSION, Request, RequestError, Tee};
+pub use sealed_secret::{ResourceName, SEALED_PREFIX, SealedSecretError, SealedString};
 pub use strict::{JsonError, Limits, parse as parse_json};
 pub use token::{PublicTokenKey, TokenError, TokenKey, Verified};
+pub use told::refusal_told_by;
