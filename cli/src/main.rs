@@ -6,6 +6,7 @@
 //! ps  trace  report     the pods of this node, one pod's start, one pod's file for a bug report
 //! layers   gc           the layer cache; what crashed pods left
 //! attest   measure      what evidence of a confidential machine is worth, and what it must say; neither needs a node
+//! simulated-root     whom a verifier believes that is to believe a processor which this node simulates
 //! ```
 //! Exit code 0: done and well; 1: could not be done; 2: wrong usage; 3: done, and something is amiss.
 #![forbid(unsafe_code)]
@@ -19,6 +20,7 @@ mod measure;
 mod output;
 mod ps;
 mod report;
+mod simulated;
 mod trace;
 
 use std::path::PathBuf;
@@ -81,6 +83,8 @@ enum Command {
         #[command(subcommand)]
         command: attest::AttestCommand,
     },
+    /// Print the root certificate of the processor that this node simulates; it is made when there is none
+    SimulatedRoot,
     /// Compute the launch digest of a confidential machine before it is launched
     Measure(measure::MeasureArguments),
     /// Find, and remove, what crashed pods left
@@ -122,6 +126,7 @@ fn run(arguments: Arguments) -> anyhow::Result<Health> {
         Command::Report { pod, output } => report::run(&config, &pod, output),
         Command::Layers { command } => layers::run(&config, command, json),
         Command::Attest { command } => attest::run(command, json),
+        Command::SimulatedRoot => simulated::run(&config, json),
         Command::Measure(arguments) => measure::run(&arguments, json),
         Command::Gc { dry_run } => gc::run(&config, if dry_run { gc::Run::Dry } else { gc::Run::Wet }, json),
     }

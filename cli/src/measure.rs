@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
-use coffer_guest_image::measure::{DirectBoot, Firmware, SnpMachine, VcpuSignature, snp_launch_digest};
+use coffer_guest_image::manifest::Manifest;
+use coffer_guest_image::measure::{
+    DirectBoot, Firmware, SnpMachine, VcpuSignature, simulated_launch_digest, snp_launch_digest,
+};
 use serde_json::json;
 
 use crate::{Health, output};
@@ -20,8 +23,11 @@ pub(crate) struct MeasureArguments {
     #[arg(long)]
     tee: Tee,
     /// Firmware: OVMF, in its build for SEV where a kernel is booted directly
-    #[arg(long, value_name = "FILE")]
-    ovmf: PathBuf,
+    #[arg(long, value_name = "FILE", required_if_eq("tee", "snp"))]
+    ovmf: Option<PathBuf>,
+    /// Guest image whose kernel, initrd and command line are booted
+    #[arg(long, value_name = "DIR", conflicts_with = "kernel")]
+    guest: Option<PathBuf>,
     /// Kernel that is booted without a boot loader
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
@@ -35,7 +41,7 @@ pub(crate) struct MeasureArguments {
     #[arg(long, value_name = "N")]
     vcpus: u32,
     /// Their type, by QEMU's name, such as EPYC-Milan
-    #[arg(long, value_name = "NAME", required_unless_present = "vcpu_sig", conflicts_with = "vcpu_sig")]
+    #[arg(long, value_name = "NAME", conflicts_with = "vcpu_sig")]
     vcpu_type: Option<VcpuSignature>,
     /// Their type, by CPUID signature, such as 0xa00f11
     #[arg(long, value_name = "NUMBER", value_parser = number)]
@@ -50,14 +56,18 @@ pub(crate) struct MeasureArguments {
 enum Tee {
     /// AMD SEV-SNP on QEMU with KVM
     Snp,
+    /// A simulated processor, as this node plays one
+    Sim,
 }
 
 /// Prints the digest that the hardware will report.
 pub(crate) fn run(arguments: &MeasureArguments, json: bool) -> anyhow::Result<Health> {
-    let Tee::Snp = arguments.tee;
-    let firmware = Firmware::parse(read_firmware(&arguments.ovmf)?)
-        .with_context(|| format!("reading firmware from {}", arguments.ovmf.display()))?;
-    let boot = arguments.kernel.as_deref().map(|kernel| read_boot(kernel, arguments)).transpose()?;
+    let boot = boot(arguments)?;
+    let (Tee::Snp, Some(ovmf)) = (arguments.tee, &arguments.ovmf) else {
+        return simulated(arguments, boot, json);
+    };
+    let firmware = Firmware::parse(read_firmware(ovmf)?)
+        .with_context(|| format!("reading firmware from {}", ovmf.display()))?;
     let vcpu = vcpu(arguments)?;
     let (vcpus, features) = (arguments.vcpus, arguments.guest_features);
     let machine = SnpMachine { firmware: &firmware, boot, vcpus, vcpu, features };
@@ -76,6 +86,35 @@ pub(crate) fn run(arguments: &MeasureArguments, json: bool) -> anyhow::Result<He
         println!("{digest}");
     }
     Ok(Health::Well)
+}
+
+/// What a simulated processor will report.
+fn simulated(arguments: &MeasureArguments, boot: Option<DirectBoot>, json: bool) -> anyhow::Result<Health> {
+    let boot = boot.context("give --guest, or --kernel with --initrd and --append")?;
+    let digest = hex::encode(simulated_launch_digest(&boot, arguments.vcpus)?);
+    if json {
+        output::json(&json!({
+            "tee": "snp",
+            "simulated": true,
+            "measurement": digest,
+            "vcpus": arguments.vcpus,
+        }))?;
+    } else {
+        println!("{digest}");
+    }
+    Ok(Health::Well)
+}
+
+/// Kernel, initrd and command line, given by themselves or as a guest image.
+fn boot(arguments: &MeasureArguments) -> anyhow::Result<Option<DirectBoot>> {
+    let Some(dir) = &arguments.guest else {
+        return arguments.kernel.as_deref().map(|kernel| read_boot(kernel, arguments)).transpose();
+    };
+    let image = Manifest::load(dir).context("reading the guest image")?;
+    let open = |path: &Path| File::open(path).with_context(|| format!("opening {}", path.display()));
+    let mut initrd = open(&image.initrd)?;
+    let boot = DirectBoot::read(open(&image.kernel)?, Some(&mut initrd), &image.manifest.boot.cmdline);
+    boot.map(Some).context("hashing kernel and initrd")
 }
 
 fn vcpu(arguments: &MeasureArguments) -> anyhow::Result<VcpuSignature> {

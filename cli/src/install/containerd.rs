@@ -36,7 +36,8 @@ pub(super) fn drop_in(major: u8) -> String {
     };
     format!(
         "# Made by `coffer install`.\nversion = {format}\n\n[plugins.\"{plugin}\".containerd.runtimes.coffer]\n  \
-         runtime_type = \"{RUNTIME_TYPE}\"\n  pod_annotations = [\"io.coffer.*\"]\n  \
+         runtime_type = \"{RUNTIME_TYPE}\"\n  pod_annotations = [\"io.coffer.*\", \
+         \"io.katacontainers.config.hypervisor.cc_init_data\"]\n  \
          privileged_without_host_devices = true\n"
     )
 }

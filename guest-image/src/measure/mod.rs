@@ -14,6 +14,7 @@
 mod firmware;
 mod hashes;
 mod launch;
+mod sim;
 mod snp;
 mod vcpu;
 mod vmsa;
@@ -21,6 +22,7 @@ mod vmsa;
 pub use firmware::{Firmware, FirmwareError, Section, SectionKind};
 pub use hashes::DirectBoot;
 pub use launch::{DIGEST_BYTES, LaunchDigest, PAGE_BYTES};
+pub use sim::simulated_launch_digest;
 pub use snp::{MeasureError, SnpMachine, snp_launch_digest};
 pub use vcpu::{UnknownVcpu, VcpuSignature};
 pub use vmsa::Vmsa;

@@ -7,7 +7,7 @@ use super::vcpu::VcpuSignature;
 use super::vmsa::{RESET_VECTOR, Vmsa};
 
 /// The most vCPUs that a machine of QEMU has.
-const MOST_VCPUS: u32 = 4096;
+pub(super) const MOST_VCPUS: u32 = 4096;
 
 /// A machine that is to be launched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::tee::Tee;
+
 /// Where the configuration is looked for when no other path is given.
 pub const DEFAULT_PATH: &str = "/etc/coffer/config.toml";
 
@@ -43,6 +45,8 @@ pub struct Config {
     pub allowed_annotations: Vec<String>,
     /// Users that the pods' processes run as.
     pub users: UserRange,
+    /// Which secure processor the pods' machines have.
+    pub tee: Tee,
     /// How much the shim logs.
     pub log_level: LogLevel,
 }
@@ -181,6 +185,7 @@ impl Default for Config {
             allowed_annotations: Vec::new(),
             // Above the ids that systemd hands to its containers, below those it reserves at the top.
             users: UserRange { first: 1_880_000_000, count: 65_536 },
+            tee: Tee::default(),
             log_level: LogLevel::Info,
         }
     }
@@ -244,6 +249,7 @@ mod file {
         pub(super) machine: Option<Machine>,
         pub(super) scratch: Option<ScratchTable>,
         pub(super) users: Option<Users>,
+        pub(super) tee: Option<crate::tee::Table>,
     }
 
     #[derive(Deserialize, Default)]
@@ -317,6 +323,7 @@ mod check {
                 machine: self.machine(file.machine.unwrap_or_default(), default.machine)?,
                 scratch: self.scratch(file.scratch.unwrap_or_default(), default.scratch)?,
                 users: self.users(file.users.unwrap_or_default(), default.users)?,
+                tee: self.tee(file.tee.unwrap_or_default())?,
                 ..self.paths(paths, default)?
             })
         }
@@ -398,6 +405,10 @@ mod check {
             self.within("users.first", range.first, 65_536, u32::MAX - 2)?;
             self.within("users.count", range.count, 1, u32::MAX - 1 - range.first)?;
             Ok(range)
+        }
+
+        fn tee(&self, given: crate::tee::Table) -> Result<crate::tee::Tee, ConfigError> {
+            given.checked().or_else(|(key, found, allowed)| self.refuse(key, found, allowed))
         }
 
         fn annotations(&self, given: Vec<String>) -> Result<Vec<String>, ConfigError> {
@@ -503,6 +514,12 @@ mod tests {
             [users]
             first = 70000
             count = 10
+            [tee]
+            kind = "sim"
+            verifier = "verifier.example.com:8443"
+            simulated_dir = "/data/simulated"
+            simulated_microcode = 9
+            insecure_debug = true
         "#;
         let expected = Config {
             hypervisor: HypervisorChoice::Qemu,
@@ -522,6 +539,14 @@ mod tests {
             },
             scratch: Scratch::Disk { bytes: 1 << 30 },
             users: UserRange { first: 70_000, count: 10 },
+            tee: Tee {
+                simulated: Some(crate::tee::Simulated {
+                    dir: "/data/simulated".into(),
+                    microcode: 9,
+                    debug: true,
+                }),
+                verifier: Some("verifier.example.com:8443".to_owned()),
+            },
         };
         assert_eq!(parse(text).expect("parses"), expected);
     }

@@ -5,7 +5,7 @@
 //! layers ── image layers as EROFS files      net ───── tap devices beside the interfaces that CNI left
 //! cgroup ── where the VM's processes live     uid ───── the unprivileged user of one pod's processes
 //! cleanup ─ undoes a record                  trace ─── how long each phase of a start took
-//! host ──── what this machine can do
+//! host ──── what this machine can do       tee ───── which secure processor its pods have
 //! ```
 //!
 //! Everything here is synchronous and returns in bounded time, except a layer's first conversion and the wait for
@@ -19,5 +19,6 @@ pub mod layers;
 pub mod net;
 pub mod process;
 pub mod record;
+pub mod tee;
 pub mod trace;
 pub mod uid;

@@ -16,7 +16,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("guest-image", &["coffer-protocol"]),
     ("agent", &["coffer-protocol", "coffer-attestation"]),
     // What shim and CLI share of a node: below both, above the middle.
-    ("shim/node", &["coffer-protocol", "coffer-vmm", "coffer-guest-image"]),
+    ("shim/node", &["coffer-protocol", "coffer-vmm", "coffer-guest-image", "coffer-attestation"]),
     ("shim", &["coffer-protocol", "coffer-vmm", "coffer-guest-image", "coffer-attestation", "coffer-node"]),
     ("cli", &["coffer-protocol", "coffer-vmm", "coffer-guest-image", "coffer-attestation", "coffer-node"]),
     // The harness runs the product from outside, so that it cannot lean on what it tests.
