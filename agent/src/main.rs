@@ -1,13 +1,14 @@
 //! `coffer-agent`: PID 1 of a pod's guest. It sets the guest up, serves the shim's calls on vsock and runs containers.
 //!
 //! ```text
-//! kernel ── execve ── main ── boot ── server (ttrpc, AGENT_PORT) ── pod ── container, sandbox, image, volume
+//! kernel ── execve ── main ── boot ── server (ttrpc, AGENT_PORT) ── pod ── container, sandbox, image, volume, attest
 //!                                  └─ stream (bytes, STREAM_PORT) ── container's pipes, loopback ports, volume shares
 //! ```
 //!
 //! One thread runs everything but calls that may block for long. Nothing here opens a shell, and nothing listens but
 //! the two vsock ports.
 
+mod attest;
 mod boot;
 mod chain;
 mod container;

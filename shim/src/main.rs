@@ -4,6 +4,7 @@
 //! main ── bootstrap ── start, delete, -info                     answers and exits
 //!              └────── daemon ── task ── pod ── hypervisor      serves until the pod is gone
 //!                                         ├──── volume, ninep   what mounts become in the guest
+//!                                         ├──── tee             a secure processor, where the host plays one
 //!                                         ├──── stdio           what processes read and write
 //!                                         └──── publisher       what containerd is told
 //! ```
@@ -24,6 +25,7 @@ mod publisher;
 mod stats;
 mod stdio;
 mod task;
+mod tee;
 mod volume;
 
 use std::process::ExitCode;

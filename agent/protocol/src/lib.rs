@@ -4,6 +4,8 @@
 //! shim ── vsock AGENT_PORT  ── ttrpc `coffer.agent.v1.Agent` ──────────── agent
 //! shim ── vsock STREAM_PORT ── one line StreamHeader, one line reply, then bytes ── agent
 //! agent ─ vsock READY_PORT (on the host) ── the agent connects once it listens, and holds the connection
+//! agent ─ vsock PROCESSOR_PORT (on the host) ── a report, where the shim plays the secure processor
+//! agent ─ vsock VERIFIER_PORT (on the host) ── TLS, passed on to the verifier
 //! ```
 //! Never here: sockets, files, clocks, async, unsafe.
 #![forbid(unsafe_code)]
@@ -30,6 +32,13 @@ pub const STREAM_PORT: u32 = 1025;
 /// Host vsock port on which the shim awaits the agent's single "ready" connection. It carries no bytes; when it
 /// closes, the guest is gone.
 pub const READY_PORT: u32 = 1023;
+
+/// Host vsock port of the processor that signs reports, where the shim plays it: 64 bytes of REPORT_DATA in; out, length
+/// u32 (little endian) and report, length u32 and table of certificates. One report per connection.
+pub const PROCESSOR_PORT: u32 = 1026;
+
+/// Host vsock port on which TLS is passed on to the verifier of this node.
+pub const VERIFIER_PORT: u32 = 1027;
 
 /// Context id of every guest: pods do not see each other, so all may share one.
 pub const GUEST_CID: u64 = 3;

@@ -73,6 +73,12 @@ impl MountOptions {
         Ok(parsed)
     }
 
+    /// A bind mount that is read-only, without set-user-id, devices and programs.
+    pub(super) fn bound_read_only() -> Self {
+        let set = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        Self { set: set.bits(), bind: bind(false), ..Self::default() }
+    }
+
     /// Whether the mount is to be read-only.
     pub(super) fn read_only(&self) -> bool {
         self.set & MountFlags::RDONLY.bits() != 0

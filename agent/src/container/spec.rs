@@ -116,6 +116,16 @@ impl ContainerSpec {
         self.granted.push(DeviceRule { allow: true, kind: Some(DEVICE_BLOCK), major, minor, access });
     }
 
+    /// Shows the container a directory of the guest, read-only, without programs or devices in it.
+    pub(crate) fn show_read_only(&mut self, source: PathBuf, destination: PathBuf) {
+        self.mounts.push(Mount {
+            destination,
+            kind: "bind".to_owned(),
+            source: MountSource::Path(source),
+            options: MountOptions::bound_read_only(),
+        });
+    }
+
     /// Parses a `config.json`.
     pub(crate) fn parse(json: &[u8]) -> Result<Self, SpecError> {
         let wire: wire::Spec = wire::parse(json)?;
@@ -173,6 +183,11 @@ impl ContainerSpec {
 }
 
 impl ProcessSpec {
+    /// Its environment, `NAME=value` each.
+    pub(crate) fn environment_mut(&mut self) -> &mut Vec<String> {
+        &mut self.env
+    }
+
     /// Parses a `process` object, as an exec request carries it.
     pub(crate) fn parse(json: &[u8]) -> Result<Self, SpecError> {
         Self::from_wire(wire::parse(json)?, "")

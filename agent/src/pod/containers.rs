@@ -79,6 +79,7 @@ impl Pod {
         let mut spec = ContainerSpec::parse(&new.spec).map_err(PodError::container(&id))?;
         log_notes(&id, &spec.notes);
         self.resolve_mounts(&mut spec).await?;
+        self.give_secrets(&id, &mut spec).await?;
         let mounted = self.shared.images.mount(&id, &new.layers).await;
         let rootfs = mounted.map_err(|error| PodError::Image { id: id.clone(), source: Box::new(error) })?;
         let params = CreateParams {
@@ -101,7 +102,8 @@ impl Pod {
         let ProcessId { container: id, exec } = new.id;
         check_id("exec_id", &exec)?;
         let occupant = self.occupant(&id)?;
-        let spec = ProcessSpec::parse(&new.process).map_err(PodError::container(&id))?;
+        let mut spec = ProcessSpec::parse(&new.process).map_err(PodError::container(&id))?;
+        self.unseal(&id, &mut spec).await?;
         let process =
             occupant.container.exec(&exec, spec, new.stdio).await.map_err(PodError::container(&id))?;
         self.announce(&id, &exec, &process)
@@ -337,6 +339,7 @@ mod tests {
             sysctls: Vec::new(),
             shm_bytes: 1 << 20,
             scratch: Space::Memory(1 << 20),
+            launched: None,
         }
     }
 

@@ -82,10 +82,25 @@ impl PodError {
             PodError::SandboxExists | PodError::ContainerExists { .. } => Class::AlreadyExists,
             PodError::NoContainer { .. } | PodError::NoProcess { .. } => Class::NotFound,
             PodError::Image { source, .. } => of_image(source),
-            PodError::Sandbox { .. } | PodError::CutOff { .. } => Class::Internal,
+            PodError::Sandbox { source } => of_sandbox(source),
+            PodError::CutOff { .. } => Class::Internal,
             PodError::Volume { source } => of_volume(source.kind()),
             PodError::Container { source, .. } => of_container(source.kind()),
         }
+    }
+}
+
+fn of_sandbox(error: &SandboxError) -> Class {
+    match error {
+        // What is missing is the verifier's word, and nothing here is broken.
+        SandboxError::Attestation { .. } => Class::FailedPrecondition,
+        SandboxError::Hostname { .. }
+        | SandboxError::Directory { .. }
+        | SandboxError::Memory { .. }
+        | SandboxError::NoScratch { .. }
+        | SandboxError::Scratch { .. }
+        | SandboxError::Network { .. }
+        | SandboxError::Sysctl(_) => Class::Internal,
     }
 }
 

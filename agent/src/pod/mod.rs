@@ -14,6 +14,7 @@ mod error;
 mod events;
 mod mounts;
 mod sandbox;
+mod secrets;
 mod usage;
 
 use std::collections::HashMap;
@@ -24,6 +25,7 @@ pub(crate) use error::{Class, PodError};
 pub(crate) use events::{Event, Events};
 pub(crate) use usage::{Usage, usage};
 
+use crate::attest::Attested;
 use crate::container::{Container, Runtime, SharedPidNamespace};
 use crate::image::{Images, Rootfs};
 use crate::stream::Registry;
@@ -45,6 +47,8 @@ struct Shared {
     /// The process id namespace that containers join who name one; made for the first of them.
     shared_pids: tokio::sync::OnceCell<SharedPidNamespace>,
     containers: Mutex<HashMap<String, Seat>>,
+    /// What the guest is to its verifier; nothing without a secure processor.
+    attested: std::sync::OnceLock<Attested>,
 }
 
 /// How far the sandbox is.

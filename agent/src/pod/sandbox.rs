@@ -25,6 +25,7 @@ impl Pod {
             stage: Mutex::new(Stage::Absent),
             shared_pids: tokio::sync::OnceCell::new(),
             containers: Mutex::default(),
+            attested: std::sync::OnceLock::new(),
         };
         Pod { shared: Arc::new(shared) }
     }
@@ -68,6 +69,7 @@ impl Pod {
         share_pids: bool,
     ) -> Result<Option<SharedPidNamespace>, PodError> {
         sandbox::prepare(settings).await.map_err(PodError::sandbox)?;
+        self.attest(settings.launched.clone()).await?;
         let registered = self.shared.volumes.register_shm(PathBuf::from(sandbox::SHM));
         registered.map_err(PodError::volume)?;
         if !share_pids {

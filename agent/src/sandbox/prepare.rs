@@ -9,6 +9,7 @@ use nix::unistd::sethostname;
 
 use super::sysctls::{self, SysctlError};
 use super::{RUN, SCRATCH, SHM};
+use crate::attest::{AttestError, Launched};
 use crate::image::{DiskError, find_disk};
 use crate::network::{self, NetworkError};
 
@@ -24,6 +25,8 @@ pub(crate) struct Settings {
     /// 0: 64 MiB.
     pub(crate) shm_bytes: u64,
     pub(crate) scratch: Space,
+    /// What the host says of the secure processor, if there is one.
+    pub(crate) launched: Option<Launched>,
 }
 
 /// What holds the writable parts of root file systems.
@@ -83,6 +86,12 @@ pub(crate) enum SandboxError {
     Network {
         /// Why.
         source: NetworkError,
+    },
+    /// No secrets for the pod.
+    #[error("attestation")]
+    Attestation {
+        /// Why.
+        source: AttestError,
     },
     /// A kernel setting was not made.
     #[error(transparent)]

@@ -8,6 +8,7 @@ use coffer_protocol::agent::{
     Streams,
 };
 
+use crate::attest::Launched;
 use crate::container::{StdioRequest, WindowSize};
 use crate::image::LayerSource;
 use crate::network::{Interface, Mac, Neighbor, Plan, Prefix, Route};
@@ -35,7 +36,10 @@ pub(super) fn settings(request: CreateSandboxRequest) -> Parsed<Settings> {
         "" => Space::Memory(scratch.tmpfs_bytes),
         serial => Space::Disk(serial.to_owned()),
     };
+    let launched = request.attestation.into_option();
+    let launched = launched.map(|told| Launched { tee: told.tee, initdata: told.initdata });
     Ok(Settings {
+        launched,
         hostname: request.hostname,
         network: network(request.network.unwrap_or_default())?,
         sysctls: request.sysctls.into_iter().collect(),

@@ -165,6 +165,12 @@ pub(crate) struct Ready {
     stream: UnixStream,
 }
 
+/// Listens for connections of a machine whose processes run as `uid` to host port `port`.
+pub(crate) fn listen_for_guest(run_dir: &Path, uid: u32, port: u32) -> io::Result<UnixListener> {
+    let listener = SocketDir::open(run_dir)?.listen(&format!("{SOCKET}_{port}"), uid)?;
+    UnixListener::from_std(listener)
+}
+
 /// Listens for the agent of a machine whose processes run as `uid`.
 pub(crate) async fn ready_listener(run_dir: &Path, uid: u32) -> Result<ReadyListener, ConnectError> {
     let name = format!("{SOCKET}_{READY_PORT}");

@@ -36,7 +36,7 @@ use async_trait::async_trait;
 use coffer_vmm::spec::{Disk, VmSpec};
 
 pub(crate) use choose::choose;
-pub(crate) use dial::{ConnectError, Ready, connect, ready_listener};
+pub(crate) use dial::{ConnectError, Ready, connect, listen_for_guest, ready_listener};
 pub(crate) use outcome::{BootError, MachineError, Tail, VmEnd};
 
 /// Something that boots virtual machines.

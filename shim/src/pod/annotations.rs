@@ -13,6 +13,9 @@ const VCPUS: &str = "io.coffer.vcpus";
 /// Memory in MiB that the pod's containers get together, in place of the sum of their limits.
 const MEMORY: &str = "io.coffer.memory_mib";
 
+/// What the guest is told at launch and its processor vouches for; read in `tee`.
+const INITDATA: &str = "io.coffer.initdata";
+
 /// The annotations, typed; bounds are the machine sizes' business.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Wishes {
@@ -35,9 +38,11 @@ impl Wishes {
                 }
                 VCPUS => wishes.vcpus = Some(number(key, value)?),
                 MEMORY => wishes.memory_mib = Some(number(key, value)?),
+                // Measured, and of no consequence to the node.
+                INITDATA => {}
                 _ => {
                     return Err(refused(format!(
-                        "annotation {key} is unknown; {VCPUS} and {MEMORY} are known"
+                        "annotation {key} is unknown; {VCPUS}, {MEMORY} and {INITDATA} are known"
                     )));
                 }
             }

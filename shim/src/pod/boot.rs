@@ -38,6 +38,7 @@ use super::spec::HostSpec;
 use super::{CreateRequest, teardown};
 use crate::group::Group;
 use crate::hypervisor::{Machine, Ready, Started, choose, connect, ready_listener};
+use crate::tee::{self, TeeError};
 
 /// How long a guest may take until its agent answers. Software emulation with ten pods starting at once needs most
 /// of it; containerd's CRI gives up after two minutes.
@@ -62,6 +63,7 @@ pub(super) async fn boot(
     let config = config(setup, request)?;
     let annotations = spec.annotations();
     let wishes = Wishes::parse(&annotations, &config.allowed_annotations)?;
+    let tee = tee::Plan::new(&config.tee, &annotations).map_err(refused_tee)?;
     let limits = match group {
         Group::Sandbox { .. } => Limits::of_sandbox(&annotations),
         _ => spec.limits(),
@@ -69,7 +71,12 @@ pub(super) async fn boot(
     let size = Size::of(limits, wishes, &config.machine)?;
     let mut start = Start::open(setup, request, config).await?;
     let resources = start.gather(request, spec, group, limits).await?;
-    start.launch(spec, size, resources).await
+    start.launch(spec, size, resources, tee).await
+}
+
+/// What the pod's author can change is refused; the rest is the host's.
+fn refused_tee(error: TeeError) -> PodError {
+    PodError::Refused { what: chain(&error) }
 }
 
 /// Removes what a failed boot left.
@@ -182,6 +189,7 @@ impl Start {
         spec: &HostSpec,
         size: Size,
         resources: Resources,
+        tee: Option<tee::Plan>,
     ) -> Result<(Guest, Vec<LayerDisk>), PodError> {
         let choice = choose(self.config.hypervisor, &self.config.qemu, &self.config.vmm);
         if let Some(notice) = &choice.notice {
@@ -196,7 +204,12 @@ impl Start {
             .await
             .map_err(|err| PodError::host("listen for the agent", err))?;
         let id = self.record.key().pod().to_owned();
-        let (machine_spec, plan) = machine_spec(id, size, run_dir.clone(), resources);
+        let (mut machine_spec, plan) = machine_spec(id, size, run_dir.clone(), resources);
+        let served = match &tee {
+            Some(tee) => Some(tee.serve(&mut machine_spec).await),
+            None => None,
+        };
+        let served = served.transpose().map_err(|err| PodError::host("be the pod's processor", err))?;
         let began = Instant::now();
         let Started { machine, running } = choice
             .hypervisor
@@ -209,7 +222,8 @@ impl Start {
         let (ready, agent, hello) = self.meet(&machine, listener.accept(), &run_dir).await?;
         self.trace_guest(running, &hello);
         let began = Instant::now();
-        let request = sandbox_request(spec, plan.network, plan.scratch);
+        let mut request = sandbox_request(spec, plan.network, plan.scratch);
+        request.attestation = tee.map(|tee| tee.message()).into();
         agent.create_sandbox(&request).await.map_err(|err| with_console(err, &*machine))?;
         self.recorder.end(Phase::Sandbox, None, began);
         let parts = Parts {
@@ -223,6 +237,7 @@ impl Start {
             disks: plan.disks,
             forwarder: plan.redirect.map(|redirect| Forwarder::serve(redirect, &run_dir)).unwrap_or_default(),
             holder: plan.holder,
+            served,
             cgroup_procs: plan.cgroup_procs,
         };
         Ok((Guest::new(parts), plan.layers))

@@ -24,6 +24,7 @@ use super::seat::{AgentSeat, MachineSeat, open_stream};
 use super::watch::{KILLED_STATUS, UNKNOWN_STATUS};
 use super::{ProcessKey, cost};
 use crate::hypervisor::{Machine, Ready, VmEnd};
+use crate::tee::Served;
 use crate::volume::{Plan, PodVolumes};
 
 /// How long a container's exit may wait for what it leaves on the host.
@@ -50,6 +51,7 @@ pub(super) struct Parts {
     pub(super) disks: Disks,
     pub(super) forwarder: Forwarder,
     pub(super) holder: Option<Holder>,
+    pub(super) served: Option<Served>,
     pub(super) cgroup_procs: Vec<PathBuf>,
 }
 
@@ -66,6 +68,7 @@ pub(super) struct Guest {
     lost: watch::Sender<bool>,
     _forwarder: Forwarder,
     holder: tokio::sync::Mutex<Option<Holder>>,
+    _served: Option<Served>,
     cgroup_procs: Vec<PathBuf>,
 }
 
@@ -129,6 +132,7 @@ impl Guest {
             lost,
             _forwarder: parts.forwarder,
             holder: tokio::sync::Mutex::new(parts.holder),
+            _served: parts.served,
             cgroup_procs: parts.cgroup_procs,
         }
     }

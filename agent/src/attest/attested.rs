@@ -1,0 +1,280 @@
+//! A guest with a secure processor: what its initdata asks for, and what containers get of it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use coffer_attestation::handshake::{InitData, ResourceName, SEALED_PREFIX, SealedSecretError, SealedString};
+use nix::mount::{MsFlags, mount};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::time::{Duration, Instant, sleep};
+use zeroize::Zeroizing;
+
+use super::attester::named;
+use super::held::{Held, Known};
+use super::renew;
+use super::session::Session;
+use super::verifier::Verifier;
+use super::wishes::Wishes;
+use super::{AttestError, SECRETS};
+
+/// Between two attempts to reach a verifier that a start waits for.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// What the host says of the launch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Launched {
+    /// Which secure processor: `sim`, `snp` or `tdx`.
+    pub(crate) tee: String,
+    /// Initdata as its author wrote it; empty: none.
+    pub(crate) initdata: Vec<u8>,
+}
+
+/// A guest whose initdata is what the processor vouches for.
+pub(crate) struct Attested {
+    /// Nothing, when the initdata names no verifier.
+    session: Option<Arc<Session>>,
+    held: Arc<Held>,
+    wishes: Wishes,
+}
+
+/// Where containers find files of secrets.
+pub(crate) struct SecretFiles<'a> {
+    /// In the guest.
+    pub(crate) source: &'a Path,
+    /// In the container.
+    pub(crate) destination: &'a Path,
+}
+
+impl Attested {
+    /// Holds the initdata against the processor's report and fetches the files that it asks for. The receiver is told which
+    /// containers must end, because they know a secret that was taken back.
+    pub(crate) async fn begin(
+        launched: Launched,
+    ) -> Result<(Self, UnboundedReceiver<BTreeSet<String>>), AttestError> {
+        let attester = named(&launched.tee)?;
+        let evidence = attester.evidence(&[0; 64]).await?;
+        let wishes_and_initdata = vouched(launched.initdata, &evidence.initdata)?;
+        let held = Arc::new(Held::new(Path::new(SECRETS)));
+        let (ended, end) = unbounded_channel();
+        let Some((wishes, initdata)) = wishes_and_initdata else {
+            let wishes = Wishes::of_nobody();
+            return Ok((Self { session: None, held, wishes }, end));
+        };
+        let Some(address) = wishes.verifier.clone() else {
+            return Ok((Self { session: None, held, wishes }, end));
+        };
+        let session = Session::new(Verifier::new(address)?, attester, evidence.tee, initdata)?;
+        let session = Arc::new(session);
+        if !wishes.files.is_empty() {
+            mount_memory(Path::new(SECRETS))?;
+        }
+        for (name, resource) in &wishes.files {
+            let value = patiently(wishes.wait, || session.secret(resource)).await?;
+            held.put_file(resource, name, value)?;
+        }
+        session.hang_up().await;
+        tokio::spawn(renew::keep(session.clone(), held.clone(), wishes.lease, ended));
+        Ok((Self { session: Some(session), held, wishes }, end))
+    }
+
+    /// The directory of files, if there is one.
+    pub(crate) fn files(&self) -> Option<SecretFiles<'_>> {
+        let any = !self.wishes.files.is_empty();
+        any.then_some(SecretFiles { source: Path::new(SECRETS), destination: &self.wishes.directory })
+    }
+
+    /// Puts secrets in place of the strings that stand for them in the environment of a process of `container`.
+    pub(crate) async fn unseal(
+        &self,
+        container: &str,
+        environment: &mut [String],
+    ) -> Result<(), AttestError> {
+        for entry in environment {
+            let Some((variable, value)) = entry.split_once('=') else { continue };
+            if !value.starts_with(SEALED_PREFIX) {
+                continue;
+            }
+            let fail = |source| AttestError::Sealed { variable: variable.to_owned(), source };
+            let sealed = SealedString::parse(value).map_err(fail)?;
+            self.check_signature(&sealed, variable).await?;
+            let secret = self.secret(sealed.resource()).await?;
+            let text = std::str::from_utf8(&secret).ok().filter(|text| !text.contains('\0'));
+            let text = text.ok_or_else(|| {
+                fail(SealedSecretError::Form {
+                    reason: "the secret is no text, which an environment asks for",
+                })
+            })?;
+            let filled = format!("{variable}={text}");
+            self.held.note_container(sealed.resource(), container, secret);
+            *entry = filled;
+        }
+        Ok(())
+    }
+
+    async fn check_signature(&self, sealed: &SealedString, variable: &str) -> Result<(), AttestError> {
+        let fail = |source| AttestError::Sealed { variable: variable.to_owned(), source };
+        match sealed.signed_with() {
+            Some(key) => {
+                let key = self.fetch(key).await?;
+                sealed.verify(&key).map_err(fail)
+            }
+            None if self.wishes.unsigned => Ok(()),
+            None => Err(fail(SealedSecretError::Form {
+                reason: "it is not signed: sign it, or set insecure_unsigned_sealed_secrets in coffer.toml",
+            })),
+        }
+    }
+
+    async fn secret(&self, resource: &ResourceName) -> Result<Zeroizing<Vec<u8>>, AttestError> {
+        match self.held.known(resource) {
+            Known::Here(value) => Ok(value),
+            Known::Unasked => self.fetch(resource).await,
+            Known::TakenBack => Err(AttestError::Refused {
+                what: format!("the secret {}", resource.path()),
+                status: 403,
+                reason: "it was taken back while the pod ran".to_owned(),
+            }),
+        }
+    }
+
+    async fn fetch(&self, resource: &ResourceName) -> Result<Zeroizing<Vec<u8>>, AttestError> {
+        let session = self.session.as_ref().ok_or_else(|| AttestError::Wishes {
+            file: "aa.toml",
+            reason: "there is no token_configs.kbs, and the pod asks for secrets".to_owned(),
+        })?;
+        let secret = patiently(self.wishes.wait, || session.secret(resource)).await;
+        session.hang_up().await;
+        secret
+    }
+}
+
+/// Initdata that the processor vouches for with `field`, and what it asks for.
+fn vouched(given: Vec<u8>, field: &[u8]) -> Result<Option<(Wishes, InitData)>, AttestError> {
+    let differs = |found: String| AttestError::InitDataDiffers { expected: hex::encode(field), found };
+    if given.is_empty() {
+        // A host that keeps initdata back is no better than one that changes it.
+        let none = field.iter().all(|byte| *byte == 0);
+        return if none { Ok(None) } else { Err(differs("of nothing".to_owned())) };
+    }
+    let text = String::from_utf8(given)
+        .map_err(|_| AttestError::Wishes { file: "the text", reason: "it is not UTF-8".to_owned() })?;
+    let initdata = InitData::parse("toml", text).map_err(AttestError::InitData)?;
+    let digest = initdata.digest();
+    if digest != field {
+        return Err(differs(hex::encode(digest)));
+    }
+    Ok(Some((Wishes::of(&initdata)?, initdata)))
+}
+
+/// Tries again for as long as `wait` while nobody answers. A refusal is an answer.
+async fn patiently<T, F: Future<Output = Result<T, AttestError>>>(
+    wait: Duration,
+    attempt: impl Fn() -> F,
+) -> Result<T, AttestError> {
+    let began = Instant::now();
+    loop {
+        match attempt().await {
+            Err(AttestError::Unreachable { verifier, reason }) => {
+                if began.elapsed() >= wait {
+                    let reason = if wait.is_zero() {
+                        reason
+                    } else {
+                        format!("{reason} (tried for {} s, as coffer.toml says)", wait.as_secs())
+                    };
+                    return Err(AttestError::Unreachable { verifier, reason });
+                }
+                tracing::info!(verifier, reason, "waiting for the verifier");
+                sleep(AGAIN).await;
+            }
+            other => return other,
+        }
+    }
+}
+
+fn mount_memory(path: &Path) -> Result<(), AttestError> {
+    let fail = |source: io::Error| AttestError::File { path: PathBuf::from(path), source };
+    fs::create_dir_all(path).map_err(fail)?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let mounted = mount(Some("coffer"), path, Some("tmpfs"), flags, Some("mode=0755,size=16m"));
+    mounted.map_err(|errno| fail(errno.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    const TEXT: &str = "version = \"0.1.0\"\nalgorithm = \"sha256\"\n[data]\n";
+
+    fn digest() -> Vec<u8> {
+        InitData::parse("toml", TEXT.to_owned()).unwrap().digest()
+    }
+
+    #[test]
+    fn initdata_that_the_processor_vouches_for_is_taken() {
+        assert!(vouched(TEXT.into(), &digest()).unwrap().is_some());
+        assert!(vouched(Vec::new(), &[0; 32]).unwrap().is_none());
+    }
+
+    #[test]
+    fn initdata_that_was_changed_or_kept_back_is_refused() {
+        let changed = vouched(format!("{TEXT}\n").into(), &digest());
+        assert!(matches!(changed, Err(AttestError::InitDataDiffers { .. })));
+        assert!(matches!(vouched(Vec::new(), &digest()), Err(AttestError::InitDataDiffers { .. })));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_verifier_that_does_not_answer_is_tried_for_as_long_as_was_asked() {
+        let tries = AtomicU32::new(0);
+        let attempt = || async {
+            tries.fetch_add(1, Ordering::Relaxed);
+            let (verifier, reason) = ("v".to_owned(), "down".to_owned());
+            Err::<(), _>(AttestError::Unreachable { verifier, reason })
+        };
+        let at_once = patiently(Duration::ZERO, attempt).await.unwrap_err();
+        assert_eq!((tries.swap(0, Ordering::Relaxed), at_once.to_string().contains("tried")), (1, false));
+        let later = patiently(Duration::from_secs(3), attempt).await.unwrap_err();
+        assert_eq!(tries.load(Ordering::Relaxed), 4);
+        assert!(later.to_string().contains("tried for 3 s"), "{later}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_is_not_tried_again() {
+        let tries = AtomicU32::new(0);
+        let attempt = || async {
+            tries.fetch_add(1, Ordering::Relaxed);
+            Err::<(), _>(AttestError::Refused { what: "x".to_owned(), status: 403, reason: "no".to_owned() })
+        };
+        assert!(patiently(Duration::from_secs(30), attempt).await.is_err());
+        assert_eq!(tries.load(Ordering::Relaxed), 1);
+    }
+
+    fn without_verifier(unsigned: bool) -> Attested {
+        let wishes = Wishes { unsigned, ..Wishes::of_nobody() };
+        Attested { session: None, held: Arc::new(Held::new(Path::new("/nonexistent"))), wishes }
+    }
+
+    fn sealed() -> Vec<String> {
+        let payload = r#"{"version":"0.1.0","type":"vault","provider":"kbs","name":"kbs:///a/b/c"}"#;
+        let payload = <base64ct::Base64UrlUnpadded as base64ct::Encoding>::encode_string(payload.as_bytes());
+        vec!["A=1".to_owned(), format!("B=sealed.fakejwsheader.{payload}.fakesignature")]
+    }
+
+    #[tokio::test]
+    async fn a_string_without_a_signature_is_refused_unless_the_initdata_takes_it() {
+        let error = without_verifier(false).unseal("c", &mut sealed()).await.unwrap_err();
+        assert!(crate::chain::Chain(&error).to_string().contains("it is not signed"), "{error}");
+        let error = without_verifier(true).unseal("c", &mut sealed()).await.unwrap_err();
+        assert!(error.to_string().contains("token_configs.kbs"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn other_variables_are_left_alone() {
+        let mut environment = vec!["A=1".to_owned(), "B".to_owned(), "C=unsealed.x".to_owned()];
+        without_verifier(false).unseal("c", &mut environment).await.unwrap();
+        assert_eq!(environment, ["A=1", "B", "C=unsealed.x"]);
+    }
+}

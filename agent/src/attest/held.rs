@@ -1,0 +1,210 @@
+//! Secrets that the guest has, and where: files on a tmpfs, environments of containers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use coffer_attestation::handshake::ResourceName;
+use zeroize::Zeroizing;
+
+use super::AttestError;
+
+/// Every secret of the pod.
+pub(super) struct Held {
+    directory: PathBuf,
+    secrets: Mutex<BTreeMap<ResourceName, Place>>,
+}
+
+/// Where a secret is.
+#[derive(Default)]
+struct Place {
+    /// Gone when it was taken back.
+    value: Option<Zeroizing<Vec<u8>>>,
+    files: Vec<String>,
+    /// Containers that have it in their environment.
+    containers: BTreeSet<String>,
+}
+
+/// What is known of a secret.
+pub(super) enum Known {
+    /// It was never asked for.
+    Unasked,
+    /// It is here.
+    Here(Zeroizing<Vec<u8>>),
+    /// It was taken back.
+    TakenBack,
+}
+
+impl Held {
+    /// Keeps files in `directory`, which exists.
+    pub(super) fn new(directory: &Path) -> Self {
+        Self { directory: directory.to_owned(), secrets: Mutex::default() }
+    }
+
+    /// Writes a secret into the file `name`.
+    pub(super) fn put_file(
+        &self,
+        resource: &ResourceName,
+        name: &str,
+        value: Zeroizing<Vec<u8>>,
+    ) -> Result<(), AttestError> {
+        self.write(name, &value)?;
+        let mut secrets = self.secrets();
+        let place = secrets.entry(resource.clone()).or_default();
+        place.value = Some(value);
+        place.files.push(name.to_owned());
+        Ok(())
+    }
+
+    /// What is known of `resource`.
+    pub(super) fn known(&self, resource: &ResourceName) -> Known {
+        match self.secrets().get(resource) {
+            None => Known::Unasked,
+            Some(Place { value: Some(value), .. }) => Known::Here(value.clone()),
+            Some(Place { value: None, .. }) => Known::TakenBack,
+        }
+    }
+
+    /// Remembers that `container` has `resource` in its environment.
+    pub(super) fn note_container(&self, resource: &ResourceName, container: &str, value: Zeroizing<Vec<u8>>) {
+        let mut secrets = self.secrets();
+        let place = secrets.entry(resource.clone()).or_default();
+        place.value = Some(value);
+        place.containers.insert(container.to_owned());
+    }
+
+    /// Every secret that is here.
+    pub(super) fn all(&self) -> Vec<ResourceName> {
+        let secrets = self.secrets();
+        secrets.iter().filter(|(_, place)| place.value.is_some()).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Takes what the verifier has now; files get it when it is another than before.
+    pub(super) fn renew(
+        &self,
+        resource: &ResourceName,
+        value: Zeroizing<Vec<u8>>,
+    ) -> Result<(), AttestError> {
+        let files = {
+            let mut secrets = self.secrets();
+            let Some(place) = secrets.get_mut(resource).filter(|place| place.value.is_some()) else {
+                return Ok(());
+            };
+            if place.value.as_ref().is_some_and(|held| **held == *value) {
+                return Ok(());
+            }
+            place.value = Some(value.clone());
+            place.files.clone()
+        };
+        files.iter().try_for_each(|name| self.write(name, &value))
+    }
+
+    /// Wipes a secret wherever it is. Answers the containers that have it in their environment, from where nobody but their
+    /// end takes it.
+    pub(super) fn take_back(&self, resource: &ResourceName) -> BTreeSet<String> {
+        let mut secrets = self.secrets();
+        let Some(place) = secrets.get_mut(resource) else { return BTreeSet::new() };
+        // Wiped as it is dropped.
+        place.value = None;
+        for name in place.files.drain(..) {
+            if let Err(error) = wipe(&self.directory.join(&name)) {
+                tracing::error!(file = name, %error, "a secret that was taken back could not be wiped");
+            }
+        }
+        std::mem::take(&mut place.containers)
+    }
+
+    /// Replaces a file as a whole.
+    fn write(&self, name: &str, value: &[u8]) -> Result<(), AttestError> {
+        let path = self.directory.join(name);
+        let fresh = self.directory.join(format!(".{name}.new"));
+        let written = || -> io::Result<()> {
+            let mut file =
+                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+            file.write_all(value)?;
+            // For the users of containers, who are many; the directory is in this pod's containers alone.
+            fs::set_permissions(&fresh, Permissions::from_mode(0o444))?;
+            if path.exists() {
+                wipe_content(&path)?;
+            }
+            fs::rename(&fresh, &path)
+        };
+        written().map_err(|source| AttestError::File { path, source })
+    }
+
+    fn secrets(&self) -> MutexGuard<'_, BTreeMap<ResourceName, Place>> {
+        self.secrets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Zeros over the content, for whoever holds the file open, and then no file.
+fn wipe(path: &Path) -> io::Result<()> {
+    let wiped = wipe_content(path);
+    fs::remove_file(path)?;
+    wiped
+}
+
+fn wipe_content(path: &Path) -> io::Result<()> {
+    let length = fs::metadata(path)?.len();
+    let mut file: File = OpenOptions::new().write(true).open(path)?;
+    let zeros = [0; 4096];
+    let mut left = usize::try_from(length).unwrap_or(usize::MAX);
+    while left > 0 {
+        let piece = zeros.get(..left.min(zeros.len())).unwrap_or_default();
+        file.write_all(piece)?;
+        left -= piece.len();
+    }
+    file.set_len(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    fn name(tag: &str) -> ResourceName {
+        ResourceName::parse(&format!("kbs:///acme/key/{tag}")).unwrap()
+    }
+
+    fn secret(text: &str) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new(text.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn a_secret_that_is_taken_back_is_gone_from_its_file_and_from_who_holds_it_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = Held::new(dir.path());
+        held.put_file(&name("1"), "key", secret("a secret")).unwrap();
+        let mut open = File::open(dir.path().join("key")).unwrap();
+        assert!(held.take_back(&name("1")).is_empty());
+        let mut seen = Vec::new();
+        open.read_to_end(&mut seen).unwrap();
+        assert_eq!((seen.as_slice(), fs::read_dir(dir.path()).unwrap().count()), (&[][..], 0));
+        assert!(matches!(held.known(&name("1")), Known::TakenBack));
+    }
+
+    #[test]
+    fn the_containers_that_know_it_are_named_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = Held::new(dir.path());
+        held.note_container(&name("1"), "c1", secret("x"));
+        held.note_container(&name("1"), "c2", secret("x"));
+        assert_eq!(held.take_back(&name("1")), BTreeSet::from(["c1".to_owned(), "c2".to_owned()]));
+        assert!(held.take_back(&name("1")).is_empty());
+    }
+
+    #[test]
+    fn a_new_version_replaces_the_file_and_one_that_was_taken_back_does_not_return() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = Held::new(dir.path());
+        held.put_file(&name("1"), "key", secret("old and long")).unwrap();
+        held.renew(&name("1"), secret("new")).unwrap();
+        assert_eq!(fs::read(dir.path().join("key")).unwrap(), b"new");
+        held.take_back(&name("1"));
+        held.renew(&name("1"), secret("newer")).unwrap();
+        assert!(held.all().is_empty() && !dir.path().join("key").exists());
+    }
+}

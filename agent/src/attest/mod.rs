@@ -1,0 +1,28 @@
+//! Secrets for the pod, released by a remote verifier because evidence of this guest verified.
+//!
+//! ```text
+//! initdata ── vouched for by the processor (attester) ── wishes: verifier and its authority, files, patience
+//! session  ── challenge → evidence bound to a key made here → token → secret, sealed for that key
+//!     verifier: HTTP over TLS over vsock; the host passes records on and reads none
+//! held     ── files on a tmpfs, environment of containers ── renew: still ours? ── else wiped
+//! ```
+//! Nothing the host says is believed: initdata must have the digest that is in the processor's report, and the verifier must
+//! show a certificate of the authority that the initdata names.
+//!
+//! Never here: containers, and what evidence is worth.
+
+mod attested;
+mod attester;
+mod error;
+mod held;
+mod renew;
+mod session;
+mod tsm;
+mod verifier;
+mod wishes;
+
+pub(crate) use attested::{Attested, Launched};
+pub(crate) use error::AttestError;
+
+/// The tmpfs that secrets are on.
+const SECRETS: &str = "/run/coffer/secrets";

@@ -1,0 +1,64 @@
+//! Secrets of the pod's verifier for its containers.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::PathBuf;
+
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::{Pod, PodError, ProcessId};
+use crate::attest::{AttestError, Attested, Launched};
+use crate::chain::Chain;
+use crate::container::{ContainerError, ContainerSpec, ProcessSpec};
+use crate::sandbox::SandboxError;
+
+impl Pod {
+    /// Holds what the host says of the launch against the processor's word, and fetches what the pod asks for at its start.
+    pub(super) async fn attest(&self, launched: Option<Launched>) -> Result<(), PodError> {
+        let Some(launched) = launched else { return Ok(()) };
+        let begun = Attested::begin(launched).await;
+        let (attested, ended) =
+            begun.map_err(|source| PodError::sandbox(SandboxError::Attestation { source }))?;
+        // A sandbox is prepared once.
+        let _ = self.shared.attested.set(attested);
+        tokio::spawn(self.clone().end_those_who_know(ended));
+        Ok(())
+    }
+
+    /// Gives a container the files of secrets, and fills its environment.
+    pub(super) async fn give_secrets(&self, id: &str, spec: &mut ContainerSpec) -> Result<(), PodError> {
+        let Some(attested) = self.shared.attested.get() else { return Ok(()) };
+        if let Some(files) = attested.files() {
+            spec.show_read_only(PathBuf::from(files.source), files.destination.to_owned());
+        }
+        self.unseal(id, &mut spec.process).await
+    }
+
+    /// Fills the environment of a process of the container `id`.
+    pub(super) async fn unseal(&self, id: &str, process: &mut ProcessSpec) -> Result<(), PodError> {
+        let Some(attested) = self.shared.attested.get() else { return Ok(()) };
+        let given = attested.unseal(id, process.environment_mut()).await;
+        let refused = |error: AttestError| ContainerError::Agent {
+            action: "give it its secrets",
+            source: io::Error::other(Chain(&error).to_string()),
+        };
+        given.map_err(|error| PodError::container(id)(refused(error)))
+    }
+
+    /// Ends every container that has a secret in its environment which was taken back: nobody else takes it from there.
+    async fn end_those_who_know(self, mut ended: UnboundedReceiver<BTreeSet<String>>) {
+        while let Some(containers) = ended.recv().await {
+            for container in containers {
+                let id = ProcessId { container, exec: String::new() };
+                // It may be gone already, which is as good.
+                match self.signal(&id, libc::SIGKILL, true) {
+                    Ok(()) => tracing::warn!(
+                        container = id.container,
+                        "ended: a secret in its environment was taken back"
+                    ),
+                    Err(error) => tracing::debug!(container = id.container, %error, "not ended"),
+                }
+            }
+        }
+    }
+}
