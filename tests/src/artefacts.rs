@@ -19,7 +19,7 @@ const BUILD_LIMIT: Duration = Duration::from_secs(3000);
 /// Coffer as the tests use it.
 #[derive(Clone, Debug)]
 pub struct Coffer {
-    /// Directory of `containerd-shim-coffer-v2`, `coffer-vmm` and `coffer`.
+    /// Directory of `containerd-shim-coffer-v2`, `coffer-vmm`, `coffer` and `coffer-verifier`.
     pub binaries: PathBuf,
     /// Directory of the guest image.
     pub guest: PathBuf,
@@ -71,7 +71,8 @@ fn build() -> Result<Coffer> {
 }
 
 fn build_binaries() -> Result<PathBuf> {
-    let packages = ["containerd-shim-coffer-v2", "coffer-vmm", "coffer-cli", "coffer-guest-image"];
+    let packages =
+        ["containerd-shim-coffer-v2", "coffer-vmm", "coffer-cli", "coffer-guest-image", "coffer-verifier"];
     let arguments = packages.iter().flat_map(|package| ["-p", package]);
     cargo().args(["build", "--quiet", "--release", "--bins"]).args(arguments).text()?;
     Ok(target().join("release"))

@@ -9,6 +9,7 @@
 //! cri         the kubelet's side of the CRI
 //! lab         a nested machine whose /dev/kvm is real
 //! leftovers   what is on the node before and after
+//! verifier    the service that releases secrets, its reference values, a guest's initdata
 //! node        all of it together: what a test starts with
 //! ```
 //!
@@ -26,4 +27,5 @@ pub mod packages;
 pub mod progress;
 pub mod run;
 pub mod terminal;
+pub mod verifier;
 pub mod wait;

@@ -99,7 +99,7 @@ fn a_full_disk_during_conversion_is_reported(node: &mut Node) -> Result<()> {
 }
 
 fn a_guest_image_unlike_its_manifest_is_refused(node: &mut Node) -> Result<()> {
-    let copy = copied_guest(node)?;
+    let copy = node.copied_guest("guest")?;
     let initrd = copy.join("initrd.img");
     let mut bytes = fs::read(&initrd)?;
     let middle = bytes.len() / 2;
@@ -112,7 +112,7 @@ fn a_guest_image_unlike_its_manifest_is_refused(node: &mut Node) -> Result<()> {
 }
 
 fn a_kernel_that_needs_acpi_is_refused(node: &mut Node) -> Result<()> {
-    let copy = copied_guest(node)?;
+    let copy = node.copied_guest("guest")?;
     let path = copy.join("manifest.json");
     let mut manifest: Value = serde_json::from_slice(&fs::read(&path)?)?;
     *manifest.pointer_mut("/boot/needs_acpi").context("a manifest that says nothing of ACPI")? = json!(true);
@@ -121,16 +121,6 @@ fn a_kernel_that_needs_acpi_is_refused(node: &mut Node) -> Result<()> {
     refused(node, &[], &["ACPI", "coffer-guest-image build"])?;
     node.write_coffer_config(&[])?;
     still_works(node)
-}
-
-/// A guest image of this node's own, to be spoiled.
-fn copied_guest(node: &Node) -> Result<PathBuf> {
-    let copy = node.layout.data.join("guest");
-    fs::create_dir_all(&copy)?;
-    for path in files(node.guest()?) {
-        fs::copy(&path, copy.join(path.file_name().context("a file without a name")?))?;
-    }
-    Ok(copy)
 }
 
 fn an_unreadable_configuration_is_refused(node: &mut Node) -> Result<()> {

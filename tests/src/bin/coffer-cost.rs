@@ -13,7 +13,6 @@ use clap::Parser;
 use coffer_tests::containerd::{Runtime, Version};
 use coffer_tests::leftovers::{Process, of_node};
 use coffer_tests::node::{Node, number_of, numbers, on_node};
-use coffer_tests::run::Run;
 use serde_json::Value;
 
 /// Measures starts and memory of pods and prints a table.
@@ -128,7 +127,7 @@ fn start(node: &Node, id: &str) -> Result<Duration> {
 
 /// The length of each of [`PHASES`], and of both of containerd's calls together as the last.
 fn phases(node: &Node, id: &str) -> Result<Vec<Duration>> {
-    let run = Run::new(node.binaries().join("coffer")).arg("--config").arg(node.layout.coffer_config());
+    let run = node.coffer_command();
     let trace: Value = serde_json::from_str(&run.args(["--json", "trace", id]).text()?)?;
     let spans = trace.get("spans").and_then(Value::as_array).context("a trace without phases")?;
     let length = |phase: &str| -> u64 {

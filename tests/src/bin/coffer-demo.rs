@@ -9,9 +9,11 @@ use coffer_tests::artefacts;
 use coffer_tests::containerd::{Runtime, Version};
 use coffer_tests::node::{Node, Pod, container, on_node, sandbox};
 use coffer_tests::run::Run;
+use coffer_tests::verifier::{Change, Initdata, Reference, Verifier, changed_guest};
 use coffer_tests::wait;
 
-/// Installs what is missing, builds everything, runs a pod of two containers in a micro-VM, and removes every trace of it.
+/// Installs what is missing, builds everything, runs a pod of two containers in a micro-VM, has a verifier release a secret to
+/// another one, and removes every trace of it.
 #[derive(Parser)]
 struct Arguments {
     /// Which containerd
@@ -74,8 +76,9 @@ fn show(node: &mut Node) -> Result<()> {
     show_kernels(&pod, &client)?;
     show_network(&pod, &client, &address)?;
     show_trace(node, &pod)?;
-    println!("6. Everything is removed");
     pod.remove()?;
+    show_secret(node)?;
+    println!("8. Everything is removed");
     wait::until_true("the node to be clean", Duration::from_secs(5), || node.added().is_empty())?;
     println!("   no process, link, mount, cgroup, socket, loop device or file of the pod is left");
     Ok(())
@@ -101,8 +104,45 @@ fn show_network(pod: &Pod, client: &str, address: &str) -> Result<()> {
 
 fn show_trace(node: &Node, pod: &Pod) -> Result<()> {
     println!("5. Where the time of its start went");
-    let run = Run::new(node.binaries().join("coffer")).arg("--config").arg(node.layout.coffer_config());
+    let run = node.coffer_command();
     let table = run.args(["trace", &pod.id]).text()?;
     table.lines().for_each(|line| println!("   {line}"));
+    Ok(())
+}
+
+/// A secret that is released because the evidence verifies, and is not when one byte of what boots is another.
+fn show_secret(node: &Node) -> Result<()> {
+    println!("6. A secret, released because the guest's evidence verifies (the processor is SIMULATED)");
+    let dir = format!("\"{}\"", node.layout.data.join("simulated").display());
+    let simulated = [("tee.kind", "\"sim\""), ("tee.simulated_dir", dir.as_str())];
+    node.write_coffer_config(&simulated)?;
+    let mut verifier = Verifier::new(node)?;
+    let address = format!("\"{}\"", verifier.address());
+    let with_verifier = [simulated[0], simulated[1], ("tee.verifier", address.as_str())];
+    node.write_coffer_config(&with_verifier)?;
+    let wishes = "[[file]]\nname = \"greeting\"\nresource = \"kbs:///acme/demo/greeting\"\n";
+    let initdata = Initdata::new(&verifier, wishes)?;
+    let measure = node.coffer_command().args(["measure", "--tee", "sim", "--vcpus", "1", "--guest"]);
+    let measurement = measure.arg(node.guest()?).text()?.trim().to_owned();
+    println!("   pinned: measurement {}…, initdata {}…", &measurement[..16], &initdata.digest()[..16]);
+    verifier.start()?;
+    verifier.know(&[Reference { measurement, initdata: initdata.digest(), microcode: 71 }])?;
+    verifier.put("demo/greeting", "hello from the verifier")?;
+    let config = |name: &str| initdata.annotate(sandbox(node, name), "io.coffer.initdata");
+    let mut pod = Pod::start(node, config("secret")?)?;
+    let reader = pod.run(&container("reader", &["sleep", "1000"]))?;
+    let secret = pod.sh(&reader, "cat /run/secrets/coffer/greeting")?;
+    ensure!(secret == "hello from the verifier", "the pod read {secret:?}");
+    println!("   in the pod:  /run/secrets/coffer/greeting says {secret:?}");
+    pod.remove()?;
+    println!("7. The same pod with one byte of its kernel changed");
+    let guest = format!("\"{}\"", changed_guest(node, Change::Kernel)?.display());
+    let changed = [with_verifier[0], with_verifier[1], with_verifier[2], ("paths.guest_dir", guest.as_str())];
+    node.write_coffer_config(&changed)?;
+    let error = Pod::start(node, config("changed")?).err().context("a changed guest got the secret")?;
+    let text = format!("{error:#}");
+    let reason =
+        text.split("the verifier refuses").nth(1).context("a refusal without the verifier's reason")?;
+    println!("   refused:     the verifier refuses{reason}");
     Ok(())
 }

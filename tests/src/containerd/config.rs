@@ -141,7 +141,7 @@ runtime_type = "{runc_type}"
 BinaryName = "{runc}/runc"
 [{cri}.containerd.runtimes.coffer]
 runtime_type = "{coffer_type}"
-pod_annotations = ["io.coffer.*"]
+pod_annotations = ["io.coffer.*", "io.katacontainers.config.hypervisor.cc_init_data"]
 container_annotations = ["io.coffer.*"]
 privileged_without_host_devices = true
 [{cri}.containerd.runtimes.coffer.options]

@@ -212,7 +212,7 @@ impl Node {
     fn install_binaries(&self) -> Result<()> {
         let Some(coffer) = &self.coffer else { return Ok(()) };
         fs::create_dir_all(self.binaries())?;
-        for name in ["containerd-shim-coffer-v2", "coffer-vmm", "coffer"] {
+        for name in ["containerd-shim-coffer-v2", "coffer-vmm", "coffer", "coffer-verifier"] {
             let from = coffer.binaries.join(name);
             fs::copy(&from, self.binaries().join(name)).with_context(|| format!("no {}", from.display()))?;
         }
@@ -237,6 +237,22 @@ impl Node {
         }
         fs::write(self.layout.coffer_config(), table.to_string())
             .context("cannot write coffer's configuration")
+    }
+
+    /// `coffer` with this node's configuration.
+    pub fn coffer_command(&self) -> Run {
+        Run::new(self.binaries().join("coffer")).arg("--config").arg(self.layout.coffer_config())
+    }
+
+    /// A guest image of this node's own, to be changed: a copy in its directory, by the name `name`.
+    pub fn copied_guest(&self, name: &str) -> Result<PathBuf> {
+        let copy = self.layout.data.join(name);
+        fs::create_dir_all(&copy)?;
+        for entry in fs::read_dir(self.guest()?)? {
+            let entry = entry?;
+            fs::copy(entry.path(), copy.join(entry.file_name()))?;
+        }
+        Ok(copy)
     }
 
     /// The guest image that this node's pods boot.

@@ -9,6 +9,8 @@ pub(super) const INSTALLED: &[Installed] = &[
     Installed { package: "nftables", program: "nft" },
     Installed { package: "util-linux", program: "nsenter" },
     Installed { package: "cpio", program: "cpio" },
+    Installed { package: "curl", program: "curl" },
+    Installed { package: "openssl", program: "openssl" },
     Installed { package: "kmod", program: "depmod" },
     // libFuzzer comes as C++.
     Installed { package: "g++", program: "g++" },

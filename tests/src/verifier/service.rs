@@ -1,0 +1,205 @@
+//! The real coffer-verifier as a process on loopback.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use sha2::{Digest, Sha256};
+
+use super::initdata::hexadecimal;
+use crate::node::Node;
+use crate::run::Run;
+use crate::wait;
+
+/// The name in its certificate.
+pub const HOST: &str = "verifier.test";
+
+const ADMIN: &str = "a token of the tests";
+
+/// A verifier with files of its own in the node's directory. Its process is ended when this is dropped.
+pub struct Verifier {
+    place: PathBuf,
+    program: PathBuf,
+    port: u16,
+    running: Option<Child>,
+}
+
+/// A guest that the verifier knows.
+#[derive(Clone, Debug)]
+pub struct Reference {
+    /// Launch digest in hexadecimal.
+    pub measurement: String,
+    /// Digest of its initdata in hexadecimal.
+    pub initdata: String,
+    /// The oldest microcode.
+    pub microcode: u8,
+}
+
+impl Verifier {
+    /// Makes keys, certificate and configuration, for a node with a simulated processor. Nothing runs yet.
+    pub fn new(node: &Node) -> Result<Self> {
+        let place = node.layout.data.join("verifier");
+        fs::create_dir_all(&place)?;
+        for (index, name) in ["kek", "challenge", "token"].iter().enumerate() {
+            fs::write(place.join(name), [u8::try_from(index)? + 1; 32])?;
+        }
+        make_certificate(&place)?;
+        let root = node.coffer_command().arg("simulated-root").text()?;
+        fs::write(place.join("root.pem"), root)?;
+        fs::write(place.join("references.toml"), "")?;
+        // Free now, and nobody else's as long as nobody else on this machine looks for a port in this moment.
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let program = node.binaries().join("coffer-verifier");
+        let verifier = Self { place, program, port, running: None };
+        fs::write(verifier.file("verifier.toml"), verifier.configuration())?;
+        Ok(verifier)
+    }
+
+    fn configuration(&self) -> String {
+        let file = |name: &str| format!("\"{}\"", self.file(name).display());
+        format!(
+            "listen = \"{}\"\ntls-certificate = {}\ntls-key = {}\nreferences = {}\nstore = {}\naudit-log = {}\n\
+             key-encryption-keys = [{}]\nchallenge-keys = [{}]\ntoken-key = {}\nadmin-token-sha256 = \"{}\"\n\
+             insecure-simulated-snp-root = {}\n",
+            self.address(),
+            file("tls.pem"),
+            file("tls.key"),
+            file("references.toml"),
+            file("store"),
+            file("audit"),
+            file("kek"),
+            file("challenge"),
+            file("token"),
+            hexadecimal(&Sha256::digest(ADMIN)),
+            file("root.pem"),
+        )
+    }
+
+    /// Where it listens, as the node is told.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Where it is, as guests are told.
+    pub fn url(&self) -> String {
+        format!("https://{HOST}:{}", self.port)
+    }
+
+    /// The certificate that guests are to believe, in PEM.
+    pub fn certificate(&self) -> Result<String> {
+        Ok(fs::read_to_string(self.file("tls.pem"))?)
+    }
+
+    /// Where it keeps secrets.
+    pub fn store(&self) -> PathBuf {
+        self.file("store")
+    }
+
+    /// Where it writes down what it decided.
+    pub fn audit(&self) -> PathBuf {
+        self.file("audit")
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.place.join(name)
+    }
+
+    /// Starts it and returns when it answers.
+    pub fn start(&mut self) -> Result<()> {
+        let log = fs::File::options().create(true).append(true).open(self.file("log"))?;
+        let mut command =
+            Run::new(&self.program).arg("--config").arg(self.file("verifier.toml")).into_command();
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
+        self.running = Some(child.context("cannot start coffer-verifier")?);
+        wait::until_true("the verifier to answer", Duration::from_secs(20), || {
+            self.curl("GET", "/.well-known/jwks.json").end().is_ok_and(|ended| ended.code() == 0)
+        })
+    }
+
+    /// Ends it as an operator does.
+    pub fn stop(&mut self) -> Result<()> {
+        let mut child = self.running.take().context("the verifier is not running")?;
+        kill(Pid::from_raw(i32::try_from(child.id())?), Signal::SIGTERM)?;
+        let status = child.wait()?;
+        ensure!(status.success(), "the verifier ended with {status}");
+        Ok(())
+    }
+
+    /// Knows exactly these guests from now on, for the tenant `acme`.
+    pub fn know(&self, references: &[Reference]) -> Result<()> {
+        let one = |(index, reference): (usize, &Reference)| {
+            let Reference { measurement, initdata, microcode } = reference;
+            format!(
+                "[[reference]]\nname = \"guest {index}\"\ntee = \"snp\"\ntenants = [\"acme\"]\n\
+                 measurement = \"{measurement}\"\ninitdata = [\"{initdata}\"]\n\
+                 minimum_tcb = {{ fmc = 3, boot_loader = 1, tee = 2, snp = 7, microcode = {microcode} }}\n"
+            )
+        };
+        let text: String = references.iter().enumerate().map(one).collect();
+        fs::write(self.file("references.toml"), text)?;
+        let Some(child) = &self.running else { return Ok(()) };
+        let told = || self.log().map(|log| log.matches("the reference values were read again").count());
+        let before = told()?;
+        kill(Pid::from_raw(i32::try_from(child.id())?), Signal::SIGHUP)?;
+        wait::until("the verifier to read its references", Duration::from_secs(10), || {
+            Ok((told()? > before).then_some(()))
+        })
+    }
+
+    /// Keeps a secret of the tenant `acme` from now on.
+    pub fn put(&self, name: &str, secret: &str) -> Result<()> {
+        let path = format!("/kbs/v0/resource/acme/{name}");
+        let run = self.curl("POST", &path).args(["--fail", "--data-binary", "@-"]).input(secret);
+        run.text().map(drop)
+    }
+
+    /// Forgets a secret of the tenant `acme`.
+    pub fn delete(&self, name: &str) -> Result<()> {
+        self.curl("DELETE", &format!("/kbs/v0/resource/acme/{name}")).arg("--fail").text().map(drop)
+    }
+
+    /// What it logged.
+    pub fn log(&self) -> Result<String> {
+        Ok(fs::read_to_string(self.file("log"))?)
+    }
+
+    fn curl(&self, method: &str, path: &str) -> Run {
+        let url = format!("{}{path}", self.url());
+        let resolve = format!("{HOST}:{}:127.0.0.1", self.port);
+        let run =
+            Run::new("curl").args(["--silent", "--show-error", "--request", method, "--resolve", &resolve]);
+        let run = run.arg("--cacert").arg(self.file("tls.pem"));
+        run.args(["--header", &format!("authorization: Bearer {ADMIN}"), &url])
+    }
+}
+
+impl Drop for Verifier {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.running.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// A certificate for [`HOST`] that speaks for itself.
+fn make_certificate(place: &Path) -> Result<()> {
+    let run = Run::new("openssl").args([
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+    ]);
+    let run = run.args(["-nodes", "-days", "30", "-subj", &format!("/CN={HOST}")]);
+    let run = run.args(["-addext", &format!("subjectAltName=DNS:{HOST}")]);
+    let run = run.args(["-addext", "basicConstraints=critical,CA:FALSE"]);
+    let run = run.arg("-keyout").arg(place.join("tls.key")).arg("-out").arg(place.join("tls.pem"));
+    run.text().map(drop)
+}

@@ -1,0 +1,235 @@
+//! Secrets that a verifier releases to pods, and to no pod that is other than what it knows. The processor is simulated, all
+//! else is real: containerd, QEMU, the guest, the verifier's own process, TLS.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use coffer_tests::cri::messages::{ContainerConfig, KeyValue};
+use coffer_tests::node::{Node, Pod, container, sandbox};
+use coffer_tests::pod_tests;
+use coffer_tests::run::Run;
+use coffer_tests::verifier::{AuditLog, Change, Initdata, Reference, Verifier, changed_guest};
+use coffer_tests::wait;
+
+pod_tests! {
+    coffer_only a_secret_is_released_and_taken_back;
+    coffer_only a_pod_that_is_other_than_what_is_known_gets_no_secret_and_no_start;
+    coffer_only a_verifier_that_is_down_fails_a_start_or_is_waited_for;
+}
+
+const OURS: &str = "io.coffer.initdata";
+const KATA: &str = "io.katacontainers.config.hypervisor.cc_init_data";
+
+/// Nothing else that is on this machine says so.
+const SECRET: &str = "the-horse-is-called-correct-battery";
+
+/// A file with the secret, and strings in the environment without a signature.
+const COFFER: &str = "insecure_unsigned_sealed_secrets = true\n\
+     [[file]]\nname = \"horse\"\nresource = \"kbs:///acme/names/horse\"\n";
+const FILE: &str = "/run/secrets/coffer/horse";
+
+/// `{"version":"0.1.0","type":"vault","provider":"kbs","name":"kbs:///acme/names/horse","provider_settings":{},"annotations":{}}`
+const SEALED: &str = "sealed.fakejwsheader.eyJ2ZXJzaW9uIjoiMC4xLjAiLCJ0eXBlIjoidmF1bHQiLCJwcm92aWRlciI6ImticyIsIm5hbWUiOiJrYnM6Ly8vYWNtZS9uYW1lcy9ob3JzZSIsInByb3ZpZGVyX3NldHRpbmdzIjp7fSwiYW5ub3RhdGlvbnMiOnt9fQ.fakesignature";
+
+/// How long a guest may keep what was revoked.
+const TAKEN_BACK: Duration = Duration::from_secs(5);
+
+/// A node whose pods have a simulated processor, a verifier, and what it must know to release the secret.
+struct Stage {
+    verifier: Verifier,
+    initdata: Initdata,
+    known: Reference,
+}
+
+impl Stage {
+    /// The verifier runs, knows the guest and keeps the secret.
+    fn set(node: &Node, coffer: &str) -> Result<Self> {
+        configure(node, None, &[])?;
+        let mut verifier = Verifier::new(node)?;
+        configure(node, Some(&verifier), &[])?;
+        let initdata = Initdata::new(&verifier, coffer)?;
+        let known = Reference {
+            measurement: measure(node, node.guest()?)?,
+            initdata: initdata.digest(),
+            microcode: 71,
+        };
+        verifier.start()?;
+        verifier.know(std::slice::from_ref(&known))?;
+        verifier.put("names/horse", SECRET)?;
+        Ok(Self { verifier, initdata, known })
+    }
+
+    /// Starts a pod that needs the secret.
+    fn start(&self, node: &Node, name: &str) -> Result<Pod> {
+        Pod::start(node, self.initdata.annotate(sandbox(node, name), OURS)?)
+    }
+
+    /// Starts a pod that must not start, for a reason with all of `words`.
+    fn refused(&self, node: &Node, name: &str, words: &[&str]) -> Result<()> {
+        let error = self.start(node, name).err().with_context(|| format!("{name}: the pod started"))?;
+        let text = format!("{error:#}");
+        let missing: Vec<_> = words.iter().filter(|word| !text.contains(**word)).collect();
+        ensure!(missing.is_empty(), "{name}: the error does not say {missing:?}: {text}");
+        Ok(())
+    }
+}
+
+/// What `coffer measure` says that the processor will report.
+fn measure(node: &Node, guest: &Path) -> Result<String> {
+    let run = node.coffer_command().args(["measure", "--tee", "sim", "--vcpus", "1", "--guest"]).arg(guest);
+    Ok(run.text()?.trim().to_owned())
+}
+
+fn configure(node: &Node, verifier: Option<&Verifier>, more: &[(&str, &str)]) -> Result<()> {
+    let dir = quoted(&node.layout.data.join("simulated"));
+    let address = verifier.map(|verifier| format!("\"{}\"", verifier.address()));
+    let mut changes = vec![("tee.kind", "\"sim\""), ("tee.simulated_dir", dir.as_str())];
+    changes.extend(address.as_deref().map(|address| ("tee.verifier", address)));
+    changes.extend(more);
+    node.write_coffer_config(&changes)
+}
+
+fn quoted(path: &Path) -> String {
+    format!("\"{}\"", path.display())
+}
+
+/// A container that stays, with the secret in its environment.
+fn with_variable(name: &str) -> ContainerConfig {
+    let mut config = container(name, &["sh", "-c", "test \"$HORSE\" = \"$(cat $FILE)\" && sleep 1000"]);
+    let variable = |key: &str, value: &str| KeyValue { key: key.into(), value: value.into() };
+    config.envs = vec![variable("HORSE", SEALED), variable("FILE", FILE)];
+    config
+}
+
+fn a_secret_is_released_and_taken_back(node: &mut Node) -> Result<()> {
+    let mut stage = Stage::set(node, COFFER)?;
+    let mut pod = stage.start(node, "released")?;
+    let plain = pod.run(&container("plain", &["sleep", "1000"]))?;
+    ensure!(pod.sh(&plain, &format!("cat {FILE}"))? == SECRET, "the file holds another secret");
+    let knows = pod.run(&with_variable("knows"))?;
+    ensure!(pod.sh(&knows, "echo $HORSE")? == format!("{SECRET}\n"), "exec sees another secret");
+    ensure!(pod.sh(&plain, &format!("echo x > {FILE} || echo read-only"))?.contains("read-only"));
+    the_release_is_in_the_log(&stage.verifier)?;
+    nothing_readable_is_stored(&stage.verifier)?;
+
+    // A restart loses nothing: secrets, references, what it decided; and the guest keeps its secret meanwhile.
+    stage.verifier.stop()?;
+    wait::let_pass(Duration::from_secs(3));
+    ensure!(pod.sh(&plain, &format!("cat {FILE}"))? == SECRET, "a verifier that is away took a secret back");
+    let before = AuditLog::read(&stage.verifier.audit())?.entries().len();
+    stage.verifier.start()?;
+    let config = stage.initdata.annotate(sandbox(node, "again"), KATA)?;
+    let mut again = Pod::start(node, config)?;
+    let second = again.run(&container("second", &["sleep", "1000"]))?;
+    ensure!(again.sh(&second, &format!("cat {FILE}"))? == SECRET, "after a restart it is another secret");
+    ensure!(AuditLog::read(&stage.verifier.audit())?.entries().len() > before, "the log does not go on");
+    again.remove()?;
+
+    stage.verifier.know(&[])?;
+    let revoked = Instant::now();
+    wait::until("the secret to be taken back", TAKEN_BACK, || {
+        let gone = pod.sh(&plain, &format!("test ! -e {FILE} && ls -a {}", "/run/secrets/coffer"));
+        Ok(gone.ok().filter(|listing| !listing.contains("horse")))
+    })?;
+    let ended = pod.wait(&knows)?;
+    ensure!(ended.exit_code == 137, "a container that knows the secret ended with {}", ended.exit_code);
+    ensure!(revoked.elapsed() <= TAKEN_BACK, "the secret was gone after {:?}", revoked.elapsed());
+    let late =
+        pod.run(&with_variable("late")).err().context("a container got a secret that was taken back")?;
+    ensure!(format!("{late:#}").contains("taken back"), "{late:#}");
+    pod.remove()
+}
+
+/// A release is written down, by the token of an attestation that is written down too, and each is proven to be in the tree.
+fn the_release_is_in_the_log(verifier: &Verifier) -> Result<()> {
+    let log = AuditLog::read(&verifier.audit())?;
+    let is = |name: &str, value: &str| {
+        let (name, value) = (name.to_owned(), value.to_owned());
+        move |entry: &serde_json::Value| entry[&name] == value.as_str()
+    };
+    let (release, attest) = (is("event", "release"), is("event", "attest"));
+    let released = log.entries().iter().position(|entry| release(entry) && entry["outcome"] == "released");
+    let released = released.context("no release in the log")?;
+    let token = &log.entries()[released]["token"];
+    let attested = log.entries().iter().position(|entry| attest(entry) && entry["token"] == *token);
+    let attested = attested.context("no attestation for the release in the log")?;
+    ensure!(log.entries()[attested]["simulated"] == true, "the log does not say that it is simulated");
+    ensure!(log.proves(released) && log.proves(attested), "an entry is not proven");
+    Ok(())
+}
+
+/// What an attacker with the disk reads of the secret.
+fn nothing_readable_is_stored(verifier: &Verifier) -> Result<()> {
+    let store = std::fs::read(verifier.store())?;
+    let finds = |text: &str| store.windows(text.len()).any(|window| window == text.as_bytes());
+    ensure!(!finds(SECRET) && !finds(&SECRET[..12]), "the store holds the secret in plain text");
+    Ok(())
+}
+
+fn a_pod_that_is_other_than_what_is_known_gets_no_secret_and_no_start(node: &mut Node) -> Result<()> {
+    let stage = Stage::set(node, COFFER)?;
+    for change in [Change::Kernel, Change::Initrd, Change::CommandLine] {
+        let guest = changed_guest(node, change)?;
+        let measured = measure(node, &guest)?;
+        configure(node, Some(&stage.verifier), &[("paths.guest_dir", &quoted(&guest))])?;
+        let name = format!("{change:?}").to_lowercase();
+        stage.refused(node, &name, &["reference-measurement", &measured])?;
+    }
+    configure(node, Some(&stage.verifier), &[])?;
+    let other = Stage { initdata: stage.initdata.with_another_byte(), ..stage };
+    other.refused(
+        node,
+        "initdata",
+        &["reference-initdata", &other.initdata.digest(), &other.known.initdata],
+    )?;
+    let stage = Stage { initdata: Initdata::new(&other.verifier, COFFER)?, ..other };
+
+    configure(node, Some(&stage.verifier), &[("tee.insecure_debug", "true")])?;
+    stage.refused(node, "debug", &["no-debug must be off, and is on"])?;
+    configure(node, Some(&stage.verifier), &[("tee.simulated_microcode", "70")])?;
+    stage.refused(node, "old", &["reference-tcb", "microcode=71", "microcode=70"])?;
+    configure(node, Some(&stage.verifier), &[])?;
+
+    // The same pod starts when nothing is changed, and not any more when what it is has been struck off.
+    let pod = stage.start(node, "known")?;
+    pod.remove()?;
+    stage.verifier.know(&[Reference { measurement: "00".repeat(48), ..stage.known.clone() }])?;
+    stage.refused(node, "revoked", &["reference-measurement", &stage.known.measurement])?;
+    let refusals = AuditLog::read(&stage.verifier.audit())?;
+    let denied = refusals.entries().iter().filter(|entry| entry["outcome"] == "refused").count();
+    ensure!(denied >= 7, "{denied} of seven refusals are in the log");
+    Ok(())
+}
+
+fn a_verifier_that_is_down_fails_a_start_or_is_waited_for(node: &mut Node) -> Result<()> {
+    let mut stage = Stage::set(node, COFFER)?;
+    stage.verifier.stop()?;
+    stage.refused(node, "at-once", &["cannot be reached", "could not pass the connection on"])?;
+
+    let patient = Initdata::new(&stage.verifier, &format!("wait_seconds = 40\n{COFFER}"))?;
+    let known = Reference { initdata: patient.digest(), ..stage.known.clone() };
+    stage.verifier.know(&[known])?;
+    let config = patient.annotate(sandbox(node, "patient"), OURS)?;
+    let pod = std::thread::scope(|scope| -> Result<Pod> {
+        let starting = scope.spawn(|| Pod::start(node, config));
+        // Long enough for the guest to have come up and to have found nobody.
+        wait::let_pass(Duration::from_secs(15));
+        ensure!(!starting.is_finished(), "it did not wait");
+        stage.verifier.start()?;
+        starting.join().map_err(|_| anyhow::anyhow!("the start panicked"))?
+    })?;
+    let mut pod = pod;
+    let one = pod.run(&container("one", &["sleep", "1000"]))?;
+    ensure!(pod.sh(&one, &format!("cat {FILE}"))? == SECRET);
+    pod.remove()?;
+
+    // Without a secure processor nobody would vouch for the initdata.
+    node.write_coffer_config(&[])?;
+    stage.refused(node, "no-processor", &["io.coffer.initdata", "tee.kind"])?;
+    let strings =
+        Run::new("sh").args(["-c", "cat \"$0\" | tr -c '[:print:]' '\\n' | grep -c horse-is || true"]);
+    let found = strings.arg(stage.verifier.store()).text()?;
+    ensure!(found.trim() == "0", "the store shows {found} lines of the secret");
+    Ok(())
+}
