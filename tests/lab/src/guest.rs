@@ -36,69 +36,85 @@ pub(crate) struct Wanted<'a> {
     pub(crate) more: Vec<(String, OwnedFd)>,
 }
 
-/// A machine.
-pub(crate) struct Guest {
-    child: Child,
+/// A monitor that was started, whose machine does not run yet.
+pub(crate) struct Launched {
+    /// Its process; whoever takes it ends it.
+    pub(crate) child: Option<Child>,
     control: OwnedFd,
-    console: Arc<Mutex<Vec<u8>>>,
-    reader: Option<JoinHandle<()>>,
     ready: UnixListener,
     pub(crate) started: Instant,
     pub(crate) dir: PathBuf,
 }
 
+impl Launched {
+    /// Sends a request.
+    pub(crate) fn tell(&self, request: &str) -> Result<()> {
+        send(&self.control, request.as_bytes(), SendFlags::NOSIGNAL)?;
+        Ok(())
+    }
+}
+
+/// Starts coffer-vmm as the shim does, with the guest's console at `console`.
+pub(crate) fn launch(wanted: Wanted<'_>, console: OwnedFd) -> Result<Launched> {
+    let dir = PathBuf::from(format!("/run/vm-{}", unique()));
+    fs::create_dir_all(&dir)?;
+    fs::set_permissions(&dir, Permissions::from_mode(0o711))?;
+    let listener = UnixListener::bind(dir.join("vsock.sock"))?;
+    let ready = UnixListener::bind(dir.join("vsock.sock_1023"))?;
+    chown(dir.join("vsock.sock_1023"), Some(USER), Some(USER))?;
+    let (control, theirs) =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    let open = |path: &Path| File::open(path).with_context(|| path.display().to_string());
+    let mut passed: Vec<(String, OwnedFd)> = vec![
+        ("--kvm-fd".into(), File::options().read(true).write(true).open("/dev/kvm")?.into()),
+        ("--kernel-fd".into(), open(wanted.kernel)?.into()),
+        ("--console-fd".into(), console),
+        ("--control-fd".into(), theirs),
+        ("--vsock-fd".into(), listener.into()),
+    ];
+    if let Some(initrd) = wanted.initrd {
+        passed.push(("--initrd-fd".into(), open(initrd)?.into()));
+    }
+    passed.extend(wanted.more);
+    let mut command = Command::new(PROGRAM);
+    command.arg("run").current_dir(&dir).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    for (name, fd) in &passed {
+        fcntl_setfd(fd, FdFlags::empty())?;
+        let number = fd.as_fd().as_raw_fd().to_string();
+        // `--disk serial,ro,` and the like end with the place for the number.
+        match name.split_once(' ') {
+            Some((name, value)) => command.args([name, &format!("{value}{number}")]),
+            None => command.args([name, &number]),
+        };
+    }
+    command.args(["--cmdline", wanted.cmdline, "--guest-cid", "3", "--dial", "vsock.sock"]);
+    command.args(["--vcpus", &wanted.cpus.to_string(), "--memory-mib", &wanted.memory_mib.to_string()]);
+    command.args(["--uid", &USER.to_string(), "--parent", &std::process::id().to_string()]);
+    let started = Instant::now();
+    let child = Some(command.spawn().context(PROGRAM)?);
+    Ok(Launched { child, control, ready, started, dir })
+}
+
+/// A machine.
+pub(crate) struct Guest {
+    child: Child,
+    launched: Launched,
+    console: Arc<Mutex<Vec<u8>>>,
+    reader: Option<JoinHandle<()>>,
+}
+
 impl Guest {
     /// Starts a machine; its processors run.
     pub(crate) fn boot(wanted: Wanted<'_>) -> Result<Guest> {
-        let dir = PathBuf::from(format!("/run/vm-{}", unique()));
-        fs::create_dir_all(&dir)?;
-        fs::set_permissions(&dir, Permissions::from_mode(0o711))?;
-        let listener = UnixListener::bind(dir.join("vsock.sock"))?;
-        let ready = UnixListener::bind(dir.join("vsock.sock_1023"))?;
-        chown(dir.join("vsock.sock_1023"), Some(USER), Some(USER))?;
-        let (control, theirs) =
-            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         let (output, console) = std::io::pipe()?;
-        let open = |path: &Path| File::open(path).with_context(|| path.display().to_string());
-        let mut passed: Vec<(String, OwnedFd)> = vec![
-            ("--kvm-fd".into(), File::options().read(true).write(true).open("/dev/kvm")?.into()),
-            ("--kernel-fd".into(), open(wanted.kernel)?.into()),
-            ("--console-fd".into(), console.into()),
-            ("--control-fd".into(), theirs),
-            ("--vsock-fd".into(), listener.into()),
-        ];
-        if let Some(initrd) = wanted.initrd {
-            passed.push(("--initrd-fd".into(), open(initrd)?.into()));
-        }
-        passed.extend(wanted.more);
-        let mut command = Command::new(PROGRAM);
-        command
-            .arg("run")
-            .current_dir(&dir)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
-        for (name, fd) in &passed {
-            fcntl_setfd(fd, FdFlags::empty())?;
-            let number = fd.as_fd().as_raw_fd().to_string();
-            // `--disk serial,ro,` and the like end with the place for the number.
-            match name.split_once(' ') {
-                Some((name, value)) => command.args([name, &format!("{value}{number}")]),
-                None => command.args([name, &number]),
-            };
-        }
-        command.args(["--cmdline", wanted.cmdline, "--guest-cid", "3", "--dial", "vsock.sock"]);
-        command.args(["--vcpus", &wanted.cpus.to_string(), "--memory-mib", &wanted.memory_mib.to_string()]);
-        command.args(["--uid", &USER.to_string(), "--parent", &std::process::id().to_string()]);
-        let started = Instant::now();
-        let child = command.spawn().context(PROGRAM)?;
-        drop(passed);
+        let mut launched = launch(wanted, console.into())?;
+        let child = launched.child.take().context("no process")?;
         let console = Arc::new(Mutex::new(Vec::new()));
         let reader = Some(std::thread::spawn({
             let console = Arc::clone(&console);
             move || follow(output, &console)
         }));
-        let guest = Guest { child, control, console, reader, ready, started, dir };
+        let guest = Guest { child, launched, console, reader };
         let answer = guest.ask("start")?;
         if answer != "ok" {
             bail!("the monitor does not start: {answer}");
@@ -113,15 +129,14 @@ impl Guest {
 
     /// Sends a request.
     pub(crate) fn tell(&self, request: &str) -> Result<()> {
-        send(&self.control, request.as_bytes(), SendFlags::NOSIGNAL)?;
-        Ok(())
+        self.launched.tell(request)
     }
 
     /// The next packet of the monitor's.
     pub(crate) fn answer(&self, limit: Duration) -> Result<String> {
-        readable(self.control.as_fd(), limit).context("no answer of the monitor's")?;
+        readable(self.launched.control.as_fd(), limit).context("no answer of the monitor's")?;
         let mut packet = [0; 1024];
-        let (length, _) = recv(&self.control, &mut packet[..], RecvFlags::empty())?;
+        let (length, _) = recv(&self.launched.control, &mut packet[..], RecvFlags::empty())?;
         Ok(String::from_utf8_lossy(&packet[..length]).into_owned())
     }
 
@@ -132,7 +147,7 @@ impl Guest {
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         ancillary.push(SendAncillaryMessage::ScmRights(&files));
         let bytes = [IoSlice::new(request.as_bytes())];
-        sendmsg(&self.control, &bytes, &mut ancillary, SendFlags::NOSIGNAL)?;
+        sendmsg(&self.launched.control, &bytes, &mut ancillary, SendFlags::NOSIGNAL)?;
         self.answer(Duration::from_secs(30))
     }
 
@@ -144,11 +159,11 @@ impl Guest {
 
     /// Waits until the agent in the guest has connected; gives the time since the start.
     pub(crate) fn agent(&self, limit: Duration) -> Result<(UnixStream, Duration)> {
-        if let Err(error) = readable(self.ready.as_fd(), limit) {
+        if let Err(error) = readable(self.launched.ready.as_fd(), limit) {
             bail!("the agent does not connect ({error}); console:\n{}", self.console());
         }
-        let (stream, _) = self.ready.accept()?;
-        Ok((stream, self.started.elapsed()))
+        let (stream, _) = self.launched.ready.accept()?;
+        Ok((stream, self.launched.started.elapsed()))
     }
 
     /// What the console has said so far.
@@ -168,7 +183,7 @@ impl Guest {
             reader.join().ok().context("the console's reader failed")?;
         }
         let console = self.console();
-        fs::remove_dir_all(&self.dir)?;
+        fs::remove_dir_all(&self.launched.dir)?;
         Ok((status, said, console))
     }
 }

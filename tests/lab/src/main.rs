@@ -8,6 +8,7 @@
 //! The same program is the first process of the guests that are told `lab.role=…`: see `inside`. If the initrd has a file
 //! `/node`, the machine is a node instead, on which the pods' test suites run: see `node`.
 
+mod bench;
 mod busy;
 mod cases;
 mod disks;
@@ -42,6 +43,13 @@ fn main() {
     }
     if let Err(error) = stage::prepare() {
         println!("LAB broken: {error:#}");
+        stage::switch_off();
+    }
+    if stage::argument("lab.bench").is_some() {
+        match bench::run() {
+            Ok(()) => println!("LAB done with the benchmark"),
+            Err(error) => println!("LAB fail bench {error:#}"),
+        }
         stage::switch_off();
     }
     let wanted = stage::argument("lab.case").unwrap_or_default();

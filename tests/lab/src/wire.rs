@@ -83,6 +83,17 @@ pub(crate) fn echo() -> Result<String> {
     Ok("ok".to_owned())
 }
 
+/// Makes a tap that stays, for programs that attach themselves to it by its name.
+pub(crate) fn persistent_tap(name: &str) -> Result<()> {
+    let tap = tap(name)?;
+    // SAFETY: the request takes a number.
+    let outcome = unsafe { libc::ioctl(tap.as_raw_fd(), libc::TUNSETPERSIST as _, 1) };
+    if outcome < 0 {
+        bail!("TUNSETPERSIST: {}", std::io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// An attached tap queue whose packets have virtio's header.
 pub(crate) fn tap(name: &str) -> Result<OwnedFd> {
     let tap = File::options().read(true).write(true).open("/dev/net/tun").context("/dev/net/tun")?;

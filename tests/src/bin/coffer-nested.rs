@@ -1,16 +1,17 @@
 //! `cargo lab`: the built-in monitor on a real `/dev/kvm`, in a nested machine made of Debian packages only.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Parser;
-use coffer_tests::lab::{Node, Suite, Time, Wanted, run, run_suites, sample};
+use coffer_tests::lab::{Monitor, Node, Suite, Time, Wanted, run, run_suites, sample};
 use coffer_tests::packages;
 
 /// Boots guests with coffer-vmm in a nested machine, and says what became of each.
 #[derive(Parser)]
 struct Arguments {
-    /// Only cases whose name contains this
+    /// Only cases whose name contains this; `bench` is the benchmark beside other monitors
     case: Option<String>,
     /// The host's time instead of counted instructions: faster with two idle processors, and not repeatable
     #[arg(long)]
@@ -30,10 +31,21 @@ struct Arguments {
     /// Seconds that suites of pod tests may take in all
     #[arg(long, default_value_t = 3600)]
     limit: u32,
+    /// Firecracker's program, for the benchmark
+    #[arg(long, value_name = "PATH", env = "COFFER_FIRECRACKER")]
+    firecracker: Option<PathBuf>,
+    /// cloud-hypervisor's program, for the benchmark
+    #[arg(long, value_name = "PATH", env = "COFFER_CLOUD_HYPERVISOR")]
+    cloud_hypervisor: Option<PathBuf>,
+    /// Another monitor for the benchmark, as `NAME PROGRAM ARGUMENTS`: tests/src/lab/monitors.rs says with which places
+    #[arg(long, value_name = "LINE")]
+    monitor: Vec<String>,
 }
 
 fn main() -> ExitCode {
-    match lab(Arguments::parse()) {
+    let arguments = Arguments::parse();
+    let outcome = if arguments.case.as_deref() == Some("bench") { bench(&arguments) } else { lab(arguments) };
+    match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -53,7 +65,7 @@ fn lab(arguments: Arguments) -> Result<bool> {
     };
     let Arguments { case, console, limit, .. } = arguments;
     let outcome = if suites.is_empty() {
-        run(&Wanted { case: case.unwrap_or_default(), time, console })?
+        run(&Wanted { case: case.unwrap_or_default(), time, console, bench: None })?
     } else {
         run_suites(&Node { suites, time, limit, busy: console })?
     };
@@ -72,4 +84,27 @@ impl Arguments {
         };
         self.pods.iter().map(suite).collect()
     }
+}
+
+fn bench(arguments: &Arguments) -> Result<bool> {
+    if arguments.wall {
+        bail!("the benchmark counts instructions: --wall would measure the host's load");
+    }
+    packages::install()?;
+    let mut monitors: Vec<Monitor> =
+        arguments.monitor.iter().map(|line| Monitor::described(line)).collect::<Result<_>>()?;
+    monitors.extend(arguments.firecracker.as_deref().map(Monitor::firecracker));
+    monitors.extend(arguments.cloud_hypervisor.as_deref().map(Monitor::cloud_hypervisor));
+    let wanted = Wanted { console: arguments.console, bench: Some(monitors), ..Wanted::default() };
+    let outcome = run(&wanted)?;
+    println!("{}", outcome.figures.table());
+    let mut complaints = outcome.failed;
+    if !outcome.done {
+        complaints.push("the nested machine did not come to its end".to_owned());
+    }
+    complaints.extend(outcome.figures.complaints()?);
+    for complaint in &complaints {
+        println!("MISSED {complaint}");
+    }
+    Ok(complaints.is_empty())
 }

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use super::guests;
+use super::monitors::{Monitor, QEMU_FILES};
 use crate::artefacts::Coffer;
 use crate::run::Run;
 
@@ -35,6 +37,15 @@ const NODE_MODULES: &[&str] = &[
     "fs/overlayfs/overlay.ko",
 ];
 
+/// Those that QEMU's vsock device needs, which only the benchmark starts.
+const BENCH_MODULES: &[&str] = &[
+    "net/vmw_vsock/vsock.ko",
+    "drivers/vhost/vhost_iotlb.ko",
+    "drivers/vhost/vhost.ko",
+    "net/vmw_vsock/vmw_vsock_virtio_transport_common.ko",
+    "drivers/vhost/vhost_vsock.ko",
+];
+
 /// Files of the guest image.
 const IMAGE: &[&str] = &["vmlinux", "bzImage", "initrd.img"];
 
@@ -43,6 +54,7 @@ const IMAGE: &[&str] = &["vmlinux", "bzImage", "initrd.img"];
 struct Archive {
     bytes: Vec<u8>,
     directories: BTreeSet<PathBuf>,
+    libraries: BTreeSet<String>,
     entries: u32,
 }
 
@@ -55,6 +67,17 @@ impl Archive {
         }
         let mode = 0o100_644 | if executable { 0o111 } else { 0 };
         self.entry(at, mode, content).with_context(|| at.to_owned())
+    }
+
+    /// Adds a program, and the shared libraries that it needs.
+    fn program(&mut self, at: &str, program: &Path) -> Result<()> {
+        self.file(at, &read(program)?, true)?;
+        for library in libraries(program)? {
+            if self.libraries.insert(library.clone()) {
+                self.file(library.trim_start_matches('/'), &read(Path::new(&library))?, true)?;
+            }
+        }
+        Ok(())
     }
 
     fn directory(&mut self, at: &Path) -> Result<()> {
@@ -90,9 +113,8 @@ impl Archive {
     }
 }
 
-/// The archive: `kernel` is an unpacked kernel package, `init` the static program.
-pub(super) fn build(kernel: &Path, init: &Path, coffer: &Coffer) -> Result<Vec<u8>> {
-    let read = |path: &Path| fs::read(path).with_context(|| path.display().to_string());
+/// The archive: `kernel` is an unpacked kernel package, `init` the static program, `monitors` what is compared with.
+pub(super) fn build(kernel: &Path, init: &Path, coffer: &Coffer, monitors: &[Monitor]) -> Result<Vec<u8>> {
     let init = read(init)?;
     let mut archive = Archive::default();
     archive.file("init", &init, true)?;
@@ -101,15 +123,37 @@ pub(super) fn build(kernel: &Path, init: &Path, coffer: &Coffer) -> Result<Vec<u
     guest.file("init", &init, true)?;
     archive.file("coffer/lab.img", &guest.finish()?, false)?;
     archive.modules(kernel, MODULES)?;
-    let vmm = coffer.binaries.join("coffer-vmm");
-    archive.file("coffer/coffer-vmm", &read(&vmm)?, true)?;
-    for library in libraries(&vmm)? {
-        archive.file(library.trim_start_matches('/'), &read(Path::new(&library))?, true)?;
-    }
+    archive.program("coffer/coffer-vmm", &coffer.binaries.join("coffer-vmm"))?;
     for name in IMAGE {
         archive.file(&format!("coffer/{name}"), &read(&coffer.guest.join(name))?, false)?;
     }
+    if !monitors.is_empty() {
+        archive.modules(kernel, BENCH_MODULES)?;
+        benchmark(&mut archive, monitors)?;
+    }
     Ok(archive.finish()?)
+}
+
+/// Adds the guests of the benchmark, and the monitors that ours is compared with.
+fn benchmark(archive: &mut Archive, monitors: &[Monitor]) -> Result<()> {
+    archive.file("bench/tiny", &guests::kernel(), false)?;
+    let mut guest = Archive::default();
+    guest.file("init", &guests::init(), true)?;
+    archive.file("bench/mark.img", &guest.finish()?, false)?;
+    for Monitor { name, program, line, config } in monitors {
+        archive.program(&format!("bench/bin/{name}"), program)?;
+        archive.file(&format!("bench/{name}.line"), line.as_bytes(), false)?;
+        archive.file(&format!("bench/{name}.config"), config.as_bytes(), false)?;
+    }
+    for file in QEMU_FILES.iter().map(Path::new) {
+        let name = file.file_name().context("a file's name")?.to_string_lossy();
+        archive.file(&format!("bench/qemu/{name}"), &read(file)?, false)?;
+    }
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| path.display().to_string())
 }
 
 /// The archive of a machine that is a node, and `told` what to do there.
@@ -127,9 +171,10 @@ pub(super) fn only_directory(parent: &Path) -> Result<PathBuf> {
     Ok(entry.with_context(|| format!("{} is empty", parent.display()))??.path())
 }
 
-/// The shared libraries of a program, by their places.
+/// The shared libraries of a program, by their places: none of one that was linked statically.
 fn libraries(program: &Path) -> Result<Vec<String>> {
-    let text = Run::new("ldd").arg(program).text()?;
+    let ended = Run::new("ldd").arg(program).end()?;
+    let text = String::from_utf8_lossy(&ended.stdout);
     let places = text.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')));
     Ok(places.map(str::to_owned).collect())
 }

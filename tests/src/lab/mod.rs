@@ -5,12 +5,18 @@
 //! initrd   kernel modules, the static program of tests/lab as /init, coffer-vmm with its libraries, the guest image
 //! nested   boots it, and reads what the program says on the console
 //! node     the same machine as a node, with this one's root file system, on which the pods' test suites run
+//! bench    what the benchmark's figures say; guests are what it boots, monitors those that ours is compared with
 //! ```
 //! It is booted anew each time, in a few seconds, from packages in the cache; it has no disk and no network.
 
+mod bench;
+mod guests;
 mod initrd;
+mod monitors;
 mod nested;
 mod node;
 
+pub use bench::Figures;
+pub use monitors::Monitor;
 pub use nested::{Outcome, Time, Wanted, run};
 pub use node::{Node, Suite, run_suites, sample};

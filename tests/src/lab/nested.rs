@@ -6,7 +6,9 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use super::bench::Figures;
 use super::initrd;
+use super::monitors::Monitor;
 use crate::artefacts;
 use crate::packages::{Unpacked, unpacked};
 use crate::progress::step;
@@ -26,6 +28,8 @@ pub struct Wanted {
     pub time: Time,
     /// Whether the guests' consoles are shown.
     pub console: bool,
+    /// Instead of the cases, the benchmark: with QEMU, and these.
+    pub bench: Option<Vec<Monitor>>,
 }
 
 /// What came of it.
@@ -35,6 +39,8 @@ pub struct Outcome {
     pub passed: Vec<String>,
     /// Cases that failed, each with the reason.
     pub failed: Vec<String>,
+    /// What the benchmark measured.
+    pub figures: Figures,
     /// Whether the machine came to its end.
     pub done: bool,
 }
@@ -44,10 +50,15 @@ pub fn run(wanted: &Wanted) -> Result<Outcome> {
     let coffer = artefacts::coffer()?;
     let init = artefacts::lab()?;
     let kernel = unpacked(Unpacked::LabKernel)?;
-    let archive = initrd::build(&kernel, &init, &coffer).context("cannot put the nested machine together")?;
+    let monitors = wanted.bench.as_ref().map(|given| [&[Monitor::qemu()], given.as_slice()].concat());
+    let archive = initrd::build(&kernel, &init, &coffer, &monitors.unwrap_or_default())
+        .context("cannot put the nested machine together")?;
     let mut line = format!("lab.case={}", wanted.case);
     if wanted.console {
         line.push_str(" lab.console=1");
+    }
+    if wanted.bench.is_some() {
+        line.push_str(" lab.bench=1");
     }
     boot(
         &kernel,
@@ -153,6 +164,9 @@ impl Outcome {
         match words.split_once(' ') {
             Some(("pass", rest)) => self.passed.push(rest.to_owned()),
             Some(("fail" | "broken:", rest)) => self.failed.push(rest.to_owned()),
+            Some(("figure", rest)) if self.figures.note(rest).is_none() => {
+                self.failed.push(format!("a figure that is none: {rest}"));
+            }
             Some(("done", _)) => self.done = true,
             _ => {}
         }

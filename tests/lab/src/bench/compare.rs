@@ -1,0 +1,67 @@
+//! Every guest, monitor and round in turn.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nix::mount::{MsFlags, mount};
+
+use super::measure;
+use super::monitor::{self, Monitor, Task};
+use crate::stage;
+use crate::wire::persistent_tap;
+
+/// MiB of each guest.
+const MEMORY: u32 = 256;
+
+/// What is booted: name, kernel, and whether the machine has a pod's devices.
+const GUESTS: [(&str, &str, bool); 3] =
+    [("tiny", "/bench/tiny", false), ("slim", "/coffer/vmlinux", false), ("pod", "/coffer/vmlinux", true)];
+
+/// Rounds that count; one before them fills the page cache and does not.
+const ROUNDS: u32 = 3;
+
+/// Modules that QEMU's vsock device needs, in the order in which they need each other.
+const MODULES: &[&str] =
+    &["vsock", "vhost_iotlb", "vhost", "vmw_vsock_virtio_transport_common", "vhost_vsock"];
+
+/// How long the machine is left alone between two starts, so that what a monitor leaves to the kernel is done.
+const REST: Duration = Duration::from_millis(100);
+
+/// Boots everything, and prints the figures.
+pub(crate) fn run() -> Result<()> {
+    prepare()?;
+    let monitors = monitor::all()?;
+    for round in 0..=ROUNDS {
+        for (guest, kernel, devices) in GUESTS {
+            for monitor in &monitors {
+                let task = Task { kernel, devices, memory_mib: MEMORY };
+                let start = boot(monitor, &task).with_context(|| format!("{} of {guest}", monitor.name()))?;
+                println!("LAB figure {round} {guest} {} {start}", monitor.name());
+                std::thread::sleep(REST);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn boot(monitor: &Monitor, task: &Task) -> Result<measure::Figures> {
+    let before = measure::Counts::read()?;
+    let started = monitor.start(task)?;
+    let figures = measure::measure(started, before, task)?;
+    Ok(figures)
+}
+
+fn prepare() -> Result<()> {
+    stage::load(MODULES)?;
+    mount(Some("debugfs"), "/sys/kernel/debug", Some("debugfs"), MsFlags::empty(), None::<&str>)
+        .context("debugfs")?;
+    // Huge pages come and go in the background, at times that nobody chose.
+    let huge = Path::new("/sys/kernel/mm/transparent_hugepage/enabled");
+    if huge.exists() {
+        fs::write(huge, "never")?;
+    }
+    fs::write("/tmp/bench.disk", vec![7; 8 << 20])?;
+    persistent_tap(monitor::TAP)
+}
