@@ -10,7 +10,6 @@ pub mod event;
 pub mod inherited;
 pub mod jail;
 pub mod kvm;
-pub mod landlock;
 pub mod machine;
 pub mod memory;
 pub mod options;

@@ -11,12 +11,12 @@ use std::str::FromStr;
 use anyhow::{Context, anyhow};
 use coffer_vmm::devices::{Balloon, Block, Disk, Disks, Net, Random, Scsi, Vsock};
 use coffer_vmm::inherited::Inherited;
-use coffer_vmm::machine::{self, End, Hardware, Machine, Thread};
+use coffer_vmm::machine::{self, End, Hardware, Machine, Making, Thread};
 use coffer_vmm::memory::Backing;
 use coffer_vmm::options::Options;
 use coffer_vmm::virtio::Device;
 use coffer_vmm::vsock::{self, MAX_CONNECTIONS};
-use coffer_vmm::{control, jail, landlock, spec};
+use coffer_vmm::{control, jail, spec};
 
 use crate::chain;
 
@@ -29,10 +29,15 @@ pub(crate) const USAGE: &str = "run --kvm-fd N --kernel-fd N --initrd-fd N --con
 const OTHER_FILES: usize = 256 + 64 * 7 + 64 + 64;
 
 pub(crate) fn run(mut options: Options) -> anyhow::Result<ExitCode> {
+    let (uid, parent) = (options.take("--uid")?, options.take("--parent")?);
+    let lifeline = jail::enter_own_processes(uid, parent)?;
     let limit = usize::try_from(jail::limit_resources()?).unwrap_or(usize::MAX);
     // Before anything else is opened, which could take the number of a descriptor that was not passed after all.
     let Passed { control, console, kvm, kernel, initrd, disks, blocks, nics, listener } =
         Passed::take(&mut options)?;
+    // From here on the kernel makes a machine, while this thread does everything else.
+    let making = Making::begin(kvm).context("cannot begin to make a machine")?;
+    jail::leave_the_node(parent)?;
     // A processor writes to it, and must not wait for whoever reads it.
     rustix::io::ioctl_fionbio(&console, true).context("--console-fd")?;
     let controller = Disks::new().context("cannot make the disks' controller")?;
@@ -52,7 +57,7 @@ pub(crate) fn run(mut options: Options) -> anyhow::Result<ExitCode> {
     devices.push(Box::new(Random));
     devices.push(Box::new(Balloon));
     let hardware = Hardware {
-        kvm,
+        making,
         kernel: kernel.into(),
         initrd: initrd.map(File::from),
         console: console.into(),
@@ -65,17 +70,16 @@ pub(crate) fn run(mut options: Options) -> anyhow::Result<ExitCode> {
         },
         devices,
     };
-    let (uid, parent) = (options.take("--uid")?, options.take("--parent")?);
     options.finish()?;
     let machine = Machine::build(hardware)?;
-    jail::drop_privileges(uid, parent)?;
+    jail::become_nobody(uid, &lifeline)?;
     // Before the processors' threads are started, so that it is theirs as well.
-    landlock::give_up_files()?;
-    let rules = machine::allowed(Thread::Processor).context("system call filter of the processors")?;
-    let enter = move || jail::allow_only(rules.clone()).map_err(io::Error::other);
+    jail::give_up_files()?;
+    jail::report_refused_calls().context("cannot catch refused system calls")?;
+    let rules = machine::allowed(Thread::Processor);
+    let enter = move || jail::allow_only(&rules).map_err(io::Error::other);
     let running = machine.start(enter).context("cannot start the processors")?;
-    let rules = machine::allowed(Thread::Devices).context("system call filter of the devices")?;
-    jail::allow_only(rules)?;
+    jail::allow_only(&machine::allowed(Thread::Devices))?;
     match control::serve(running, &controller, &control) {
         Ok(End::Stopped | End::Reset) => Ok(ExitCode::SUCCESS),
         Ok(end) => {

@@ -38,7 +38,8 @@ pub(crate) fn run(mut options: Options) -> anyhow::Result<ExitCode> {
     let (uid, parent) = (options.take("--uid")?, options.take("--parent")?);
     options.finish()?;
     jail::drop_privileges(uid, parent)?;
-    jail::allow_only(vsock::allowed().context("system call filter")?)?;
+    jail::report_refused_calls().context("cannot catch refused system calls")?;
+    jail::allow_only(&vsock::allowed())?;
     let counts = match vsock::serve(setup) {
         Ok(counts) => counts,
         Err(error) => {

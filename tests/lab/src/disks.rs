@@ -17,6 +17,12 @@ fn file(name: &str, sectors: usize) -> Result<(String, Vec<u8>)> {
     Ok((path, content))
 }
 
+/// A file of `sectors` sectors that may only be read.
+pub(crate) fn scratch(name: &str, sectors: usize) -> Result<OwnedFd> {
+    let (path, _) = file(name, sectors)?;
+    open(&path, false)
+}
+
 fn open(path: &str, write: bool) -> Result<OwnedFd> {
     Ok(File::options().read(true).write(write).open(path)?.into())
 }

@@ -9,8 +9,22 @@ use nix::mount::{MsFlags, mount};
 /// Modules that make `/dev/kvm` and taps, in the order in which they need each other.
 const MODULES: &[&str] = &["irqbypass", "ccp", "kvm", "kvm-amd", "tun"];
 
+/// Lays a mount of itself over the first root: that one has no parent, and cannot be exchanged for another, as each
+/// monitor does for itself.
+fn settle() -> Result<()> {
+    let none = None::<&str>;
+    fs::create_dir_all("/self")?;
+    mount(Some("/"), "/self", none, MsFlags::MS_BIND, none)?;
+    nix::unistd::chdir("/self")?;
+    mount(Some("."), "/", none, MsFlags::MS_MOVE, none)?;
+    nix::unistd::chroot(".")?;
+    nix::unistd::chdir("/")?;
+    Ok(())
+}
+
 /// Mounts what programs expect.
 pub(crate) fn mount_all() -> Result<()> {
+    settle().context("the root")?;
     for (kind, at) in
         [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("tmpfs", "/run"), ("tmpfs", "/tmp")]
     {
@@ -25,6 +39,8 @@ pub(crate) fn mount_all() -> Result<()> {
 pub(crate) fn prepare() -> Result<()> {
     load(MODULES)?;
     File::open("/dev/kvm").context("/dev/kvm")?;
+    mount(Some("debugfs"), "/sys/kernel/debug", Some("debugfs"), MsFlags::empty(), None::<&str>)
+        .context("debugfs")?;
     Ok(())
 }
 

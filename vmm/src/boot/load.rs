@@ -7,7 +7,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError, Guest
 use super::image::{Image, KernelError};
 use super::{linux, mptable, pvh};
 use crate::kvm::Start;
-use crate::memory::{COMMAND_LINE, HIGH_START, Memory, MemoryError, map_file};
+use crate::memory::{COMMAND_LINE, HIGH_START, Memory, MemoryError, copy_now, map_file};
 
 /// The longest command line that x86 kernels take, its closing zero included.
 const MAX_COMMAND_LINE: u64 = 2048;
@@ -134,6 +134,8 @@ fn load_kernel(memory: &Memory, file: &File, image: &Image) -> Result<u64, BootE
         }
         map_file(memory, segment.address, file, segment.offset, segment.file_size)
             .map_err(|source| BootError::Load { what: "the kernel", source })?;
+        // A kernel patches itself nearly everywhere when it starts.
+        copy_now(memory, segment.address, segment.file_size);
         end = end.max(segment_end);
     }
     Ok(end)

@@ -35,6 +35,24 @@ pub enum Notification {
     },
 }
 
+/// A virtual machine that has no memory yet.
+#[derive(Debug)]
+pub struct BareVm {
+    handle: Handle,
+    run_size: usize,
+}
+
+impl BareVm {
+    pub(super) fn new(handle: Handle, run_size: usize) -> BareVm {
+        BareVm { handle, run_size }
+    }
+
+    /// Gives the machine its memory: one slot per region.
+    pub fn with_memory(self, memory: Memory) -> Result<Vm, KvmError> {
+        Vm::new(self.handle, memory, self.run_size)
+    }
+}
+
 /// A virtual machine. It keeps the memory that KVM maps for the guest.
 #[derive(Debug)]
 pub struct Vm {
@@ -44,8 +62,7 @@ pub struct Vm {
 }
 
 impl Vm {
-    /// Gives the machine its memory: one slot per region.
-    pub(super) fn new(handle: Handle, memory: Memory, run_size: usize) -> Result<Vm, KvmError> {
+    fn new(handle: Handle, memory: Memory, run_size: usize) -> Result<Vm, KvmError> {
         let vm = Vm { handle, memory, run_size };
         for (slot, region) in vm.memory.iter().enumerate() {
             let mut slot = kernel::kvm_userspace_memory_region {

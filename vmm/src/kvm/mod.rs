@@ -26,7 +26,7 @@ mod system;
 pub use call::{Call, Kernel, KvmError, Request, Sys};
 pub use cpu::{Cpu, CpuidLeaf, Msr};
 pub use kick::{Kick, prepare_thread};
-pub use machine::{Notification, Vm};
+pub use machine::{BareVm, Notification, Vm};
 pub use page::{Exit, PortData};
 pub use request::requests_while_running;
 pub use start::Start;

@@ -7,7 +7,7 @@ use kvm_bindings as kernel;
 
 use super::call::{Handle, Kernel, KvmError, Sys};
 use super::cpu::CpuidLeaf;
-use super::machine::Vm;
+use super::machine::{BareVm, Vm};
 use super::request;
 use crate::memory::Memory;
 
@@ -86,6 +86,12 @@ impl Kvm {
 
     /// Makes a virtual machine whose memory is `memory`.
     pub fn create(&self, kind: MachineKind, memory: Memory) -> Result<Vm, KvmError> {
+        self.begin(kind)?.with_memory(memory)
+    }
+
+    /// Makes a virtual machine without memory. The kernel may be waited for here: a thread of its own for this
+    /// machine must find its cgroup, which takes until every processor of the node has been elsewhere.
+    pub fn begin(&self, kind: MachineKind) -> Result<BareVm, KvmError> {
         let run_size = self.handle.value(request::GET_VCPU_MMAP_SIZE, 0)?;
         let handle = loop {
             match self.handle.descriptor(request::CREATE_VM, kind.number()) {
@@ -94,6 +100,6 @@ impl Kvm {
                 outcome => break outcome?,
             }
         };
-        Vm::new(handle, memory, usize::try_from(run_size).unwrap_or(0))
+        Ok(BareVm::new(handle, usize::try_from(run_size).unwrap_or(0)))
     }
 }

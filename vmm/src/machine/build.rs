@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use super::cpuid;
 use super::events::Events;
@@ -12,7 +13,7 @@ use crate::boot::{self, Boot, BootError};
 use crate::bus::{Bus, Registers, Taken};
 use crate::devices::{Clock, ResetPort, Serial};
 use crate::event::Event;
-use crate::kvm::{Cpu, Kvm, KvmError, MachineKind, Msr, Notification, Vm};
+use crate::kvm::{BareVm, Cpu, Kvm, KvmError, MachineKind, Msr, Notification, Vm};
 use crate::memory::{self, Backing, DEVICES, MemoryError};
 use crate::virtio::{Device, Interrupt, Transport};
 
@@ -31,11 +32,37 @@ const CAP_DEADLINE: u32 = 72;
 /// What every processor starts with: fast string operations, and all memory cached unless a page says otherwise.
 const MSRS: [Msr; 2] = [Msr { index: 0x1a0, value: 1 }, Msr { index: 0x2ff, value: 0x806 }];
 
+/// A machine that KVM is making, on a thread of its own: most of the time is spent waiting.
+#[derive(Debug)]
+pub struct Making(JoinHandle<Result<(Kvm, BareVm), MachineError>>);
+
+impl Making {
+    /// Begins to make a machine with an open `/dev/kvm`.
+    pub fn begin(kvm: OwnedFd) -> io::Result<Making> {
+        let make = move || {
+            let kvm = Kvm::new(kvm)?;
+            let names = kvm.lacking()?;
+            if !names.is_empty() {
+                return Err(MachineError::Lacking { names });
+            }
+            let vm = kvm.begin(MachineKind::Plain)?;
+            Ok((kvm, vm))
+        };
+        Ok(Making(std::thread::Builder::new().name("making".to_owned()).spawn(make)?))
+    }
+
+    fn finish(self) -> Result<(Kvm, BareVm), MachineError> {
+        self.0
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("the thread that made the machine failed").into()))
+    }
+}
+
 /// Everything that a machine is made of.
 #[derive(Debug)]
 pub struct Hardware {
-    /// An open `/dev/kvm`.
-    pub kvm: OwnedFd,
+    /// A machine that is being made.
+    pub making: Making,
     /// The guest's kernel.
     pub kernel: File,
     /// Its initrd.
@@ -122,11 +149,6 @@ impl Machine {
             let found = hardware.devices.len();
             return Err(MachineError::Spec { what: "devices", found, most: MAX_DEVICES });
         }
-        let kvm = Kvm::new(hardware.kvm)?;
-        let names = kvm.lacking()?;
-        if !names.is_empty() {
-            return Err(MachineError::Lacking { names });
-        }
         let memory = memory::create(hardware.memory_mib, hardware.backing)?;
         let mut command_line = hardware.command_line;
         // The guest resets itself by the one line that tells a reset from a crash.
@@ -143,11 +165,16 @@ impl Machine {
             cpus: hardware.cpus,
         };
         let start = boot::load(&memory, boot)?;
-        let vm = kvm.create(MachineKind::Plain, memory)?;
+        let (kvm, vm) = hardware.making.finish()?;
+        let vm = vm.with_memory(memory)?;
         vm.create_interrupt_controllers()?;
-        vm.create_timer()?;
+        let deadline = kvm.capability(CAP_DEADLINE)? != 0;
+        if !deadline {
+            // A kernel whose local APIC can be set to a time, and never sleeps, needs no other timer.
+            vm.create_timer()?;
+        }
         let (board, events) = assemble(&vm, hardware.devices, hardware.console)?;
-        let cpus = processors(&kvm, &vm, hardware.cpus)?;
+        let cpus = processors(&kvm, &vm, hardware.cpus, deadline)?;
         if let Some(first) = cpus.first() {
             first.start(start)?;
         }
@@ -161,9 +188,8 @@ fn place(index: usize) -> (u64, u32) {
     (address, LINES[index % LINES.len()])
 }
 
-fn processors(kvm: &Kvm, vm: &Vm, count: u8) -> Result<Vec<Cpu>, MachineError> {
+fn processors(kvm: &Kvm, vm: &Vm, count: u8, deadline: bool) -> Result<Vec<Cpu>, MachineError> {
     let supported = kvm.supported_cpuid()?;
-    let deadline = kvm.capability(CAP_DEADLINE)? != 0;
     let mut cpus = Vec::with_capacity(usize::from(count));
     for number in 0..count {
         let cpu = vm.create_cpu(number)?;

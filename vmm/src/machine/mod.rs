@@ -20,7 +20,7 @@ mod filter;
 mod gate;
 mod run;
 
-pub use build::{Hardware, Machine, MachineError};
+pub use build::{Hardware, Machine, MachineError, Making};
 pub use end::End;
 pub use events::Turn;
 pub use filter::{Thread, allowed, listing};

@@ -214,6 +214,18 @@ fn copy(memory: &Memory, address: u64, file: &File, offset: u64, length: u64) ->
     Ok(())
 }
 
+/// Makes the guest's own copy of every page of a range now. What is written anyway, page by page, costs two exits and a copy
+/// each later; here it is the copy alone. A kernel that cannot do it does it later.
+pub fn copy_now(memory: &Memory, address: u64, length: u64) {
+    let whole = |address: u64| address / PAGE * PAGE;
+    let (start, end) = (whole(address), whole(address.saturating_add(length)));
+    let Ok(size) = usize::try_from(end.saturating_sub(start)) else { return };
+    let Ok(slice) = GuestMemoryBackend::get_slice(memory, GuestAddress(start), size) else { return };
+    let guard = slice.ptr_guard_mut();
+    // SAFETY: the range is the guest's memory, whole pages of it; populating changes no byte.
+    let _ = unsafe { madvise(guard.as_ptr().cast(), size, Advice::LinuxPopulateWrite) };
+}
+
 /// Gives whole pages back to the node: the guest finds zeros in them. `false` if the guest has no memory there.
 pub fn give_back(memory: &Memory, address: u64, length: u64) -> bool {
     if !address.is_multiple_of(PAGE) || !length.is_multiple_of(PAGE) || length == 0 {

@@ -9,7 +9,7 @@
 mod guest;
 mod layout;
 
-pub use guest::{Backing, MemoryError, create, give_back, map_file};
+pub use guest::{Backing, MemoryError, copy_now, create, give_back, map_file};
 pub use layout::{
     BOOT_DATA, COMMAND_LINE, DEVICES, GAP_END, GAP_START, HIGH_START, LOW_END, MP_TABLE, Span, SpanKind,
     spans,

@@ -5,9 +5,7 @@
 //! device over could still do: use the sockets that it has, and connect to Unix sockets below its root directory,
 //! which is the pod's run directory.
 
-use std::collections::BTreeMap;
-
-use seccompiler::{SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
+use crate::jail::{Bound, Rules};
 
 /// Calls that are allowed whatever their arguments.
 const PLAIN: &[i64] = &[
@@ -44,30 +42,26 @@ const PLAIN: &[i64] = &[
 ];
 
 /// Calls of which only some uses are allowed.
-fn bounded() -> Result<BTreeMap<i64, Vec<SeccompRule>>, seccompiler::BackendError> {
-    let exec = u64::try_from(libc::PROT_EXEC).unwrap_or(u64::MAX);
-    let unix = u64::try_from(libc::AF_UNIX).unwrap_or(u64::MAX);
-    let dup = u64::try_from(libc::F_DUPFD_CLOEXEC).unwrap_or(u64::MAX);
-    let getfd = u64::try_from(libc::F_GETFD).unwrap_or(u64::MAX);
-    Ok(BTreeMap::from([
+fn bounded() -> Rules {
+    let not_executable = Bound { argument: 2, mask: libc::PROT_EXEC.unsigned_abs(), value: 0 };
+    let exactly = |argument, value| Bound { argument, mask: u32::MAX, value };
+    let number = |number: libc::c_int| exactly(1, number.unsigned_abs());
+    let non_blocking = u32::try_from(libc::FIONBIO).unwrap_or(u32::MAX);
+    Rules::from([
         // Memory that is not executable: the guest's, and the allocator's.
-        (libc::SYS_mmap, vec![argument(2, SeccompCmpOp::MaskedEq(exec), 0)?]),
-        (libc::SYS_mprotect, vec![argument(2, SeccompCmpOp::MaskedEq(exec), 0)?]),
+        (libc::SYS_mmap, vec![not_executable]),
+        (libc::SYS_mprotect, vec![not_executable]),
         // Only Unix sockets.
-        (libc::SYS_socket, vec![argument(0, SeccompCmpOp::Eq, unix)?]),
+        (libc::SYS_socket, vec![exactly(0, libc::AF_UNIX.unsigned_abs())]),
         // Only what makes a socket non-blocking, and what copies a descriptor.
-        (libc::SYS_ioctl, vec![argument(1, SeccompCmpOp::Eq, libc::FIONBIO)?]),
-        (libc::SYS_fcntl, vec![argument(1, SeccompCmpOp::Eq, dup)?, argument(1, SeccompCmpOp::Eq, getfd)?]),
-    ]))
-}
-
-fn argument(index: u8, operator: SeccompCmpOp, value: u64) -> Result<SeccompRule, seccompiler::BackendError> {
-    SeccompRule::new(vec![SeccompCondition::new(index, SeccompCmpArgLen::Dword, operator, value)?])
+        (libc::SYS_ioctl, vec![exactly(1, non_blocking)]),
+        (libc::SYS_fcntl, vec![number(libc::F_DUPFD_CLOEXEC), number(libc::F_GETFD)]),
+    ])
 }
 
 /// The rules, for [`crate::jail::allow_only`].
-pub fn allowed() -> Result<BTreeMap<i64, Vec<SeccompRule>>, seccompiler::BackendError> {
-    let mut rules = bounded()?;
+pub fn allowed() -> Rules {
+    let mut rules = bounded();
     rules.extend(PLAIN.iter().map(|call| (*call, Vec::new())));
-    Ok(rules)
+    rules
 }

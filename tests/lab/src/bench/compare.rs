@@ -5,7 +5,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use nix::mount::{MsFlags, mount};
 
 use super::measure;
 use super::monitor::{self, Monitor, Task};
@@ -55,8 +54,6 @@ fn boot(monitor: &Monitor, task: &Task) -> Result<measure::Figures> {
 
 fn prepare() -> Result<()> {
     stage::load(MODULES)?;
-    mount(Some("debugfs"), "/sys/kernel/debug", Some("debugfs"), MsFlags::empty(), None::<&str>)
-        .context("debugfs")?;
     // Huge pages come and go in the background, at times that nobody chose.
     let huge = Path::new("/sys/kernel/mm/transparent_hugepage/enabled");
     if huge.exists() {

@@ -147,7 +147,7 @@ impl Memory {
     fn add(&mut self, pid: u32, task: &Task) -> Result<()> {
         self.threads += field(pid, "Threads:").context("a process without threads")?;
         let smaps = fs::read_to_string(format!("/proc/{pid}/smaps"))?;
-        let (mut guests, mut resident) = (false, 0);
+        let (mut guests, mut resident, mut part, mut file) = (false, 0, 0, 0);
         for line in smaps.lines() {
             let words: Vec<&str> = line.split_whitespace().collect();
             match words[..] {
@@ -159,14 +159,18 @@ impl Memory {
                         || length(range)? >= u64::from(task.memory_mib) << 19;
                 }
                 ["Rss:", kib, ..] if !guests => resident = kib.parse::<u64>()?,
+                ["Pss:", kib, ..] if !guests => part = kib.parse::<u64>()?,
                 ["Anonymous:", kib, ..] if !guests => {
                     let anonymous = kib.parse::<u64>()?;
-                    self.anonymous += anonymous;
-                    self.file += resident - anonymous;
+                    // What a process shares with the one that made it is counted once, where that can be told.
+                    self.anonymous += if anonymous == resident { part } else { anonymous };
+                    file += resident - anonymous;
                 }
                 _ => {}
             }
         }
+        // The processes of one monitor run the same program, and share its pages.
+        self.file = self.file.max(file);
         Ok(())
     }
 }
