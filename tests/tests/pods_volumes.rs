@@ -355,7 +355,7 @@ fn wait_for_log(pod: &Pod, line: &str) -> Result<()> {
 }
 
 fn directory(node: &Node, name: &str) -> Result<PathBuf> {
-    let path = node.layout.data.join("kubelet/pods/1234").join(name);
+    let path = node.layout.kubelet().join("pods/1234").join(name);
     fs::create_dir_all(&path)?;
     Ok(path)
 }

@@ -66,6 +66,11 @@ impl Layout {
         [self.tag.clone(), self.pods().display().to_string()]
     }
 
+    /// Directory of what a kubelet would keep for pods: their volumes.
+    pub fn kubelet(&self) -> PathBuf {
+        self.data.join("kubelet")
+    }
+
     /// Directory of the layer cache.
     pub fn layers(&self) -> PathBuf {
         self.data.join("layers")

@@ -2,6 +2,8 @@
 //!
 //! Whoever sets `COFFER_KEEP_NODE` sees to it that the machine goes away with the process: the last node is not ended.
 
+use std::fs;
+use std::io;
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::Result;
@@ -21,10 +23,15 @@ pub(super) fn keep(node: Node) {
     *KEPT.lock().unwrap_or_else(PoisonError::into_inner) = Some(node);
 }
 
-/// The node that was kept, if it is of this kind; one of another kind is ended.
+/// The node that was kept, if it is of this kind, without what its test kept there as a kubelet; one of another kind is ended.
 pub(super) fn take(version: Version, runtime: Runtime) -> Result<Option<Node>> {
     match KEPT.lock().unwrap_or_else(PoisonError::into_inner).take() {
-        Some(node) if node.version == version && node.runtime == runtime => Ok(Some(node)),
+        Some(node) if node.version == version && node.runtime == runtime => {
+            match fs::remove_dir_all(node.layout.kubelet()) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+                _ => Ok(Some(node)),
+            }
+        }
         Some(node) => node.end().map(|()| None),
         None => Ok(None),
     }
