@@ -3,9 +3,7 @@
 //! Not among them, on purpose: starting a process or thread, sockets, looking at other processes, changing
 //! credentials, namespaces or mounts, opening by handle (which could leave the tree), executable memory.
 
-use std::collections::BTreeMap;
-
-use seccompiler::{BackendError, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
+use coffer_vmm::jail::{Bound, Rules};
 
 /// Calls that are allowed whatever their arguments.
 const PLAIN: &[i64] = &[
@@ -69,14 +67,12 @@ const PLAIN: &[i64] = &[
 const MAPPING: &[(i64, u8)] = &[(libc::SYS_mmap, 2), (libc::SYS_mprotect, 2)];
 
 /// All of them, for the filter.
-pub(super) fn allowed() -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
-    let mut all: BTreeMap<i64, Vec<SeccompRule>> = PLAIN.iter().map(|call| (*call, Vec::new())).collect();
+pub(super) fn allowed() -> Rules {
+    let mut all: Rules = PLAIN.iter().map(|call| (*call, Vec::new())).collect();
     all.insert(libc::SYS_mremap, Vec::new());
     for (call, argument) in MAPPING {
-        let executable = u64::try_from(libc::PROT_EXEC).unwrap_or(u64::MAX);
-        let plain =
-            SeccompCondition::new(*argument, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(executable), 0)?;
-        all.insert(*call, vec![SeccompRule::new(vec![plain])?]);
+        let plain = Bound { argument: *argument, mask: libc::PROT_EXEC.unsigned_abs(), value: 0 };
+        all.insert(*call, vec![plain]);
     }
-    Ok(all)
+    all
 }

@@ -126,8 +126,7 @@ pub(super) fn lock() -> Result<(), JailError> {
     let sets = CapabilitySets { effective: KEPT, permitted: KEPT, inheritable: CapabilitySet::empty() };
     rustix::thread::set_capabilities(None, sets).map_err(step("give up capabilities"))?;
     rustix::thread::set_no_new_privs(true).map_err(step("refuse new privileges"))?;
-    allow_only(allowed().map_err(|source| JailError::Limit { source: LimitError::Filter(source) })?)
-        .map_err(|source| JailError::Limit { source })
+    allow_only(&allowed()).map_err(|source| JailError::Limit { source })
 }
 
 /// Attributes of the clone only; the host's own mount stays as it is.
