@@ -11,6 +11,7 @@ use x509_cert::ext::Extension;
 use x509_cert::ext::pkix::{BasicConstraints, KeyUsage};
 use x509_cert::name::Name;
 
+use super::issued;
 use super::key::{Algorithm, KeyError, PublicKey, SignatureError};
 use crate::time::UnixTime;
 use crate::verdict::printable;
@@ -248,11 +249,17 @@ impl Certificate {
         if self.parsed.signature_algorithm() != self.parsed.tbs_certificate().signature() {
             return Err(IssueError::TwoAlgorithms);
         }
+        let pair = [self.fingerprint(), issuer.fingerprint()];
+        if issued::is_known(&pair) {
+            return Ok(());
+        }
         let verified = Algorithm::from_identifier(self.parsed.signature_algorithm()).and_then(|algorithm| {
             let signature = self.parsed.signature().as_bytes().ok_or(SignatureError::Form)?;
             issuer.key.verify(algorithm, &self.signed, signature)
         });
-        verified.map_err(|reason| IssueError::Signature { subject: issuer.subject(), reason })
+        verified.map_err(|reason| IssueError::Signature { subject: issuer.subject(), reason })?;
+        issued::remember(pair);
+        Ok(())
     }
 
     /// Checks that `at` lies within the certificate's dates, both included.

@@ -9,6 +9,7 @@
 //! Never here: a clock, a list of trusted roots, a private key.
 
 mod certificate;
+mod issued;
 mod key;
 mod revocation;
 pub(crate) mod rsa;
