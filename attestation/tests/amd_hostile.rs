@@ -1,36 +1,21 @@
 //! Bytes that nobody made with good intentions: no parser may panic, and nothing damaged is believed.
 
+mod damage;
+
 use coffer_attestation::azure::{HclReport, Quote, parse_snp};
 use coffer_attestation::snp::{Evidence, Expectations, TrustedRoots, UnverifiedReport, appraise, coco};
 use coffer_attestation::time::UnixTime;
 use coffer_attestation::verdict::Verdict;
 use coffer_attestation::x509::{Certificate, RevocationList};
+use damage::{Damage, damaged};
 use proptest::collection::vec;
 use proptest::prelude::{any, prop_assert, proptest};
-use proptest::sample::Index;
 
 const REPORT: &[u8] = include_bytes!("../testdata/snp/turin-v5-oak/report.bin");
 const VCEK: &[u8] = include_bytes!("../testdata/snp/turin-v5-oak/vcek.der");
 const AUTHORITIES: &[u8] = include_bytes!("../testdata/snp/ca/turin_ask_ark_asvk.pem");
 const COCO: &[u8] = include_bytes!("../testdata/snp/genoa-v3-trustee/coco-evidence.json");
 const AT: UnixTime = UnixTime(1_795_262_400);
-
-/// What is done to good bytes: replace some, cut the end, repeat a part.
-type Damage = (Vec<(Index, u8)>, Option<Index>, Option<(Index, Index)>);
-
-fn damaged(good: &[u8], (replaced, cut, repeated): Damage) -> Vec<u8> {
-    let mut bytes = good.to_vec();
-    replaced.into_iter().for_each(|(at, byte)| *at.get_mut(&mut bytes) = byte);
-    if let Some((from, to)) = repeated {
-        let (from, to) = (from.index(bytes.len()), to.index(bytes.len()));
-        let part = bytes[from.min(to)..from.max(to)].to_vec();
-        bytes.splice(from..from, part);
-    }
-    if let Some(cut) = cut {
-        bytes.truncate(cut.index(bytes.len()));
-    }
-    bytes
-}
 
 /// Whether `report` and `vek` are believed although one of them was damaged.
 fn believed(report: &[u8], vek: &Certificate, authorities: Vec<Certificate>) -> bool {

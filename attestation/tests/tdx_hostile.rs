@@ -1,36 +1,21 @@
 //! Bytes that nobody made with good intentions: no parser may panic, and what it accepts stays within its bounds.
 
+mod damage;
+
 use coffer_attestation::tdx::{
     CcelTable, EventLog, Evidence, Expectations, Platform, QeIdentity, TcbInfo, TrustedRoots,
     UnverifiedCollateral, UnverifiedQuote, appraise, coco,
 };
 use coffer_attestation::time::UnixTime;
 use coffer_attestation::verdict::Verdict;
+use damage::{Damage, damaged};
 use proptest::collection::vec;
 use proptest::prelude::{any, prop_assert, prop_assert_ne, proptest};
-use proptest::sample::Index;
 
 const QUOTE: &[u8] = include_bytes!("../testdata/tdx/quote5-tdx15/quote.bin");
 const COLLATERAL: &[u8] = include_bytes!("../testdata/tdx/quote4-uptodate-phala/collateral.json");
 const LOG: &[u8] = include_bytes!("../testdata/tdx/misc/ccel-aael-alibaba.bin");
 const TABLE: &[u8] = include_bytes!("../testdata/tdx/quote4-gcp-cos113/ccel_table.dat");
-
-/// What is done to good bytes: replace some, cut the end, repeat a part.
-type Damage = (Vec<(Index, u8)>, Option<Index>, Option<(Index, Index)>);
-
-fn damaged(good: &[u8], (replaced, cut, repeated): Damage) -> Vec<u8> {
-    let mut bytes = good.to_vec();
-    replaced.into_iter().for_each(|(at, byte)| *at.get_mut(&mut bytes) = byte);
-    if let Some((from, to)) = repeated {
-        let (from, to) = (from.index(bytes.len()), to.index(bytes.len()));
-        let part = bytes[from.min(to)..from.max(to)].to_vec();
-        bytes.splice(from..from, part);
-    }
-    if let Some(cut) = cut {
-        bytes.truncate(cut.index(bytes.len()));
-    }
-    bytes
-}
 
 proptest! {
     #[test]
