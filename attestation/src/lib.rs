@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! snp      AMD SEV-SNP reports
+//! audit    checking a verifier's log
 //! azure    an SNP report behind the virtual TPM of an Azure machine
 //! handshake  what guest and verifier say to each other
 //! sim      a simulated processor's reports, for machines without one
@@ -13,6 +14,7 @@
 //! was parsed and no more.
 #![forbid(unsafe_code)]
 
+pub mod audit;
 pub mod azure;
 mod base64;
 mod cursor;

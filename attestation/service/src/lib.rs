@@ -3,7 +3,9 @@
 //! ```text
 //! challenge  nonces that any replica can check and that are good once
 //! appraisal  what evidence is worth, and whether it is that of a guest that its owner knows
+//! policy     what operators ask for beyond that
 //! secrets    what such guests may have, encrypted at rest
+//! operators  who may change any of it
 //! exchange   what each message is answered with
 //! serve      the same on the network, over TLS
 //! audit      what was decided, in a log whose every byte is vouched for
@@ -16,5 +18,7 @@ pub mod appraisal;
 pub mod audit;
 pub mod challenge;
 pub mod exchange;
+pub mod operators;
+pub mod policy;
 pub mod secrets;
 pub mod serve;

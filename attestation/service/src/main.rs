@@ -1,5 +1,5 @@
-//! `coffer-verifier`: reads its configuration and serves until it is told to stop. SIGHUP reads certificate and reference
-//! values again.
+//! `coffer-verifier`: reads its configuration and serves until it is told to stop. SIGHUP reads certificate, reference values
+//! and key-encryption keys again.
 #![forbid(unsafe_code)]
 
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::Parser;
 use coffer_verifier::exchange::Verifier;
-use coffer_verifier::serve::{Certificates, Config, Door, router, serve};
+use coffer_verifier::serve::{Certificates, Config, Door, Listening, router, serve};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -30,14 +30,18 @@ async fn main() -> anyhow::Result<()> {
         tracing::warn!(flag, "evidence of SIMULATED or no hardware is taken: for trying out only");
     }
     let certificates = Arc::new(config.certificates()?);
-    let tls = Arc::new(certificates.config()?);
+    let tls = Arc::new(config.tls(&certificates)?);
     let verifier = Arc::new(config.verifier()?);
-    let door = Arc::new(Door::new(verifier.clone(), config.admin_token()?, config.limits));
+    tracing::info!(
+        key = verifier.audit_public_key(),
+        "checkpoints of the audit log are signed with this key"
+    );
+    let door = Arc::new(Door::new(verifier.clone()));
     let listener = TcpListener::bind(config.listen).await;
     let listener = listener.with_context(|| format!("listening on {}", config.listen))?;
     tracing::info!(address = %listener.local_addr()?, "serving");
-    let connections = config.limits.connections;
-    tokio::spawn(reload(config, certificates, verifier));
+    let listening = Listening { listener, tls, router: router(door), limits: config.limits };
+    tokio::spawn(reload(arguments.config, certificates, verifier));
     let mut end = signal(SignalKind::terminate())?;
     let stop = async move {
         tokio::select! {
@@ -45,24 +49,34 @@ async fn main() -> anyhow::Result<()> {
             _ = tokio::signal::ctrl_c() => {}
         }
     };
-    serve(listener, tls, router(door), connections, stop).await;
+    serve(listening, stop).await;
     Ok(())
 }
 
 /// Reads anew on each SIGHUP. What cannot be read leaves things as they are.
-async fn reload(config: Config, certificates: Arc<Certificates>, verifier: Arc<Verifier>) {
+async fn reload(path: PathBuf, certificates: Arc<Certificates>, verifier: Arc<Verifier>) {
     let Ok(mut hangups) = signal(SignalKind::hangup()) else { return };
     while hangups.recv().await.is_some() {
-        match certificates.reload() {
-            Ok(()) => tracing::info!("the certificate was read again"),
-            Err(error) => tracing::error!(error = ?error, "the certificate stays as it was"),
-        }
-        match config.references() {
-            Ok(references) => {
-                verifier.set_references(references);
-                tracing::info!("the reference values were read again");
+        tell("certificate was", certificates.reload().map_err(anyhow::Error::from));
+        let (path, verifier) = (path.clone(), verifier.clone());
+        let read = tokio::task::spawn_blocking(move || match Config::load(&path) {
+            Ok(config) => {
+                let references = || Ok(verifier.set_references(config.references()?)?);
+                tell("reference values were", references());
+                let keys = || Ok(verifier.replace_keys(config.key_encryption_keys()?).map(|_| ())?);
+                tell("key-encryption keys were", keys());
             }
-            Err(error) => tracing::error!(error = ?error, "the reference values stay as they were"),
+            Err(error) => tell("configuration was", Err(error.into())),
+        });
+        if read.await.is_err() {
+            tracing::error!("reading again ended early");
         }
+    }
+}
+
+fn tell(what: &'static str, read: anyhow::Result<()>) {
+    match read {
+        Ok(()) => tracing::info!("the {what} read again"),
+        Err(error) => tracing::error!(error = ?error, "the {what} not read again and stay as they were"),
     }
 }

@@ -1,7 +1,7 @@
 //! A log of 10,000 entries, and every way in which one byte of it can change.
 
 use coffer_attestation::time::UnixTime;
-use coffer_verifier::audit::{AuditLog, Checkpoint, Damage, verify};
+use coffer_verifier::audit::{AuditLog, Checkpoint, Damage, Journal, verify};
 use serde_json::json;
 
 /// A log as bytes and its checkpoint. A file system without disk keeps 10,000 synchronous writes short.
@@ -10,12 +10,12 @@ fn log(tenant: &str, entries: u64) -> (Vec<u8>, Checkpoint) {
     let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
     let folder = folder.expect("a folder");
     let path = folder.path().join("audit");
-    let mut log = AuditLog::open(&path).expect("a log");
+    let log = Journal::new(AuditLog::open(&path).expect("a log"));
     (0..entries).for_each(|number| {
         let what = json!({ "released": format!("{tenant}/key/{number}"), "measurement": "ab" });
-        log.append(UnixTime(1_800_000_000 + number), &what).expect("written");
+        log.record(UnixTime(1_800_000_000 + number), &what).expect("written");
     });
-    (std::fs::read(&path).expect("the file"), log.checkpoint(UnixTime(1_900_000_000)))
+    (std::fs::read(&path).expect("the file"), log.log().checkpoint(UnixTime(1_900_000_000)))
 }
 
 /// The line that holds byte `at`; a line's end belongs to it.

@@ -9,6 +9,7 @@ use coffer_verifier::appraisal::{References, Trust};
 use coffer_verifier::audit::{AuditLog, verify};
 use coffer_verifier::challenge::{ChallengeKey, Challenger, Spent};
 use coffer_verifier::exchange::{Parts, Refusal, Verifier};
+use coffer_verifier::operators::Directory;
 use coffer_verifier::secrets::{KeyEncryptionKey, Revocation, SecretStore};
 use getrandom::SysRng;
 use serde_json::{Value, json};
@@ -47,7 +48,10 @@ impl Running {
             token_lifetime: 300,
             store,
             audit: AuditLog::open(&folder.path().join("audit")).expect("a log"),
-        });
+            audit_key: p256::ecdsa::SigningKey::from_slice(&[4; 32]).expect("a scalar"),
+            operators: Directory::default(),
+        })
+        .expect("a verifier");
         Self { folder, verifier }
     }
 
@@ -67,7 +71,7 @@ impl Running {
     }
 
     fn get(&self, path: &str, token: &str) -> Result<Sealed, Refusal> {
-        self.verifier.resource(path, Some(token), NOW)
+        self.verifier.resource(path, None, Some(token), NOW)
     }
 
     /// The newest entry of the log, all of which must hold.
@@ -119,7 +123,7 @@ fn a_known_guest_gets_its_secret_and_the_log_says_so() {
 
 #[test]
 fn without_a_token_the_answer_is_401_with_a_type_and_a_detail() {
-    let refusal = Running::new().verifier.resource("acme/key/1", None, NOW).expect_err("refused");
+    let refusal = Running::new().verifier.resource("acme/key/1", None, None, NOW).expect_err("refused");
     assert_eq!(refusal.status(), 401);
     let expected = json!({"type": "https://coffer.example/errors/Unauthenticated", "detail": "attest first"});
     assert_eq!(refusal.to_json(), expected);
@@ -213,12 +217,42 @@ fn what_is_revoked_opens_nothing_from_the_next_request_on() {
 }
 
 #[test]
-fn a_revoked_token_must_be_replaced() {
+fn each_thing_that_is_revoked_reaches_the_guest_and_is_told_apart() {
+    let sandbox = "d1".repeat(32);
+    let reached = [
+        (Revocation::Sandbox, sandbox.clone()),
+        (Revocation::Measurement, "b1".repeat(48)),
+        (Revocation::Signer, "e1".repeat(48)),
+    ]
+    .map(|(kind, name)| {
+        let running = Running::new();
+        let guest = guest();
+        let signed = |report: &mut Vec<u8>| report[0x0e0..0x110].fill(0xe1);
+        let token =
+            running.attest(&body(&running.challenge().nonce, &guest.public(), signed)).expect("a token");
+        assert_eq!(running.last_entry()["identity"]["sandbox"], sandbox.as_str());
+        assert!(running.get("acme/key/1", &token).is_ok());
+        assert!(running.verifier.standing(Some(&token), NOW).is_ok());
+        running.verifier.store().revoke(kind, &name, NOW).expect("revoked");
+        let refused = running.get("acme/key/1", &token).expect_err("refused");
+        assert_eq!(running.verifier.standing(Some(&token), NOW).expect_err("refused"), refused);
+        assert_eq!(running.last_entry()["kind"], "Revoked");
+        // Nor is it admitted again.
+        let again = body(&running.challenge().nonce, &guest.public(), signed);
+        assert_eq!(running.attest(&again).expect_err("refused"), refused);
+        (refused.status(), refused.to_string())
+    });
+    let expected = ["sandbox", "measurement", "signer"].map(|what| (403, format!("the {what} was revoked")));
+    assert_eq!(reached, expected);
+}
+
+#[test]
+fn a_revoked_token_opens_nothing_and_another_one_of_the_guest_does() {
     let running = Running::new();
     let (_, token) = running.admitted();
     let verified = running.verifier.token_key().verify(&token, NOW).expect("a token");
     running.verifier.store().revoke(Revocation::Token, &verified.claims().jti, NOW).expect("revoked");
-    assert_eq!(running.get("acme/key/1", &token).expect_err("refused").status(), 401);
+    assert_eq!(running.get("acme/key/1", &token).expect_err("refused").kind(), "Revoked");
     let (_, other) = running.admitted();
     assert!(running.get("acme/key/1", &other).is_ok());
 }
@@ -227,7 +261,7 @@ fn a_revoked_token_must_be_replaced() {
 fn a_guest_that_is_not_known_any_more_gets_nothing_for_its_old_token() {
     let running = Running::new();
     let (_, token) = running.admitted();
-    running.verifier.set_references(References::default());
+    running.verifier.set_references(References::default()).expect("references");
     assert_eq!(running.get("acme/key/1", &token).expect_err("refused").kind(), "PolicyDeny");
 }
 
@@ -235,7 +269,7 @@ fn a_guest_that_is_not_known_any_more_gets_nothing_for_its_old_token() {
 fn an_old_or_changed_token_must_be_replaced() {
     let running = Running::new();
     let (_, token) = running.admitted();
-    let late = running.verifier.resource("acme/key/1", Some(&token), UnixTime(NOW.0 + 300));
+    let late = running.verifier.resource("acme/key/1", None, Some(&token), UnixTime(NOW.0 + 300));
     assert_eq!(late.expect_err("refused").status(), 401);
     assert_eq!(running.get("acme/key/1", &token.replacen('.', ".A", 1)).expect_err("refused").status(), 401);
 }

@@ -3,11 +3,11 @@
 use std::fmt::{self, Display};
 
 use base64ct::{Base64, Encoding};
-use coffer_attestation::time::UnixTime;
 use p256::ecdsa::signature::{Signer, Verifier};
 use p256::ecdsa::{Signature, SigningKey, VerifyingKey};
 
 use super::merkle::Hash;
+use crate::time::UnixTime;
 
 const FIRST_LINE: &str = "coffer audit checkpoint 1";
 
@@ -28,6 +28,9 @@ pub enum CheckpointError {
     /// Not of this form.
     #[error("this is no checkpoint of an audit log")]
     Form,
+    /// Not a key at all.
+    #[error("the key is no point on P-256")]
+    Key,
     /// Another key, or changed.
     #[error("the checkpoint's signature does not match")]
     Signature,
@@ -55,6 +58,15 @@ impl Checkpoint {
         let read = Self::read(&text).ok_or(CheckpointError::Form)?;
         // One text for one checkpoint.
         if read.to_string() == text { Ok(read) } else { Err(CheckpointError::Form) }
+    }
+
+    /// The same with the key as a point on P-256 in one of SEC 1's forms, which is how the verifier says it.
+    ///
+    /// # Errors
+    /// [`CheckpointError`]
+    pub fn verify_by(signed: &str, key: &[u8]) -> Result<Self, CheckpointError> {
+        let key = VerifyingKey::from_sec1_bytes(key).map_err(|_| CheckpointError::Key)?;
+        Self::verify(signed, &key)
     }
 
     fn read(text: &str) -> Option<Self> {

@@ -103,6 +103,43 @@ pub fn verify_inclusion(
     if hash == *root { Ok(()) } else { Err(ProofError::Mismatch) }
 }
 
+/// A tree that only grows, of which nothing is kept but the roots of its complete parts: 64 hashes at most.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Frontier {
+    size: u64,
+    /// One root for each bit of `size`, the largest part first.
+    peaks: Vec<Hash>,
+}
+
+impl Frontier {
+    /// Adds an entry's hash at the end.
+    pub fn push(&mut self, leaf: Hash) {
+        let mut hash = leaf;
+        for _ in 0..self.size.trailing_ones() {
+            // One peak for each bit that is set: there is one for each of these.
+            if let Some(left) = self.peaks.pop() {
+                hash = node(&left, &hash);
+            }
+        }
+        self.peaks.push(hash);
+        self.size += 1;
+    }
+
+    /// Number of entries.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Root of the tree over all of them.
+    pub fn root(&self) -> Hash {
+        let mut parts = self.peaks.iter().rev().copied();
+        match parts.next() {
+            None => root(&[]),
+            Some(last) => parts.fold(last, |right, left| node(&left, &right)),
+        }
+    }
+}
+
 fn node(left: &Hash, right: &Hash) -> Hash {
     Sha256::new().chain_update([1]).chain_update(left).chain_update(right).finalize().into()
 }
@@ -143,6 +180,18 @@ mod tests {
             "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
         ];
         assert_eq!(roots, expected);
+    }
+
+    #[test]
+    fn a_frontier_has_the_root_of_the_whole_tree_at_every_size() {
+        let leaves: Vec<Hash> = (0..70_u8).map(|number| leaf_hash(&[number])).collect();
+        let mut frontier = Frontier::default();
+        assert_eq!(frontier.root(), root(&[]));
+        leaves.iter().enumerate().for_each(|(index, leaf)| {
+            frontier.push(*leaf);
+            assert_eq!(frontier.root(), root(&leaves[..=index]));
+        });
+        assert_eq!(frontier.size(), 70);
     }
 
     #[test]

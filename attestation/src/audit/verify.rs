@@ -6,7 +6,7 @@ use super::checkpoint::Checkpoint;
 use super::merkle::{Hash, leaf_hash, root};
 
 /// The link before the first line.
-pub(super) const FIRST_LINK: Hash = [0; 32];
+const FIRST_LINK: Hash = [0; 32];
 
 /// A log in which nothing is damaged. Only [`verify`] makes one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +15,14 @@ pub struct Whole {
     pub leaves: Vec<Hash>,
     /// The last line's link.
     pub last_link: Hash,
+}
+
+/// A log that is read line by line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chain {
+    line: u64,
+    offset: usize,
+    last_link: Hash,
 }
 
 /// What is wrong with a log. Lines are counted from 0, bytes from the beginning of the file.
@@ -54,29 +62,53 @@ pub enum Damage {
 /// Every place that is damaged.
 pub fn verify(log: &[u8], checkpoint: Option<&Checkpoint>) -> Result<Whole, Vec<Damage>> {
     let mut damages = Vec::new();
-    let mut whole = Whole { leaves: Vec::new(), last_link: FIRST_LINK };
-    let (mut offset, mut line) = (0, 0);
+    let (mut chain, mut leaves) = (Chain::default(), Vec::new());
     for bytes in log.split_inclusive(|byte| *byte == b'\n') {
-        let to = offset + bytes.len();
-        match check_line(bytes, line, &whole.last_link) {
-            Ok((leaf, link)) => {
-                whole.leaves.push(leaf);
-                whole.last_link = link;
-            }
-            Err((what, link)) => {
-                damages.push(Damage::Line { line, from: offset, to, what });
-                // What follows hangs on the link that was written, so that one change is reported once.
-                whole.last_link = link.unwrap_or(whole.last_link);
-                whole.leaves.push(FIRST_LINK);
+        match chain.follow(bytes) {
+            Ok(leaf) => leaves.push(leaf),
+            Err(damage) => {
+                damages.push(damage);
+                leaves.push(FIRST_LINK);
             }
         }
-        offset = to;
-        line += 1;
     }
     if damages.is_empty() {
-        damages.extend(checkpoint.and_then(|checkpoint| compare(&whole.leaves, checkpoint)));
+        damages.extend(checkpoint.and_then(|checkpoint| compare(&leaves, checkpoint)));
     }
-    if damages.is_empty() { Ok(whole) } else { Err(damages) }
+    if damages.is_empty() { Ok(Whole { leaves, last_link: chain.last_link }) } else { Err(damages) }
+}
+
+impl Default for Chain {
+    fn default() -> Self {
+        Self { line: 0, offset: 0, last_link: FIRST_LINK }
+    }
+}
+
+impl Chain {
+    /// Checks the next line, with its end, and answers the hash of its entry.
+    ///
+    /// # Errors
+    /// What was changed. What follows is then held against the link that was written, so that one change is reported once.
+    pub fn follow(&mut self, bytes: &[u8]) -> Result<Hash, Damage> {
+        let (line, from) = (self.line, self.offset);
+        self.line += 1;
+        self.offset += bytes.len();
+        match check_line(bytes, line, &self.last_link) {
+            Ok((leaf, link)) => {
+                self.last_link = link;
+                Ok(leaf)
+            }
+            Err((what, link)) => {
+                self.last_link = link.unwrap_or(self.last_link);
+                Err(Damage::Line { line, from, to: self.offset, what })
+            }
+        }
+    }
+
+    /// The link of the last line that was followed.
+    pub fn last_link(&self) -> Hash {
+        self.last_link
+    }
 }
 
 fn compare(leaves: &[Hash], checkpoint: &Checkpoint) -> Option<Damage> {
@@ -91,7 +123,7 @@ fn compare(leaves: &[Hash], checkpoint: &Checkpoint) -> Option<Damage> {
 }
 
 /// The link of the line behind `before`.
-pub(super) fn link_after(before: &Hash, leaf: &Hash) -> Hash {
+pub fn link_after(before: &Hash, leaf: &Hash) -> Hash {
     Sha256::new().chain_update([2]).chain_update(before).chain_update(leaf).finalize().into()
 }
 

@@ -9,9 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use sha2::{Digest, Sha256};
 
-use super::initdata::hexadecimal;
 use crate::node::Node;
 use crate::run::Run;
 use crate::wait;
@@ -19,7 +17,8 @@ use crate::wait;
 /// The name in its certificate.
 pub const HOST: &str = "verifier.test";
 
-const ADMIN: &str = "a token of the tests";
+/// The name in the certificate of whoever keeps secrets in it.
+const OPERATOR: &str = "tests";
 
 /// A verifier with files of its own in the node's directory. Its process is ended when this is dropped.
 pub struct Verifier {
@@ -45,10 +44,11 @@ impl Verifier {
     pub fn new(node: &Node) -> Result<Self> {
         let place = node.layout.data.join("verifier");
         fs::create_dir_all(&place)?;
-        for (index, name) in ["kek", "challenge", "token"].iter().enumerate() {
+        for (index, name) in ["kek", "challenge", "token", "audit-key"].iter().enumerate() {
             fs::write(place.join(name), [u8::try_from(index)? + 1; 32])?;
         }
-        make_certificate(&place)?;
+        make_certificate(&place, "tls", HOST)?;
+        make_certificate(&place, "operator", OPERATOR)?;
         let root = node.coffer_command().arg("simulated-root").text()?;
         fs::write(place.join("root.pem"), root)?;
         fs::write(place.join("references.toml"), "")?;
@@ -64,8 +64,9 @@ impl Verifier {
         let file = |name: &str| format!("\"{}\"", self.file(name).display());
         format!(
             "listen = \"{}\"\ntls-certificate = {}\ntls-key = {}\nreferences = {}\nstore = {}\naudit-log = {}\n\
-             key-encryption-keys = [{}]\nchallenge-keys = [{}]\ntoken-key = {}\nadmin-token-sha256 = \"{}\"\n\
-             insecure-simulated-snp-root = {}\n",
+             key-encryption-keys = [{}]\nchallenge-keys = [{}]\ntoken-key = {}\naudit-key = {}\n\
+             operator-authorities = {}\ninsecure-simulated-snp-root = {}\n\
+             [[operator]]\nname = \"{OPERATOR}\"\nrole = \"operator\"\ntenants = [\"acme\"]\n",
             self.address(),
             file("tls.pem"),
             file("tls.key"),
@@ -75,7 +76,8 @@ impl Verifier {
             file("kek"),
             file("challenge"),
             file("token"),
-            hexadecimal(&Sha256::digest(ADMIN)),
+            file("audit-key"),
+            file("operator.pem"),
             file("root.pem"),
         )
     }
@@ -174,7 +176,8 @@ impl Verifier {
         let run =
             Run::new("curl").args(["--silent", "--show-error", "--request", method, "--resolve", &resolve]);
         let run = run.arg("--cacert").arg(self.file("tls.pem"));
-        run.args(["--header", &format!("authorization: Bearer {ADMIN}"), &url])
+        let run = run.arg("--cert").arg(self.file("operator.pem"));
+        run.arg("--key").arg(self.file("operator.key")).arg(&url)
     }
 }
 
@@ -187,8 +190,8 @@ impl Drop for Verifier {
     }
 }
 
-/// A certificate for [`HOST`] that speaks for itself.
-fn make_certificate(place: &Path) -> Result<()> {
+/// A certificate and its key, in files that begin with `file`, for a name that nobody else speaks for.
+fn make_certificate(place: &Path, file: &str, name: &str) -> Result<()> {
     let run = Run::new("openssl").args([
         "req",
         "-x509",
@@ -197,9 +200,10 @@ fn make_certificate(place: &Path) -> Result<()> {
         "-pkeyopt",
         "ec_paramgen_curve:prime256v1",
     ]);
-    let run = run.args(["-nodes", "-days", "30", "-subj", &format!("/CN={HOST}")]);
-    let run = run.args(["-addext", &format!("subjectAltName=DNS:{HOST}")]);
+    let run = run.args(["-nodes", "-days", "30", "-subj", &format!("/CN={name}")]);
+    let run = run.args(["-addext", &format!("subjectAltName=DNS:{name}")]);
     let run = run.args(["-addext", "basicConstraints=critical,CA:FALSE"]);
-    let run = run.arg("-keyout").arg(place.join("tls.key")).arg("-out").arg(place.join("tls.pem"));
+    let run = run.arg("-keyout").arg(place.join(format!("{file}.key")));
+    let run = run.arg("-out").arg(place.join(format!("{file}.pem")));
     run.text().map(drop)
 }

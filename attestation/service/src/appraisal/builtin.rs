@@ -17,6 +17,8 @@ pub struct Appraised {
     tee: Tee,
     appraisal: Appraisal,
     reference: Option<Reference>,
+    /// Policies that were asked beyond the built-in one.
+    policies: Vec<String>,
 }
 
 /// A guest that its owner knows. Only [`Appraised::admit`] makes one.
@@ -51,7 +53,13 @@ pub fn appraise(judged: Judged, references: &References) -> Appraised {
     let debug = seen.debug.map_or("unknown", |debug| if debug { "on" } else { "off" });
     hold(&mut checks, "no-debug", seen.debug == Some(false), "off", debug);
     let reference = find(&mut checks, judged.tee, &seen, references);
-    Appraised { hardware, tee: judged.tee, appraisal: Appraisal::new(checks, claims), reference }
+    Appraised {
+        hardware,
+        tee: judged.tee,
+        appraisal: Appraisal::new(checks, claims),
+        reference,
+        policies: Vec::new(),
+    }
 }
 
 /// What the evidence says about what references speak of.
@@ -194,6 +202,20 @@ impl Appraised {
         self.reference.as_ref()
     }
 
+    /// The kind of evidence.
+    pub fn tee(&self) -> Tee {
+        self.tee
+    }
+
+    /// Adds what the operator's policies said: `asked` names each.
+    #[must_use]
+    pub fn hold_policy(self, allowed: bool, asked: &[String]) -> Self {
+        let (mut checks, claims) = self.appraisal.into_parts();
+        hold(&mut checks, "appraisal-policy", allowed, "every policy says yes", asked.join(", "));
+        let policies = asked.to_vec();
+        Self { appraisal: Appraisal::new(checks, claims), policies, ..self }
+    }
+
     /// What a token says of the guest.
     pub fn submodule(&self) -> Submodule {
         let outcome = |names: &[&str]| {
@@ -213,10 +235,14 @@ impl Appraised {
                 outcome(&["no-debug", "reference-initdata"]),
                 outcome(&["reference-measurement"]),
             ),
-            policy: POLICY.to_owned(),
+            policy: std::iter::once(POLICY)
+                .chain(self.policies.iter().map(String::as_str))
+                .collect::<Vec<_>>()
+                .join(","),
             evidence: json!({
                 self.tee.name(): self.appraisal.claims(),
                 "coffer": {
+                    "tee": self.tee.name(),
                     "verdict": verdict,
                     "reasons": reasons,
                     "reference": reference.map(|reference| &reference.name),

@@ -103,18 +103,46 @@ impl References {
     pub fn parse(text: &str) -> Result<Self, ReferenceError> {
         let read: Self =
             toml::from_str(text).map_err(|error| ReferenceError::Form { reason: error.to_string() })?;
+        read.check()?;
+        Ok(read)
+    }
+}
+
+impl References {
+    /// These and `others`.
+    ///
+    /// # Errors
+    /// [`ReferenceError::Twice`]
+    pub fn and(&self, others: impl IntoIterator<Item = Reference>) -> Result<Self, ReferenceError> {
+        let all = Self { reference: self.reference.iter().cloned().chain(others).collect() };
+        all.check()?;
+        Ok(all)
+    }
+
+    fn check(&self) -> Result<(), ReferenceError> {
         let mut names = std::collections::BTreeSet::new();
-        for reference in &read.reference {
+        for reference in &self.reference {
             if !names.insert(&reference.name) {
                 return Err(ReferenceError::Twice { name: reference.name.clone() });
             }
             reference.check()?;
         }
-        Ok(read)
+        Ok(())
     }
 }
 
 impl Reference {
+    /// Reads one reference: the table of a list without its heading.
+    ///
+    /// # Errors
+    /// [`ReferenceError`]
+    pub fn parse(text: &str) -> Result<Self, ReferenceError> {
+        let read: Self =
+            toml::from_str(text).map_err(|error| ReferenceError::Form { reason: error.to_string() })?;
+        read.check()?;
+        Ok(read)
+    }
+
     fn check(&self) -> Result<(), ReferenceError> {
         let initdata_bytes = match self.tee.as_str() {
             "snp" | "az-snp-vtpm" => 32,

@@ -1,16 +1,16 @@
 //! Writing the log: one line per decision, on disk before the decision is told to anybody.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use coffer_attestation::audit::{Chain, Damage, Frontier, Hash, leaf_hash, link_after};
 use coffer_attestation::time::UnixTime;
 use serde_json::{Value, json};
 
-use super::checkpoint::Checkpoint;
-use super::merkle::{Hash, inclusion_proof, leaf_hash, root};
-use super::verify::{Damage, Whole, link_after, verify};
+use super::Checkpoint;
 
 /// The longest entry, in bytes of JSON.
 pub const MAX_ENTRY_BYTES: usize = 16 << 10;
@@ -20,7 +20,9 @@ pub const MAX_ENTRY_BYTES: usize = 16 << 10;
 pub struct AuditLog {
     file: File,
     path: PathBuf,
-    leaves: Vec<Hash>,
+    /// Bytes of whole lines in the file.
+    length: u64,
+    tree: Frontier,
     last_link: Hash,
 }
 
@@ -42,15 +44,16 @@ pub enum LogError {
         path: PathBuf,
     },
     /// Somebody changed it.
-    #[error("the audit log {path:?} is damaged in {count} places, first: {first}")]
+    #[error("the audit log {path:?} is damaged: {first}")]
     Damaged {
         /// Its path.
         path: PathBuf,
-        /// How many places.
-        count: usize,
-        /// The first.
+        /// The first place.
         first: Box<Damage>,
     },
+    /// The write that several entries shared.
+    #[error("the audit log could not be written")]
+    Shared(#[source] Arc<LogError>),
     /// An entry that is too long.
     #[error("an entry may have {MAX_ENTRY_BYTES} bytes, this one has {found}")]
     Entry {
@@ -67,82 +70,111 @@ impl AuditLog {
     /// [`LogError`]
     pub fn open(path: &Path) -> Result<Self, LogError> {
         let failed = |source| LogError::File { path: path.to_owned(), source };
-        let mut file =
+        let file =
             OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path).map_err(failed)?;
         file.try_lock().map_err(|_| LogError::Locked { path: path.to_owned() })?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(failed)?;
-        let ended = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        if ended < bytes.len() {
-            bytes.truncate(ended);
-            file.set_len(ended as u64).map_err(failed)?;
-        }
-        let whole = verify(&bytes, None).map_err(|damages| LogError::Damaged {
+        let mut log = Self {
+            file,
             path: path.to_owned(),
-            count: damages.len(),
-            first: Box::new(damages.into_iter().next().unwrap_or(Damage::Missing { found: 0, expected: 0 })),
-        })?;
-        let Whole { leaves, last_link } = whole;
-        Ok(Self { file, path: path.to_owned(), leaves, last_link })
+            length: 0,
+            tree: Frontier::default(),
+            last_link: Chain::default().last_link(),
+        };
+        log.follow()?;
+        Ok(log)
     }
 
-    /// Adds an entry: `what` with the time in front. It is on disk when this returns. Answers its number.
-    ///
-    /// # Errors
-    /// [`LogError`]
-    pub fn append(&mut self, at: UnixTime, what: &Value) -> Result<u64, LogError> {
-        let entry = json!({ "at": at.to_string(), "what": what }).to_string();
-        if entry.len() > MAX_ENTRY_BYTES {
-            return Err(LogError::Entry { found: entry.len() });
+    /// Reads what is there, line by line.
+    fn follow(&mut self) -> Result<(), LogError> {
+        let failed = |source| LogError::File { path: self.path.clone(), source };
+        let (mut chain, mut line) = (Chain::default(), Vec::new());
+        let mut reader = BufReader::with_capacity(64 << 10, &self.file);
+        loop {
+            line.clear();
+            // A line without an end can be as long as the file.
+            let read = (&mut reader).take(2 * MAX_ENTRY_BYTES as u64).read_until(b'\n', &mut line);
+            if read.map_err(failed)? == 0 {
+                return Ok(());
+            }
+            if !line.ends_with(b"\n") && reader.fill_buf().map_err(failed)?.is_empty() {
+                return self.file.set_len(self.length).map_err(failed);
+            }
+            let leaf = chain
+                .follow(&line)
+                .map_err(|damage| LogError::Damaged { path: self.path.clone(), first: Box::new(damage) })?;
+            self.tree.push(leaf);
+            self.last_link = chain.last_link();
+            self.length += line.len() as u64;
         }
-        let leaf = leaf_hash(entry.as_bytes());
-        let link = link_after(&self.last_link, &leaf);
-        let number = self.leaves.len() as u64;
-        let line = format!("{number} {} {entry}\n", hex::encode(link));
-        let before = self.file.metadata().map(|found| found.len());
-        let written = self.file.write_all(line.as_bytes()).and_then(|()| self.file.sync_data());
+    }
+
+    /// Adds entries, all or none. They are on disk when this returns. Answers the first one's number.
+    pub(super) fn append(&mut self, entries: &[String]) -> Result<u64, LogError> {
+        let (first, mut lines) = (self.tree.size(), String::new());
+        let (mut tree, mut link) = (self.tree.clone(), self.last_link);
+        for entry in entries {
+            let leaf = leaf_hash(entry.as_bytes());
+            link = link_after(&link, &leaf);
+            lines.push_str(&format!("{} {} {entry}\n", tree.size(), hex::encode(link)));
+            tree.push(leaf);
+        }
+        let written = self.file.write_all(lines.as_bytes()).and_then(|()| self.file.sync_data());
         if let Err(source) = written {
             // Half a line would damage every later one.
-            if let Ok(before) = before {
-                let _ = self.file.set_len(before);
-            }
+            let _ = self.file.set_len(self.length);
             return Err(LogError::File { path: self.path.clone(), source });
         }
-        self.leaves.push(leaf);
+        self.length += lines.len() as u64;
+        self.tree = tree;
         self.last_link = link;
-        Ok(number)
+        Ok(first)
     }
 
     /// Number of entries.
-    pub fn len(&self) -> usize {
-        self.leaves.len()
+    pub fn len(&self) -> u64 {
+        self.tree.size()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.leaves.is_empty()
+        self.len() == 0
     }
 
     /// What the log is now.
     pub fn checkpoint(&self, at: UnixTime) -> Checkpoint {
-        Checkpoint { size: self.leaves.len() as u64, root: root(&self.leaves), at }
+        Checkpoint { size: self.tree.size(), root: self.tree.root(), at }
     }
 
-    /// A proof that entry `index` is in the log as it is now; `None` if there is no such entry.
-    pub fn prove(&self, index: usize) -> Option<Vec<Hash>> {
-        inclusion_proof(&self.leaves, index).ok()
+    /// The file's lines as they are now, to read while others are added.
+    ///
+    /// # Errors
+    /// [`LogError::File`]
+    pub fn reader(&self) -> Result<impl BufRead + Send + use<>, LogError> {
+        let failed = |source| LogError::File { path: self.path.clone(), source };
+        let file = File::open(&self.path).map_err(failed)?;
+        Ok(BufReader::with_capacity(64 << 10, file.take(self.length)))
     }
+}
+
+/// An entry as it is written.
+pub(super) fn entry(at: UnixTime, what: &Value) -> Result<String, LogError> {
+    let entry = json!({ "at": at.to_string(), "what": what }).to_string();
+    if entry.len() > MAX_ENTRY_BYTES { Err(LogError::Entry { found: entry.len() }) } else { Ok(entry) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::verify_inclusion;
+    use crate::audit::verify;
+
+    fn append(log: &mut AuditLog, what: &Value) -> u64 {
+        log.append(&[entry(UnixTime(9), what).expect("an entry")]).expect("written")
+    }
 
     fn filled(path: &Path, count: u64) -> AuditLog {
         let mut log = AuditLog::open(path).expect("a log");
         (0..count).for_each(|number| {
-            log.append(UnixTime(number), &json!({ "released": number })).expect("written");
+            append(&mut log, &json!({ "released": number }));
         });
         log
     }
@@ -153,22 +185,18 @@ mod tests {
         let path = folder.path().join("audit");
         drop(filled(&path, 3));
         let mut log = AuditLog::open(&path).expect("a log");
-        assert_eq!(log.append(UnixTime(9), &json!("more")).expect("written"), 3);
+        assert_eq!(append(&mut log, &json!("more")), 3);
         let bytes = std::fs::read(&path).expect("the file");
         assert_eq!(verify(&bytes, Some(&log.checkpoint(UnixTime(9)))).expect("whole").leaves.len(), 4);
     }
 
     #[test]
-    fn an_entry_is_proven_without_the_others() {
+    fn what_is_read_ends_where_the_log_was() {
         let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("audit");
-        let log = filled(&path, 11);
-        let text = std::fs::read_to_string(&path).expect("the file");
-        let entry = text.lines().nth(6).and_then(|line| line.splitn(3, ' ').nth(2)).expect("an entry");
-        let checkpoint = log.checkpoint(UnixTime(20));
-        let proof = log.prove(6).expect("a proof");
-        let held = verify_inclusion(leaf_hash(entry.as_bytes()), (6, 11), &proof, &checkpoint.root);
-        assert_eq!((held, log.prove(11)), (Ok(()), None));
+        let mut log = filled(&folder.path().join("audit"), 3);
+        let reader = log.reader().expect("a reader");
+        append(&mut log, &json!("more"));
+        assert_eq!(reader.lines().count(), 3);
     }
 
     #[test]
@@ -186,7 +214,10 @@ mod tests {
         drop(filled(&path, 2));
         let bytes = std::fs::read(&path).expect("the file");
         std::fs::write(&path, &bytes[..bytes.len() - 5]).expect("written");
-        assert_eq!(AuditLog::open(&path).expect("a log").len(), 1);
+        let mut log = AuditLog::open(&path).expect("a log");
+        assert_eq!((log.len(), append(&mut log, &json!("more"))), (1, 1));
+        drop(log);
+        assert_eq!(AuditLog::open(&path).expect("a log").len(), 2);
     }
 
     #[test]
@@ -196,15 +227,14 @@ mod tests {
         drop(filled(&path, 2));
         let text = std::fs::read_to_string(&path).expect("the file");
         std::fs::write(&path, text.replace("\"released\":0", "\"released\":7")).expect("written");
-        assert!(matches!(AuditLog::open(&path), Err(LogError::Damaged { count: 1, .. })));
+        assert!(matches!(AuditLog::open(&path), Err(LogError::Damaged { .. })));
     }
 
     #[test]
-    fn an_entry_that_is_too_long_is_refused_and_the_log_goes_on() {
+    fn a_file_without_any_line_is_no_log() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut log = filled(&folder.path().join("audit"), 1);
-        let long = json!("x".repeat(MAX_ENTRY_BYTES));
-        assert!(matches!(log.append(UnixTime(1), &long), Err(LogError::Entry { .. })));
-        assert_eq!(log.append(UnixTime(1), &json!("short")).expect("written"), 1);
+        let path = folder.path().join("audit");
+        std::fs::write(&path, vec![b'x'; 3 * MAX_ENTRY_BYTES]).expect("written");
+        assert!(matches!(AuditLog::open(&path), Err(LogError::Damaged { .. })));
     }
 }

@@ -1,20 +1,18 @@
-//! What was decided, for whoever asks later: a file that only grows and whose every byte is vouched for.
+//! What was decided, for whoever asks later: the file whose form and whose checking are in [`coffer_attestation::audit`].
 //!
 //! ```text
-//! line = number ' ' link ' ' entry in JSON '\n'          link = H(2 ‖ link before ‖ leaf)        leaf = H(0 ‖ entry)
-//! tree over all leaves (RFC 6962, section 2.1) ── root ── checkpoint, signed: size, root, last link
+//! decision ── Journal: all that wait, in one durable write ── AuditLog: lines, links, the tree's frontier
 //! ```
-//! H is SHA-256. The links say where a byte was changed; the signed checkpoint says that lines were not removed at the end
-//! or all written anew; the tree proves to a third person that one entry is in it without showing the others.
+//! A decision is told to nobody before its entry is on disk, and one that cannot be written does not happen.
 //!
-//! Never here: secrets. An entry says who got what by which rule, not what it was.
+//! Never here: secrets. An entry says who got what by which rule, not what it was. Nor the whole log: what is kept in
+//! memory is the same at any length.
 
-mod checkpoint;
+mod journal;
 mod log;
-mod merkle;
-mod verify;
 
-pub use checkpoint::{Checkpoint, CheckpointError};
+pub use coffer_attestation::audit::{
+    Checkpoint, Damage, Hash, ProofError, inclusion_proof, leaf_hash, root, verify, verify_inclusion,
+};
+pub use journal::Journal;
 pub use log::{AuditLog, LogError, MAX_ENTRY_BYTES};
-pub use merkle::{Hash, ProofError, inclusion_proof, leaf_hash, root, verify_inclusion};
-pub use verify::{Damage, Whole, verify};

@@ -1,6 +1,6 @@
 //! The nonces that were used, until they expire.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use coffer_attestation::time::UnixTime;
 
@@ -11,8 +11,9 @@ pub(super) type NonceId = [u8; 16];
 #[derive(Debug)]
 pub struct Spent {
     capacity: usize,
-    known: HashSet<NonceId>,
-    by_expiry: BTreeSet<(UnixTime, NonceId)>,
+    count: usize,
+    /// Those that expire in one second are forgotten together.
+    by_expiry: BTreeMap<UnixTime, HashSet<NonceId>>,
 }
 
 /// Why a nonce was not taken.
@@ -32,43 +33,39 @@ pub enum SpentError {
 impl Spent {
     /// A list of at most `capacity` nonces.
     pub fn new(capacity: usize) -> Self {
-        Self { capacity, known: HashSet::new(), by_expiry: BTreeSet::new() }
+        Self { capacity, count: 0, by_expiry: BTreeMap::new() }
     }
 
-    /// Burns a nonce that is good before `expiry`.
+    /// Burns a nonce that is good before `expiry`, which must be the same each time that it is asked about.
     ///
     /// # Errors
     /// [`SpentError`]
     pub fn burn(&mut self, nonce: [u8; 16], expiry: UnixTime, now: UnixTime) -> Result<(), SpentError> {
         self.forget_expired(now);
-        if self.known.contains(&nonce) {
+        if self.by_expiry.get(&expiry).is_some_and(|known| known.contains(&nonce)) {
             return Err(SpentError::Replayed);
         }
-        if self.known.len() >= self.capacity {
+        if self.count >= self.capacity {
             return Err(SpentError::Full { capacity: self.capacity });
         }
-        self.known.insert(nonce);
-        self.by_expiry.insert((expiry, nonce));
+        self.count += 1;
+        self.by_expiry.entry(expiry).or_default().insert(nonce);
         Ok(())
     }
 
     /// How many are remembered.
     pub fn len(&self) -> usize {
-        self.known.len()
+        self.count
     }
 
     /// Whether none is.
     pub fn is_empty(&self) -> bool {
-        self.known.is_empty()
+        self.count == 0
     }
 
     fn forget_expired(&mut self, now: UnixTime) {
-        while let Some((expiry, nonce)) = self.by_expiry.first().copied() {
-            if expiry > now {
-                break;
-            }
-            self.by_expiry.pop_first();
-            self.known.remove(&nonce);
+        while let Some(first) = self.by_expiry.first_entry().filter(|first| *first.key() <= now) {
+            self.count = self.count.saturating_sub(first.remove().len());
         }
     }
 }

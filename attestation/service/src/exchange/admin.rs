@@ -1,34 +1,110 @@
-//! What an administrator does to secrets. Whoever calls has checked that it is one.
+//! What operators do to secrets, and the question that everything they do begins with.
 
 use coffer_attestation::time::UnixTime;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::refusal::Refusal;
-use super::verifier::Verifier;
-use crate::secrets::{PathError, ResourcePath};
+use super::verifier::{Verifier, set};
+use crate::operators::{Kind, Permit, Verb};
+use crate::secrets::{KeyEncryptionKey, PathError, ResourcePath, StoreError};
+
+/// Who asks, as TLS knows it, and when.
+#[derive(Debug, Clone, Copy)]
+pub struct By<'a> {
+    /// Common name of the certificate that was shown.
+    pub name: Option<&'a str>,
+    /// Now.
+    pub at: UnixTime,
+}
 
 impl Verifier {
-    /// Keeps a secret as a new version, which is written down first. Answers its number.
+    /// Keeps a secret as a new version, until `expiry` if there is one. Answers its number.
     ///
     /// # Errors
     /// [`Refusal`]
-    pub fn put_resource(&self, path: &str, secret: &[u8], now: UnixTime) -> Result<u64, Refusal> {
+    pub fn put_secret(
+        &self,
+        by: By<'_>,
+        path: &str,
+        secret: &[u8],
+        expiry: Option<UnixTime>,
+    ) -> Result<u64, Refusal> {
         let path = read(path)?;
-        self.record(now, &json!({ "event": "put", "path": path.to_string(), "bytes": secret.len() }))?;
-        Ok(self.store.put(&path, secret, None)?)
+        let permit = self.permit(by, Verb::Put, Kind::Secret, Some(path.tenant()))?;
+        let what = json!({ "path": path.to_string(), "bytes": secret.len(), "expiry": expiry });
+        self.record_change(by, &permit, what)?;
+        Ok(self.store.put(&path, secret, expiry)?)
     }
 
     /// Deletes a secret. Answers how many versions it had.
     ///
     /// # Errors
     /// [`Refusal`]
-    pub fn delete_resource(&self, path: &str, now: UnixTime) -> Result<usize, Refusal> {
+    pub fn delete_secret(&self, by: By<'_>, path: &str) -> Result<usize, Refusal> {
         let path = read(path)?;
-        self.record(now, &json!({ "event": "delete", "path": path.to_string() }))?;
+        let permit = self.permit(by, Verb::Delete, Kind::Secret, Some(path.tenant()))?;
+        self.record_change(by, &permit, json!({ "path": path.to_string() }))?;
         match self.store.delete(&path)? {
             0 => Err(Refusal::NotFound),
             versions => Ok(versions),
         }
+    }
+
+    /// Names, versions and expiries of a tenant's secrets.
+    ///
+    /// # Errors
+    /// [`Refusal`]
+    pub fn list_secrets(&self, by: By<'_>, tenant: &str) -> Result<Value, Refusal> {
+        self.permit(by, Verb::List, Kind::Secret, Some(tenant))?;
+        Ok(json!({ "secrets": self.store.list(tenant)? }))
+    }
+
+    /// Counters for Prometheus.
+    ///
+    /// # Errors
+    /// [`Refusal`]
+    pub fn metrics(&self, by: By<'_>) -> Result<String, Refusal> {
+        self.permit(by, Verb::Get, Kind::Metrics, None)?;
+        Ok(self.counters.text())
+    }
+
+    /// Replaces the key-encryption keys: the current one first. Data keys that another one wraps are wrapped anew, while
+    /// secrets are read and written. Answers how many there were. Whoever runs the verifier calls it.
+    ///
+    /// # Errors
+    /// [`StoreError`]; afterwards the new keys are in use all the same, and what the old one wraps is not readable unless it
+    /// is among them.
+    pub fn replace_keys(&self, keys: Vec<KeyEncryptionKey>) -> Result<usize, StoreError> {
+        self.store.set_keys(keys);
+        self.store.rewrap()
+    }
+
+    /// Asks the directory; a no is written down.
+    pub(super) fn permit(
+        &self,
+        by: By<'_>,
+        verb: Verb,
+        kind: Kind,
+        tenant: Option<&str>,
+    ) -> Result<Permit, Refusal> {
+        self.operators.permit(by.name, verb, kind, tenant).map_err(|error| {
+            let tenant = tenant.map(|tenant| tenant.chars().take(128).collect::<String>());
+            let event = json!({
+                "event": verb.name(), "of": kind.name(), "tenant": tenant, "operator": by.name,
+            });
+            self.refuse(by.at, event, error.into())
+        })
+    }
+
+    /// Writes down that something is changed, and how; before it is.
+    pub(super) fn record_change(&self, by: By<'_>, permit: &Permit, what: Value) -> Result<(), Refusal> {
+        let mut event = what;
+        set(&mut event, "event", json!(permit.verb().name()));
+        set(&mut event, "of", json!(permit.kind().name()));
+        set(&mut event, "tenant", json!(permit.tenant()));
+        set(&mut event, "operator", json!(permit.operator()));
+        self.record(by.at, &event)?;
+        Ok(())
     }
 }
 

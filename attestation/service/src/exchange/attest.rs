@@ -7,10 +7,12 @@ use coffer_attestation::time::UnixTime;
 use coffer_attestation::verdict::{Outcome, Verdict};
 use serde_json::{Value, json};
 
+use super::guest::Identity;
 use super::refusal::Refusal;
-use super::verifier::Verifier;
+use super::verifier::{Verifier, set};
 use crate::appraisal::{Appraised, appraise, judge};
 use crate::challenge::Redeemed;
+use crate::policy::Purpose;
 
 impl Verifier {
     /// `POST /kbs/v0/attest`: judges, writes down, and answers with a token. Evidence that does not verify gets none; evidence
@@ -35,11 +37,14 @@ impl Verifier {
             let checks = failed.map(|check| check.name).collect::<Vec<_>>().join(", ");
             return Err(refuse(event, Refusal::Evidence { checks }));
         }
-        let ear = self.ear(&sent, &redeemed, &appraised, now)?;
-        if let Some(members) = event.as_object_mut() {
-            members.insert("outcome".to_owned(), json!("token"));
-            members.insert("token".to_owned(), json!(ear.jti));
-        }
+        let identity = Identity::of(redeemed.tee, appraisal.claims(), &sent.key_as_sent);
+        set(&mut event, "identity", identity.to_json());
+        self.check_revoked(&identity).map_err(|refusal| refuse(event.clone(), refusal))?;
+        let appraised = self.ask_policy(appraised, &identity, now);
+        describe(&mut event, &appraised);
+        let ear = self.ear(&sent, &redeemed, (&appraised, &identity), now)?;
+        set(&mut event, "outcome", json!("token"));
+        set(&mut event, "token", json!(ear.jti));
         self.record(now, &event)?;
         Ok(self.token_key.sign(&ear))
     }
@@ -50,11 +55,39 @@ impl Verifier {
         Ok(appraise(judged, &references))
     }
 
+    /// Only of guests that the built-in rules affirm.
+    fn ask_policy(&self, appraised: Appraised, identity: &Identity, now: UnixTime) -> Appraised {
+        let appraisal = appraised.appraisal();
+        if appraisal.verdict() != Verdict::Affirming {
+            return appraised;
+        }
+        let reference = appraised.reference();
+        let input = json!({
+            "at": now,
+            "tee": appraised.tee().name(),
+            "reference": reference.map(|reference| &reference.name),
+            "tenants": reference.map(|reference| &reference.tenants),
+            "identity": identity.to_json(),
+            "claims": appraisal.claims(),
+        });
+        let policies = self.policies.read().unwrap_or_else(PoisonError::into_inner);
+        let decision = policies.decide(Purpose::Appraisal, None, &input);
+        drop(policies);
+        let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
+        recorded.keep(Purpose::Appraisal, None, &input, decision.allowed);
+        drop(recorded);
+        if decision.asked.is_empty() {
+            appraised
+        } else {
+            appraised.hold_policy(decision.allowed, &decision.asked)
+        }
+    }
+
     fn ear(
         &self,
         sent: &Attestation,
         redeemed: &Redeemed,
-        appraised: &Appraised,
+        (appraised, identity): (&Appraised, &Identity),
         now: UnixTime,
     ) -> Result<Ear, Refusal> {
         let mut id = [0; 16];
@@ -72,6 +105,9 @@ impl Verifier {
                 "additional-evidence": sent.additional,
             });
             members.insert("runtime_data_claims".to_owned(), runtime);
+            if let Some(known) = members.get_mut("coffer") {
+                set(known, "identity", identity.to_json());
+            }
         }
         Ok(Ear::of_processor(&submodule, hex::encode(id), now.0, self.token_lifetime))
     }
@@ -81,10 +117,8 @@ impl Verifier {
 fn describe(event: &mut Value, appraised: &Appraised) {
     let appraisal = appraised.appraisal();
     let reasons: Vec<_> = appraisal.reasons().take(24).collect();
-    if let Some(members) = event.as_object_mut() {
-        members.insert("verdict".to_owned(), json!(appraisal.verdict()));
-        members.insert("simulated".to_owned(), json!(appraisal.claims().get("simulated")));
-        members.insert("reference".to_owned(), json!(appraised.reference().map(|known| &known.name)));
-        members.insert("reasons".to_owned(), json!(reasons));
-    }
+    set(event, "verdict", json!(appraisal.verdict()));
+    set(event, "simulated", json!(appraisal.claims().get("simulated")));
+    set(event, "reference", json!(appraised.reference().map(|known| &known.name)));
+    set(event, "reasons", json!(reasons));
 }

@@ -3,9 +3,11 @@
 use coffer_attestation::handshake::{AttestationError, JsonError, RequestError, TokenError};
 use serde_json::{Value, json};
 
-use crate::appraisal::JudgeError;
+use crate::appraisal::{JudgeError, ReferenceError};
 use crate::audit::LogError;
 use crate::challenge::{ChallengeError, IssueError, SpentError};
+use crate::operators::NotPermitted;
+use crate::policy::PolicyError;
 use crate::secrets::StoreError;
 
 /// An answer that gives nothing.
@@ -44,8 +46,20 @@ pub enum Refusal {
         /// Which rule says so.
         reason: &'static str,
     },
+    /// It was good, and its owner took that back: what it was given is to be dropped.
+    #[error("the {what} was revoked")]
+    Revoked {
+        /// What was: sandbox, measurement, signer or token.
+        what: &'static str,
+    },
+    /// Somebody was faster.
+    #[error("the newest version is {newest}: look at it first")]
+    Conflict {
+        /// The newest version.
+        newest: u64,
+    },
     /// Nothing there.
-    #[error("there is no such secret")]
+    #[error("there is nothing of that name")]
     NotFound,
     /// Not now.
     #[error("{reason}")]
@@ -61,9 +75,9 @@ impl Refusal {
         match self {
             Refusal::Malformed { .. } => 400,
             Refusal::Unauthenticated { .. } => 401,
-            Refusal::Evidence { .. } | Refusal::Denied { .. } => 403,
+            Refusal::Evidence { .. } | Refusal::Denied { .. } | Refusal::Revoked { .. } => 403,
             Refusal::NotFound => 404,
-            Refusal::Replayed => 409,
+            Refusal::Replayed | Refusal::Conflict { .. } => 409,
             Refusal::TooLarge { .. } => 413,
             Refusal::Unavailable { .. } => 503,
         }
@@ -83,6 +97,8 @@ impl Refusal {
             Refusal::Replayed => "ChallengeReplayed",
             Refusal::Evidence { .. } => "EvidenceInvalid",
             Refusal::Denied { .. } => "PolicyDeny",
+            Refusal::Revoked { .. } => "Revoked",
+            Refusal::Conflict { .. } => "Conflict",
             Refusal::NotFound => "NotFound",
             Refusal::Unavailable { .. } => "Unavailable",
         }
@@ -158,8 +174,34 @@ impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::NotFound { .. } | StoreError::Expired { .. } => Refusal::NotFound,
+            StoreError::Version { found } => Refusal::Conflict { newest: found },
+            StoreError::TooLong { .. } => Refusal::TooLarge { reason: error.to_string() },
             _ => Refusal::Unavailable { reason: "the secret store cannot answer now" },
         }
+    }
+}
+
+impl From<NotPermitted> for Refusal {
+    fn from(error: NotPermitted) -> Self {
+        match error {
+            NotPermitted::Unknown => Refusal::Unauthenticated { reason: error.to_string() },
+            NotPermitted::Role => Refusal::Denied { reason: "the operator's role does not allow this" },
+            NotPermitted::Tenant => Refusal::Denied {
+                reason: "the operator may not administer this tenant, or what belongs to none",
+            },
+        }
+    }
+}
+
+impl From<PolicyError> for Refusal {
+    fn from(error: PolicyError) -> Self {
+        Refusal::Malformed { reason: error.to_string() }
+    }
+}
+
+impl From<ReferenceError> for Refusal {
+    fn from(error: ReferenceError) -> Self {
+        Refusal::Malformed { reason: error.to_string() }
     }
 }
 

@@ -9,10 +9,14 @@
 //!
 //! Never here: policy. Whoever calls has decided that the secret may be had.
 
+mod documents;
 mod envelope;
 mod path;
+mod revoked;
 mod store;
 
+pub use documents::Document;
 pub use envelope::{KeyEncryptionKey, Secret};
 pub use path::{PathError, ResourcePath};
-pub use store::{Found, MAX_SECRET_BYTES, Revocation, SecretStore, StoreError};
+pub use revoked::{Revocation, Revoked};
+pub use store::{Found, Kept, MAX_SECRET_BYTES, SecretStore, StoreError};

@@ -41,6 +41,11 @@ impl FromStr for ResourcePath {
 }
 
 impl ResourcePath {
+    /// Tenant, type and tag.
+    pub fn names(&self) -> [&str; 3] {
+        self.0.each_ref().map(String::as_str)
+    }
+
     /// The first name.
     pub fn tenant(&self) -> &str {
         let [tenant, _, _] = &self.0;

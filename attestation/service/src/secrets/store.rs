@@ -1,10 +1,12 @@
-//! The database: versions, expiry, deletion, replacement of the KEK, and what was revoked.
+//! The database: versions, expiry, deletion, and replacement of the KEK.
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use coffer_attestation::time::UnixTime;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use serde::Serialize;
 
 use super::envelope::{DataKey, KEK_ID_BYTES, KeyEncryptionKey, NotEncrypted, Secret, bound};
 use super::path::ResourcePath;
@@ -18,17 +20,25 @@ const DATA_KEYS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("data-k
 const SECRETS: TableDefinition<'_, (&str, u64), &[u8]> = TableDefinition::new("secrets");
 /// Path → the last version given out; it stays when the secret is deleted, so that no number is used twice.
 const VERSIONS: TableDefinition<'_, &str, u64> = TableDefinition::new("versions");
-/// Kind and name → when.
-const REVOKED: TableDefinition<'_, (&str, &str), u64> = TableDefinition::new("revoked");
-
 /// An expiry that never comes.
 const NEVER: u64 = u64::MAX;
 
 /// An open store.
 pub struct SecretStore {
-    database: Database,
+    pub(super) database: Database,
     /// The current key first, then those that data keys may still be wrapped with.
-    keys: Vec<KeyEncryptionKey>,
+    keys: RwLock<Arc<Vec<KeyEncryptionKey>>>,
+}
+
+/// One version of a secret, as those may see it who may not see the secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Kept {
+    /// Where it is.
+    pub path: String,
+    /// Its number, from 1.
+    pub version: u64,
+    /// From when on it cannot be had; `None` is never. As the file says it: nothing vouches for it here.
+    pub expiry: Option<UnixTime>,
 }
 
 /// One version of a secret.
@@ -37,17 +47,6 @@ pub struct Found {
     pub version: u64,
     /// What it is.
     pub secret: Secret,
-}
-
-/// What can be revoked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Revocation {
-    /// A launch digest or MRTD, in hexadecimal.
-    Measurement,
-    /// A token, by its `jti`.
-    Token,
-    /// A sandbox, by its id.
-    Sandbox,
 }
 
 /// Why the store does not do what was asked.
@@ -88,6 +87,12 @@ pub enum StoreError {
         /// Its path.
         path: ResourcePath,
     },
+    /// Somebody was faster.
+    #[error("the newest version is {found}, another one was expected")]
+    Version {
+        /// The newest one.
+        found: u64,
+    },
     /// No randomness.
     #[error("nothing could be encrypted: there is no randomness")]
     Cipher,
@@ -102,7 +107,7 @@ impl From<NotEncrypted> for StoreError {
     }
 }
 
-fn failed(error: impl Into<redb::Error>) -> StoreError {
+pub(super) fn failed(error: impl Into<redb::Error>) -> StoreError {
     StoreError::Database(Box::new(error.into()))
 }
 
@@ -117,9 +122,10 @@ impl SecretStore {
         write.open_table(DATA_KEYS).map_err(failed)?;
         write.open_table(SECRETS).map_err(failed)?;
         write.open_table(VERSIONS).map_err(failed)?;
-        write.open_table(REVOKED).map_err(failed)?;
+        write.open_table(super::revoked::REVOKED).map_err(failed)?;
+        write.open_table(super::documents::DOCUMENTS).map_err(failed)?;
         write.commit().map_err(failed)?;
-        Ok(Self { database, keys })
+        Ok(Self { database, keys: RwLock::new(Arc::new(keys)) })
     }
 
     /// Keeps `secret` as a new version. Answers its number.
@@ -203,13 +209,45 @@ impl SecretStore {
         Ok(count)
     }
 
+    /// Replaces the keys, for what is read and written from now on: the current one first, then all that data keys may still
+    /// be wrapped with.
+    pub fn set_keys(&self, keys: Vec<KeyEncryptionKey>) {
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+    }
+
+    fn keys(&self) -> Arc<Vec<KeyEncryptionKey>> {
+        self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What there is of a tenant, without any secret: each path with the versions that can be had.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub fn list(&self, tenant: &str) -> Result<Vec<Kept>, StoreError> {
+        let read = self.database.begin_read().map_err(failed)?;
+        let table = read.open_table(SECRETS).map_err(failed)?;
+        // Paths begin with the tenant and a slash, which comes directly before the digit 0.
+        let (from, to) = (format!("{tenant}/"), format!("{tenant}0"));
+        let range = table.range((from.as_str(), 0)..(to.as_str(), 0)).map_err(failed)?;
+        let mut all = Vec::new();
+        for entry in range {
+            let (place, value) = entry.map_err(failed)?;
+            let (path, version) = place.value();
+            let expiry = value.value().first_chunk().map_or(0, |expiry| u64::from_be_bytes(*expiry));
+            let expiry = (expiry != NEVER).then_some(UnixTime(expiry));
+            all.push(Kept { path: path.to_owned(), version, expiry });
+        }
+        Ok(all)
+    }
+
     /// Wraps every data key that an older KEK wraps with the current one. Secrets stay as they are, and readable
     /// throughout. Answers how many were wrapped anew; afterwards the older KEKs are not needed.
     ///
     /// # Errors
     /// [`StoreError`]
     pub fn rewrap(&self) -> Result<usize, StoreError> {
-        let current = self.keys.first().ok_or(StoreError::NoKey)?;
+        let keys = self.keys();
+        let current = keys.first().ok_or(StoreError::NoKey)?;
         let write = self.database.begin_write().map_err(failed)?;
         let count = {
             let mut table = write.open_table(DATA_KEYS).map_err(failed)?;
@@ -231,29 +269,6 @@ impl SecretStore {
         Ok(count)
     }
 
-    /// Revokes; what was revoked stays so.
-    ///
-    /// # Errors
-    /// [`StoreError`]
-    pub fn revoke(&self, kind: Revocation, name: &str, at: UnixTime) -> Result<(), StoreError> {
-        let write = self.database.begin_write().map_err(failed)?;
-        {
-            let mut table = write.open_table(REVOKED).map_err(failed)?;
-            table.insert((kind.name(), name), at.0).map_err(failed)?;
-        }
-        write.commit().map_err(failed)
-    }
-
-    /// Whether it was revoked, as of this call.
-    ///
-    /// # Errors
-    /// [`StoreError`]
-    pub fn is_revoked(&self, kind: Revocation, name: &str) -> Result<bool, StoreError> {
-        let read = self.database.begin_read().map_err(failed)?;
-        let table = read.open_table(REVOKED).map_err(failed)?;
-        Ok(table.get((kind.name(), name)).map_err(failed)?.is_some())
-    }
-
     /// Tenants that have a data key.
     ///
     /// # Errors
@@ -272,7 +287,8 @@ impl SecretStore {
             return self.unwrapped(&wrapped, tenant);
         }
         let key = DataKey::generate()?;
-        let current = self.keys.first().ok_or(StoreError::NoKey)?;
+        let keys = self.keys();
+        let current = keys.first().ok_or(StoreError::NoKey)?;
         table.insert(tenant, wrapped_by(current, &key, tenant)?.as_slice()).map_err(failed)?;
         Ok(key)
     }
@@ -280,18 +296,9 @@ impl SecretStore {
     fn unwrapped(&self, wrapped: &[u8], tenant: &str) -> Result<DataKey, StoreError> {
         let wrong = || StoreError::WrongKey { tenant: tenant.to_owned() };
         let (id, sealed) = wrapped.split_first_chunk::<KEK_ID_BYTES>().ok_or_else(wrong)?;
-        let key = self.keys.iter().find(|key| key.id() == *id).ok_or_else(wrong)?;
+        let keys = self.keys();
+        let key = keys.iter().find(|key| key.id() == *id).ok_or_else(wrong)?;
         key.unwrap_key(sealed, tenant).ok_or_else(wrong)
-    }
-}
-
-impl Revocation {
-    fn name(self) -> &'static str {
-        match self {
-            Revocation::Measurement => "measurement",
-            Revocation::Token => "token",
-            Revocation::Sandbox => "sandbox",
-        }
     }
 }
 

@@ -4,22 +4,26 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use coffer_attestation::handshake::TokenKey;
 use coffer_attestation::snp::TrustedRoots;
 use coffer_attestation::x509::Certificate;
+use p256::ecdsa::SigningKey;
+use rustls::ServerConfig;
 use serde::Deserialize;
 
-use super::routes::Limits;
+use super::clients::Limits;
 use super::tls::{Certificates, TlsError};
 use crate::appraisal::{ReferenceError, References, Trust};
 use crate::audit::{AuditLog, LogError};
 use crate::challenge::{ChallengeKey, Challenger, Spent};
-use crate::exchange::{Parts, Verifier};
+use crate::exchange::{Parts, Refusal, Verifier};
+use crate::operators::{CustomRole, Directory, DirectoryError, Operator};
 use crate::secrets::{KeyEncryptionKey, SecretStore, StoreError};
 
-/// How many answered challenges are remembered: 16 MiB at most.
-const SPENT: usize = 100_000;
+/// How many answered challenges are remembered: some 16 MiB at most.
+const SPENT: usize = 300_000;
 
 /// What the operator wrote. Keys are files of exactly 32 random bytes.
 #[derive(Debug, Deserialize)]
@@ -41,9 +45,17 @@ pub struct Config {
     challenge_seconds: u64,
     #[serde(default = "five_minutes")]
     token_seconds: u64,
-    /// SHA-256 of the token that may put and delete secrets, in hexadecimal; without it nobody may.
+    /// Signs checkpoints of the audit log.
+    audit_key: PathBuf,
+    /// Certificates that may sign those of operators; without it there are none.
     #[serde(default)]
-    admin_token_sha256: Option<String>,
+    operator_authorities: Option<PathBuf>,
+    /// Who they are.
+    #[serde(default)]
+    operator: Vec<Operator>,
+    /// What they may do, beside the roles that are always there.
+    #[serde(default)]
+    role: Vec<CustomRole>,
     /// What may come in.
     #[serde(default)]
     pub limits: Limits,
@@ -81,9 +93,12 @@ pub enum ConfigError {
         /// Its path.
         path: PathBuf,
     },
-    /// A digest that is none.
-    #[error("admin-token-sha256 is not 32 bytes in hexadecimal")]
-    AdminToken,
+    /// Operators and roles.
+    #[error("the operators cannot be used")]
+    Operators(#[source] DirectoryError),
+    /// What was kept does not fit.
+    #[error("what operators added cannot be used")]
+    Kept(#[source] Refusal),
     /// Reference values.
     #[error("the reference values cannot be used")]
     References(#[source] ReferenceError),
@@ -116,6 +131,10 @@ fn key(path: &Path) -> Result<[u8; 32], ConfigError> {
     read(path)?.try_into().map_err(|_| ConfigError::Key { path: path.to_owned() })
 }
 
+fn keys(paths: &[PathBuf]) -> Result<Vec<[u8; 32]>, ConfigError> {
+    paths.iter().map(|path| key(path)).collect()
+}
+
 impl Config {
     /// Reads the file at `path`.
     ///
@@ -144,14 +163,20 @@ impl Config {
         References::parse(&text).map_err(ConfigError::References)
     }
 
-    /// The digest of the administrator's token.
+    /// What TLS is told.
     ///
     /// # Errors
     /// [`ConfigError`]
-    pub fn admin_token(&self) -> Result<Option<[u8; 32]>, ConfigError> {
-        let read = |text: &String| hex::decode(text).ok().and_then(|bytes| bytes.try_into().ok());
-        let digest = self.admin_token_sha256.as_ref().map(|text| read(text).ok_or(ConfigError::AdminToken));
-        digest.transpose()
+    pub fn tls(&self, certificates: &Arc<Certificates>) -> Result<ServerConfig, ConfigError> {
+        certificates.config(self.operator_authorities.as_deref()).map_err(ConfigError::Tls)
+    }
+
+    /// Reads the key-encryption keys.
+    ///
+    /// # Errors
+    /// [`ConfigError`]
+    pub fn key_encryption_keys(&self) -> Result<Vec<KeyEncryptionKey>, ConfigError> {
+        Ok(keys(&self.key_encryption_keys)?.into_iter().map(KeyEncryptionKey::new).collect())
     }
 
     /// What is insecure about it, for the log.
@@ -166,12 +191,14 @@ impl Config {
     /// # Errors
     /// [`ConfigError`]
     pub fn verifier(&self) -> Result<Verifier, ConfigError> {
-        let keys = |paths: &[PathBuf]| paths.iter().map(|path| key(path)).collect::<Result<Vec<_>, _>>();
-        let keks = keys(&self.key_encryption_keys)?.into_iter().map(KeyEncryptionKey::new).collect();
+        let keks = self.key_encryption_keys()?;
         let challenge = keys(&self.challenge_keys)?.into_iter().map(ChallengeKey::new).collect();
         let token_key = TokenKey::from_scalar(&key(&self.token_key)?)
             .ok_or_else(|| ConfigError::Key { path: self.token_key.clone() })?;
-        Ok(Verifier::new(Parts {
+        let audit_key = SigningKey::from_slice(&key(&self.audit_key)?)
+            .map_err(|_| ConfigError::Key { path: self.audit_key.clone() })?;
+        let operators = Directory::new(&self.operator, &self.role).map_err(ConfigError::Operators)?;
+        let verifier = Verifier::new(Parts {
             challenger: Challenger::new(challenge, self.challenge_seconds, Spent::new(SPENT)),
             trust: self.trust()?,
             references: self.references()?,
@@ -179,7 +206,10 @@ impl Config {
             token_lifetime: self.token_seconds,
             store: SecretStore::open(&self.store, keks).map_err(ConfigError::Store)?,
             audit: AuditLog::open(&self.audit_log).map_err(ConfigError::Audit)?,
-        }))
+            audit_key,
+            operators,
+        });
+        verifier.map_err(ConfigError::Kept)
     }
 
     fn trust(&self) -> Result<Trust, ConfigError> {

@@ -5,32 +5,57 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use coffer_attestation::x509::Certificate;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use rustls::ServerConfig;
+use rustls::{ServerConfig, ServerConnection};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
+
+use super::clients::{Clients, Limits, Visit};
+use super::routes::Peer;
 
 /// How long a client may take for its part of the TLS handshake, and for a request's headers.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long requests that are under way may take once the service is told to stop.
 const FAREWELL: Duration = Duration::from_secs(10);
-/// A token in a header or a cookie, twice, and the rest.
-const HEADER_BYTES: usize = 160 << 10;
+/// A token in a header or a cookie, and the rest.
+const HEADER_BYTES: usize = 80 << 10;
+/// TLS handshakes at once: each holds certificates and buffers of its own.
+const HANDSHAKES: usize = 64;
 
-/// Serves until `stop` is ready, then finishes what is under way. A connection above the limit waits to be accepted.
-pub async fn serve(
-    listener: TcpListener,
-    tls: Arc<ServerConfig>,
+/// What is listened on, and what is said there.
+pub struct Listening {
+    /// Bound.
+    pub listener: TcpListener,
+    /// Certificate, and whose certificates operators may show.
+    pub tls: Arc<ServerConfig>,
+    /// Every path.
+    pub router: Router,
+    /// What may come in.
+    pub limits: Limits,
+}
+
+#[derive(Clone)]
+struct Talk {
+    acceptor: TlsAcceptor,
     router: Router,
-    connections: usize,
-    stop: impl Future<Output = ()>,
-) {
-    let slots = Arc::new(Semaphore::new(connections));
+    handshakes: Arc<Semaphore>,
+    stopped: watch::Receiver<bool>,
+}
+
+/// Serves until `stop` is ready, then finishes what is under way. A connection above the limit of all waits to be accepted,
+/// one above its client's is closed.
+pub async fn serve(listening: Listening, stop: impl Future<Output = ()>) {
+    let Listening { listener, tls, router, limits } = listening;
+    let (slots, clients) = (Arc::new(Semaphore::new(limits.connections)), Arc::new(Clients::new(limits)));
     let (stopping, stopped) = watch::channel(false);
-    let acceptor = TlsAcceptor::from(tls);
+    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    let talk = Talk { acceptor: TlsAcceptor::from(tls), router, handshakes, stopped };
     tokio::pin!(stop);
     loop {
         let slot = tokio::select! {
@@ -43,10 +68,11 @@ pub async fn serve(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
-                let (acceptor, router, stopped) = (acceptor.clone(), router.clone(), stopped.clone());
+            Ok((stream, address)) => {
+                let Ok(visit) = clients.enter(address.ip()) else { continue };
+                let talk = talk.clone();
                 tokio::spawn(async move {
-                    converse(stream, acceptor, router, stopped).await;
+                    converse(stream, visit, talk).await;
                     drop(slot);
                 });
             }
@@ -58,24 +84,34 @@ pub async fn serve(
     }
     drop(listener);
     let _ = stopping.send(true);
-    let all = u32::try_from(connections).unwrap_or(u32::MAX);
+    let all = u32::try_from(limits.connections).unwrap_or(u32::MAX);
     if tokio::time::timeout(FAREWELL, slots.acquire_many(all)).await.is_err() {
         tracing::warn!("some requests did not end in time");
     }
 }
 
-async fn converse(
-    stream: TcpStream,
-    acceptor: TlsAcceptor,
-    router: Router,
-    mut stopped: watch::Receiver<bool>,
-) {
-    let Ok(Ok(stream)) = tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await else {
+async fn converse(stream: TcpStream, visit: Visit, talk: Talk) {
+    let Talk { acceptor, router, handshakes, mut stopped } = talk;
+    let _ = stream.set_nodelay(true);
+    let handshake = async {
+        // A client that says nothing takes no turn: the first bytes are waited for before.
+        stream.readable().await.ok()?;
+        let _turn = handshakes.acquire().await.ok()?;
+        acceptor.accept(stream).await.ok()
+    };
+    let Ok(Some(stream)) = tokio::time::timeout(PATIENCE, handshake).await else {
         return;
     };
+    let operator = operator(stream.get_ref().1);
+    let peer = Arc::new(Peer { visit, operator });
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(peer.clone());
+        router.call(request)
+    });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(HEADER_BYTES);
-    let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let connection = http.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     tokio::select! {
         // An error is the client's: it went away, or did not speak HTTP.
@@ -85,4 +121,10 @@ async fn converse(
             let _ = connection.await;
         }
     }
+}
+
+/// The name in the certificate that was shown, which TLS has checked.
+fn operator(connection: &ServerConnection) -> Option<String> {
+    let shown = connection.peer_certificates()?.first()?;
+    Certificate::from_der(shown).ok()?.common_name()
 }

@@ -1,16 +1,22 @@
 //! The verifier on the network: HTTP/1.1 over TLS 1.3, and no other way in.
 //!
 //! ```text
-//! listen  connections counted, TLS and headers given a time limit ── routes  bodies bounded, rates held ── exchange
+//! listen ── clients: connections, rates, bytes, each client its share ── TLS, with an operator's certificate or without
+//!   └── routes (guests), manage (operators) ── exchange
 //! ```
 //! Never here: decisions. A route reads, asks [`crate::exchange::Verifier`], and writes what it said.
 
+mod answer;
+mod body;
+mod clients;
 mod config;
 mod listen;
+mod manage;
 mod routes;
 mod tls;
 
+pub use clients::Limits;
 pub use config::{Config, ConfigError};
-pub use listen::serve;
-pub use routes::{Door, Limits, router};
+pub use listen::{Listening, serve};
+pub use routes::{Door, router};
 pub use tls::{Certificates, TlsError};

@@ -1,123 +1,88 @@
-//! Paths and methods, and what of a request is read before anybody is asked.
+//! What guests ask for: paths and methods, and what of a request is read before anybody is asked.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
-use axum::body::{Body, Bytes};
-use axum::extract::{Path, Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, RETRY_AFTER, SET_COOKIE};
+use axum::extract::{Extension, Path, Query, Request, State};
+use axum::http::header::{AUTHORIZATION, COOKIE, HeaderValue, SET_COOKIE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::routing::{get, post};
 use coffer_attestation::handshake::Attestation;
 use coffer_attestation::time::UnixTime;
 use serde::Deserialize;
-use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
+use serde_json::json;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
+use super::answer::{Answer, good, in_json};
+use super::body::bounded;
+use super::clients::Visit;
+use super::manage;
 use crate::exchange::{Refusal, Verifier};
-use crate::secrets::MAX_SECRET_BYTES;
 
 const SESSION: &str = "kbs-session-id";
-/// How long a body may take.
-const BODY_TIME: Duration = Duration::from_secs(20);
 /// The longest request for a challenge, in bytes.
 const AUTH_BYTES: usize = 16 << 10;
-
-/// What may come in.
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-pub struct Limits {
-    /// Connections at once.
-    pub connections: usize,
-    /// Requests in one second, of all clients together.
-    pub requests_per_second: u32,
-}
+/// How long a guest may wait to hear that it stands otherwise.
+const WAIT: u64 = 60;
+/// Requests that are worked on at once. Most of the time they wait for the disk; more would only wait for a processor.
+const AT_WORK: usize = 64;
 
 /// What the routes share.
 pub struct Door {
-    verifier: Arc<Verifier>,
-    /// SHA-256 of the administrator's token.
-    admin: Option<[u8; 32]>,
-    limits: Limits,
-    /// The running second, and requests in it.
-    rate: Mutex<(UnixTime, u32)>,
+    pub(super) verifier: Arc<Verifier>,
+    at_work: Semaphore,
 }
 
-type Answer = Result<Response, Refused>;
-
-/// A refusal, or too many requests.
-enum Refused {
-    Says(Refusal),
-    TooMany,
+/// Who is at the other end of a connection.
+pub(super) struct Peer {
+    /// What it may use.
+    pub(super) visit: Visit,
+    /// Common name of the operator's certificate that it showed.
+    pub(super) operator: Option<String>,
 }
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self { connections: 256, requests_per_second: 2000 }
-    }
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Version {
+    version: Option<u64>,
 }
 
-impl From<Refusal> for Refused {
-    fn from(refusal: Refusal) -> Self {
-        Refused::Says(refusal)
-    }
-}
-
-impl axum::response::IntoResponse for Refused {
-    fn into_response(self) -> Response {
-        match self {
-            Refused::Says(refusal) => {
-                let status = StatusCode::from_u16(refusal.status());
-                in_json(status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), &refusal.to_json())
-            }
-            Refused::TooMany => {
-                let body = json!({
-                    "type": "https://coffer.example/errors/TooManyRequests",
-                    "detail": "too many requests: try again in a second",
-                });
-                let mut response = in_json(StatusCode::TOO_MANY_REQUESTS, &body);
-                response.headers_mut().insert(RETRY_AFTER, axum::http::HeaderValue::from_static("1"));
-                response
-            }
-        }
-    }
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wait {
+    /// Seconds.
+    #[serde(default)]
+    wait: u64,
 }
 
 impl Door {
-    /// `admin`: SHA-256 of the administrator's token; without it secrets cannot be put or deleted.
-    pub fn new(verifier: Arc<Verifier>, admin: Option<[u8; 32]>, limits: Limits) -> Self {
-        Self { verifier, admin, limits, rate: Mutex::new((UnixTime(0), 0)) }
+    /// To this verifier.
+    pub fn new(verifier: Arc<Verifier>) -> Self {
+        Self { verifier, at_work: Semaphore::new(AT_WORK) }
     }
 
-    fn now() -> UnixTime {
+    pub(super) fn now() -> UnixTime {
         SystemTime::now().into()
     }
 
     /// Counts a request.
-    fn admit(&self, now: UnixTime) -> Result<(), Refused> {
-        let mut rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
-        let (second, count) = *rate;
-        let count = if second == now { count.saturating_add(1) } else { 1 };
-        *rate = (now, count);
-        if count > self.limits.requests_per_second { Err(Refused::TooMany) } else { Ok(()) }
-    }
-
-    /// Whether the request is the administrator's.
-    fn check_admin(&self, headers: &HeaderMap) -> Result<(), Refusal> {
-        let denied = || Refusal::Unauthenticated { reason: "the administrator's token is needed".to_owned() };
-        let digest: [u8; 32] = Sha256::digest(bearer(headers).ok_or_else(denied)?).into();
-        // Digests are compared: how long that takes says nothing about the token.
-        if self.admin == Some(digest) { Ok(()) } else { Err(denied()) }
+    pub(super) fn admit(&self, peer: &Peer) -> Result<(), super::answer::Refused> {
+        peer.visit.ask().map_err(|over| {
+            self.verifier.counters().over_limit();
+            over.into()
+        })
     }
 
     /// Runs what hashes, signs or waits for a disk where it holds up nobody else.
-    async fn ask<T: Send + 'static>(
+    pub(super) async fn ask<T: Send + 'static>(
         &self,
         what: impl FnOnce(&Verifier) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
         let verifier = self.verifier.clone();
+        let _turn = self.at_work.acquire().await;
         let asked = tokio::task::spawn_blocking(move || what(&verifier)).await;
         asked.unwrap_or(Err(Refusal::Unavailable { reason: "the verifier stopped while it answered" }))
     }
@@ -128,107 +93,102 @@ pub fn router(door: Arc<Door>) -> Router {
     Router::new()
         .route("/kbs/v0/auth", post(auth))
         .route("/kbs/v0/attest", post(attest))
-        .route("/kbs/v0/resource/{*path}", get(resource).post(put_resource).delete(delete_resource))
+        .route(
+            "/kbs/v0/resource/{*path}",
+            get(resource).post(manage::put_secret).delete(manage::delete_secret),
+        )
+        .route("/coffer/v1/standing", get(standing))
         .route("/.well-known/jwks.json", get(token_keys))
+        .merge(manage::routes())
         .fallback(nothing)
         .with_state(door)
 }
 
-async fn auth(State(door): State<Arc<Door>>, request: Request) -> Answer {
-    let now = Door::now();
-    door.admit(now)?;
-    let body = bounded(request, AUTH_BYTES).await?;
-    let challenge = door.verifier.auth(&body, now)?;
+type AtDoor = State<Arc<Door>>;
+type From = Extension<Arc<Peer>>;
+
+async fn auth(State(door): AtDoor, Extension(peer): From, request: Request) -> Answer {
+    door.admit(&peer)?;
+    let (body, _held) = bounded(request, &peer.visit, AUTH_BYTES).await?;
+    let challenge = door.verifier.auth(&body, Door::now())?;
     let mut id = [0; 16];
     getrandom::fill(&mut id).map_err(|_| Refusal::Unavailable { reason: "there is no randomness" })?;
     Ok(with_session(in_json(StatusCode::OK, &challenge.to_json()), &hex::encode(id)))
 }
 
-async fn attest(State(door): State<Arc<Door>>, request: Request) -> Answer {
-    let now = Door::now();
-    door.admit(now)?;
-    let body = bounded(request, Attestation::MAX_BYTES).await?;
-    let token = door.ask(move |verifier| verifier.attest(&body, now)).await?;
+async fn attest(State(door): AtDoor, Extension(peer): From, request: Request) -> Answer {
+    door.admit(&peer)?;
+    let (body, _held) = bounded(request, &peer.visit, Attestation::MAX_BYTES).await?;
+    let token = door.ask(move |verifier| verifier.attest(&body, Door::now())).await?;
     Ok(with_session(in_json(StatusCode::OK, &json!({ "token": token })), &token))
 }
 
-async fn resource(State(door): State<Arc<Door>>, Path(path): Path<String>, headers: HeaderMap) -> Answer {
-    let now = Door::now();
-    door.admit(now)?;
-    let token = bearer(&headers).or_else(|| session(&headers)).map(str::to_owned);
-    let sealed = door.ask(move |verifier| verifier.resource(&path, token.as_deref(), now)).await?;
-    Ok(in_json(StatusCode::OK, &json!(sealed)))
-}
-
-async fn put_resource(State(door): State<Arc<Door>>, Path(path): Path<String>, request: Request) -> Answer {
-    let now = Door::now();
-    door.admit(now)?;
-    door.check_admin(request.headers())?;
-    let body = bounded(request, MAX_SECRET_BYTES).await?;
-    let version = door.ask(move |verifier| verifier.put_resource(&path, &body, now)).await?;
-    Ok(in_json(StatusCode::OK, &json!({ "version": version })))
-}
-
-async fn delete_resource(
-    State(door): State<Arc<Door>>,
+async fn resource(
+    State(door): AtDoor,
+    Extension(peer): From,
     Path(path): Path<String>,
+    query: Result<Query<Version>, axum::extract::rejection::QueryRejection>,
     headers: HeaderMap,
 ) -> Answer {
-    let now = Door::now();
-    door.admit(now)?;
-    door.check_admin(&headers)?;
-    let versions = door.ask(move |verifier| verifier.delete_resource(&path, now)).await?;
-    Ok(in_json(StatusCode::OK, &json!({ "versions": versions })))
+    door.admit(&peer)?;
+    let Query(Version { version }) = query.map_err(|error| malformed(&error))?;
+    let token = token_of(&headers);
+    let asked = door.ask(move |verifier| verifier.resource(&path, version, token.as_deref(), Door::now()));
+    good(&json!(asked.await?))
 }
 
-async fn token_keys(State(door): State<Arc<Door>>) -> Answer {
-    door.admit(Door::now())?;
-    Ok(in_json(StatusCode::OK, &door.verifier.token_keys()))
+/// Answers at once if the guest does not stand well, else when that changes or `wait` seconds have passed.
+async fn standing(
+    State(door): AtDoor,
+    Extension(peer): From,
+    query: Result<Query<Wait>, axum::extract::rejection::QueryRejection>,
+    headers: HeaderMap,
+) -> Answer {
+    door.admit(&peer)?;
+    let Query(Wait { wait }) = query.map_err(|error| malformed(&error))?;
+    let until = Instant::now() + Duration::from_secs(wait.min(WAIT));
+    let (token, mut changes) = (token_of(&headers), door.verifier.changes());
+    loop {
+        changes.mark_unchanged();
+        let token = token.clone();
+        let standing = door.ask(move |verifier| verifier.standing(token.as_deref(), Door::now())).await?;
+        // Once a second at most, however often something changes, and also when nothing does: tokens expire.
+        let pause = Duration::from_secs(1).min(until.saturating_duration_since(Instant::now()));
+        if pause.is_zero() {
+            return good(&standing);
+        }
+        let _ = tokio::time::timeout(pause, changes.changed()).await;
+    }
 }
 
-async fn nothing(State(door): State<Arc<Door>>) -> Answer {
-    door.admit(Door::now())?;
+async fn token_keys(State(door): AtDoor, Extension(peer): From) -> Answer {
+    door.admit(&peer)?;
+    good(&door.verifier.token_keys())
+}
+
+async fn nothing(State(door): AtDoor, Extension(peer): From) -> Answer {
+    door.admit(&peer)?;
     Err(Refusal::NotFound.into())
 }
 
-/// Reads a body of at most `limit` bytes; one that says that it is longer is not read at all.
-async fn bounded(request: Request, limit: usize) -> Result<Bytes, Refusal> {
-    let large = || Refusal::TooLarge { reason: format!("a request to this path may have {limit} bytes") };
-    let said = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-    if said.and_then(|text| text.parse::<usize>().ok()).is_some_and(|said| said > limit) {
-        return Err(large());
-    }
-    match tokio::time::timeout(BODY_TIME, axum::body::to_bytes(request.into_body(), limit)).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(_)) => Err(large()),
-        Err(_) => Err(Refusal::Malformed { reason: "the body did not arrive in time".to_owned() }),
-    }
+/// A query or path that is not understood.
+pub(super) fn malformed(error: &impl std::fmt::Display) -> Refusal {
+    Refusal::Malformed { reason: error.to_string().chars().take(200).collect() }
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    headers.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
-}
-
-/// The token in the cookie; before attestation the cookie holds an id, which is no token.
-fn session(headers: &HeaderMap) -> Option<&str> {
+/// From the header, or from the cookie; before attestation the cookie holds an id, which is no token.
+fn token_of(headers: &HeaderMap) -> Option<String> {
+    let bearer = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
     let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
     let pairs = cookies.flat_map(|all| all.split("; ")).filter_map(|pair| pair.split_once('='));
     let mut ours = pairs.filter(|(name, value)| *name == SESSION && value.contains('.'));
-    ours.next().map(|(_, value)| value)
+    bearer.or_else(|| ours.next().map(|(_, value)| value)).map(str::to_owned)
 }
 
 fn with_session(mut response: Response, value: &str) -> Response {
     let cookie = format!("{SESSION}={value}; Path=/kbs; HttpOnly; Secure; SameSite=Strict");
-    if let Ok(cookie) = axum::http::HeaderValue::from_str(&cookie) {
+    if let Ok(cookie) = HeaderValue::from_str(&cookie) {
         response.headers_mut().insert(SET_COOKIE, cookie);
     }
-    response
-}
-
-fn in_json(status: StatusCode, value: &Value) -> Response {
-    let mut response = Response::new(Body::from(value.to_string()));
-    *response.status_mut() = status;
-    let json = axum::http::HeaderValue::from_static("application/json");
-    response.headers_mut().insert(CONTENT_TYPE, json);
     response
 }

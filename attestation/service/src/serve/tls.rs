@@ -7,9 +7,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ClientHello, ResolvesServerCert, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{ServerConfig, version};
+use rustls::{RootCertStore, ServerConfig, version};
 
 /// Certificate and key from two files in PEM.
 #[derive(Debug)]
@@ -37,6 +38,14 @@ pub enum TlsError {
         /// What is wrong.
         source: pem::Error,
     },
+    /// No certificate that could sign an operator's.
+    #[error("{path:?} names nobody who could sign an operator's certificate")]
+    Operators {
+        /// Its path.
+        path: PathBuf,
+        /// What is wrong.
+        source: VerifierBuilderError,
+    },
     /// Certificate and key do not belong together, or cannot be used.
     #[error("certificate and key cannot be used together")]
     Pair(#[source] rustls::Error),
@@ -63,16 +72,24 @@ impl Certificates {
         Ok(())
     }
 
-    /// TLS 1.3 and HTTP/1.1 with these.
+    /// TLS 1.3 and HTTP/1.1 with these. `operators` is a file of the certificates that may sign those of operators; a
+    /// client need not show one, and one that shows another is turned away.
     ///
     /// # Errors
     /// [`TlsError`]
-    pub fn config(self: &Arc<Self>) -> Result<ServerConfig, TlsError> {
+    pub fn config(self: &Arc<Self>, operators: Option<&Path>) -> Result<ServerConfig, TlsError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let versions =
             ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&version::TLS13]);
         let resolver: Arc<dyn ResolvesServerCert> = self.clone();
-        let mut config = versions.map_err(TlsError::Pair)?.with_no_client_auth().with_cert_resolver(resolver);
+        let versions = versions.map_err(TlsError::Pair)?;
+        let clients = match operators {
+            Some(path) => versions.with_client_cert_verifier(verifier(path)?),
+            None => versions.with_no_client_auth(),
+        };
+        let mut config = clients.with_cert_resolver(resolver);
+        // Nothing is kept for clients that may come back: each connection is checked anew.
+        config.send_tls13_tickets = 0;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(config)
     }
@@ -84,15 +101,32 @@ impl ResolvesServerCert for Certificates {
     }
 }
 
+/// Checks certificates that are shown, and asks for none.
+fn verifier(path: &Path) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in chain(path)? {
+        roots.add(certificate).map_err(TlsError::Pair)?;
+    }
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    verifier
+        .allow_unauthenticated()
+        .build()
+        .map_err(|source| TlsError::Operators { path: path.to_owned(), source })
+}
+
+fn bytes(path: &Path) -> Result<Vec<u8>, TlsError> {
+    std::fs::read(path).map_err(|source| TlsError::File { path: path.to_owned(), source })
+}
+
+fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes(path)?).collect();
+    chain.map_err(|source| TlsError::Pem { path: path.to_owned(), source })
+}
+
 fn read([certificate, key]: &[PathBuf; 2]) -> Result<CertifiedKey, TlsError> {
-    let bytes =
-        |path: &PathBuf| std::fs::read(path).map_err(|source| TlsError::File { path: path.clone(), source });
-    let pem = |path: &PathBuf| {
-        let path = path.clone();
-        move |source| TlsError::Pem { path, source }
-    };
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes(certificate)?).collect();
-    let chain = chain.map_err(pem(certificate))?;
-    let private = PrivateKeyDer::from_pem_slice(&bytes(key)?).map_err(pem(key))?;
-    CertifiedKey::from_der(chain, private, &aws_lc_rs::default_provider()).map_err(TlsError::Pair)
+    let private = PrivateKeyDer::from_pem_slice(&bytes(key)?);
+    let private = private.map_err(|source| TlsError::Pem { path: key.clone(), source })?;
+    CertifiedKey::from_der(chain(certificate)?, private, &aws_lc_rs::default_provider())
+        .map_err(TlsError::Pair)
 }

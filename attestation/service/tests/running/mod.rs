@@ -1,5 +1,7 @@
-//! The real service in a process of its own, and a client for it.
+//! The real service as a process, and clients for it.
 
+mod operators;
 mod process;
 
-pub(crate) use process::{ADMIN, Answer, Ask, Place, Service};
+pub(crate) use operators::{OPERATORS, stranger};
+pub(crate) use process::{Answer, Ask, Place, Service, client};

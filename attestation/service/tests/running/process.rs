@@ -4,28 +4,32 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use base64ct::{Base64, Encoding};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateDer;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, version};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-/// The administrator's token of every service here.
-pub(crate) const ADMIN: &str = "a token of the tests";
+use super::operators::{Authority, Identity, tables};
 
 /// A folder with everything that a service needs.
 pub(crate) struct Place {
     folder: TempDir,
+    operators: Authority,
+    /// Certificates of the service, the newest last.
+    certificates: Mutex<Vec<CertificateDer<'static>>>,
+    /// Key-encryption keys that were made, from 1.
+    keys: Mutex<u8>,
 }
 
 /// A running service; it is ended when this is dropped.
 pub(crate) struct Service {
     child: Child,
     address: SocketAddr,
+    log: Arc<Mutex<String>>,
 }
 
 /// An answer.
@@ -43,27 +47,23 @@ pub(crate) struct Ask<'a> {
 }
 
 impl Place {
-    /// `more` is added to the configuration, before its table of limits.
-    pub(crate) fn new(references: &str, simulated_root: &[u8], more: &str) -> Self {
-        let place = Self { folder: tempfile::tempdir().expect("a folder") };
-        ["kek", "challenge", "token"].iter().enumerate().for_each(|(index, name)| {
+    /// `limits` are lines of the configuration's table of limits.
+    pub(crate) fn new(references: &str, simulated_root: &[u8], limits: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (operators, certificates) = (Authority::new("operators"), Mutex::default());
+        let place = Self { folder, operators, certificates, keys: Mutex::new(0) };
+        ["challenge", "token", "audit-key"].iter().enumerate().for_each(|(index, name)| {
             std::fs::write(place.file(name), [index as u8 + 1; 32]).expect("written");
         });
         place.renew_certificate();
+        place.operators.write(&place.file("operators.pem"));
         std::fs::write(place.file("references.toml"), references).expect("written");
         let pem =
             format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", wrapped(simulated_root));
         std::fs::write(place.file("root.pem"), pem).expect("written");
-        let folder = place.folder.path().display();
-        let admin = hex::encode(Sha256::digest(ADMIN));
-        let config = format!(
-            "listen = \"127.0.0.1:0\"\ntls-certificate = \"{folder}/tls.pem\"\ntls-key = \"{folder}/tls.key\"\n\
-             references = \"{folder}/references.toml\"\nstore = \"{folder}/store\"\naudit-log = \"{folder}/audit\"\n\
-             key-encryption-keys = [\"{folder}/kek\"]\nchallenge-keys = [\"{folder}/challenge\"]\n\
-             token-key = \"{folder}/token\"\nadmin-token-sha256 = \"{admin}\"\n\
-             insecure-simulated-snp-root = \"{folder}/root.pem\"\n{more}\n"
-        );
-        std::fs::write(place.file("verifier.toml"), config).expect("written");
+        std::fs::write(place.file("limits"), limits).expect("written");
+        place.renew_key();
+        place.keep_only_the_newest_key();
         place
     }
 
@@ -71,17 +71,60 @@ impl Place {
         self.folder.path().join(name)
     }
 
-    /// Makes another certificate and key.
+    /// Makes a key-encryption key; the one before is still accepted.
+    pub(crate) fn renew_key(&self) {
+        let mut keys = self.keys.lock().expect("no thread died");
+        *keys += 1;
+        std::fs::write(self.file(&format!("kek{keys}")), [*keys; 32]).expect("written");
+        self.configure(&[*keys, keys.saturating_sub(1).max(1)]);
+    }
+
+    /// Accepts no older key-encryption key any more.
+    pub(crate) fn keep_only_the_newest_key(&self) {
+        self.configure(&[*self.keys.lock().expect("no thread died")]);
+    }
+
+    fn configure(&self, keys: &[u8]) {
+        let folder = self.folder.path().display();
+        let keys: Vec<String> = keys.iter().map(|key| format!("\"{folder}/kek{key}\"")).collect();
+        let config = format!(
+            "listen = \"127.0.0.1:0\"\ntls-certificate = \"{folder}/tls.pem\"\ntls-key = \"{folder}/tls.key\"\n\
+             references = \"{folder}/references.toml\"\nstore = \"{folder}/store\"\naudit-log = \"{folder}/audit\"\n\
+             key-encryption-keys = [{}]\nchallenge-keys = [\"{folder}/challenge\"]\n\
+             token-key = \"{folder}/token\"\naudit-key = \"{folder}/audit-key\"\n\
+             operator-authorities = \"{folder}/operators.pem\"\n\
+             insecure-simulated-snp-root = \"{folder}/root.pem\"\n[limits]\n{}\n{}",
+            keys.join(", "),
+            std::fs::read_to_string(self.file("limits")).expect("limits"),
+            tables(),
+        );
+        // Replaced as a whole: the service may be reading it.
+        std::fs::write(self.file("verifier.new"), config).expect("written");
+        std::fs::rename(self.file("verifier.new"), self.file("verifier.toml")).expect("renamed");
+    }
+
+    /// Makes another certificate and key. Clients that are made from now on believe the last two.
     pub(crate) fn renew_certificate(&self) {
         let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
+        self.certificates.lock().expect("no thread died").push(made.cert.der().clone());
         std::fs::write(self.file("tls.pem"), made.cert.pem()).expect("written");
         std::fs::write(self.file("tls.key"), made.signing_key.serialize_pem()).expect("written");
     }
 
-    /// The certificate that the service shows.
+    /// The newest certificate.
     pub(crate) fn certificate(&self) -> CertificateDer<'static> {
-        use rustls::pki_types::pem::PemObject;
-        CertificateDer::from_pem_file(self.file("tls.pem")).expect("a certificate")
+        self.certificates.lock().expect("no thread died").last().expect("a certificate").clone()
+    }
+
+    /// A client that believes the service's last two certificates, and shows `identity` if there is one.
+    pub(crate) fn client(&self, identity: Option<Identity>) -> Arc<ClientConfig> {
+        let certificates = self.certificates.lock().expect("no thread died");
+        client(certificates.iter().rev().take(2), identity)
+    }
+
+    /// The certificate of an operator.
+    pub(crate) fn operator(&self, name: &str) -> Identity {
+        self.operators.sign(name)
     }
 
     pub(crate) fn start(&self) -> Service {
@@ -111,9 +154,25 @@ impl Service {
         let address = lines.by_ref().map_while(Result::ok).find_map(|line| {
             line.split("address=").nth(1).map(|text| text.trim().parse().expect("an address"))
         });
-        // What it writes later is read and dropped, so that it never waits for us.
-        std::thread::spawn(move || lines.map_while(Result::ok).count());
-        Self { child, address: address.expect("it serves") }
+        let log = Arc::new(Mutex::new(String::new()));
+        let written = log.clone();
+        // Read as it comes, so that it never waits for us.
+        std::thread::spawn(move || {
+            lines.map_while(Result::ok).for_each(|line| {
+                let mut log = written.lock().expect("no thread died");
+                // Of a service that says much the beginning is enough.
+                if log.len() < 1 << 20 {
+                    log.push_str(&line);
+                    log.push('\n');
+                }
+            });
+        });
+        Self { child, address: address.expect("it serves"), log }
+    }
+
+    /// What it wrote since it serves.
+    pub(crate) fn log(&self) -> Arc<Mutex<String>> {
+        self.log.clone()
     }
 
     /// Sends a signal by its name.
@@ -132,27 +191,39 @@ impl Service {
         TcpStream::connect(self.address).expect("a connection")
     }
 
-    /// A TLS connection with these versions, believing only `certificate`.
-    pub(crate) fn tls(
-        &self,
-        certificate: CertificateDer<'static>,
-        versions: &[&'static SupportedProtocolVersion],
-    ) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
-        let mut roots = RootCertStore::empty();
-        roots.add(certificate).expect("a root");
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions);
-        let config = config.expect("versions").with_root_certificates(roots).with_no_client_auth();
-        let name = "localhost".try_into().expect("a name");
-        let mut client = ClientConnection::new(Arc::new(config), name).expect("a client");
-        let mut stream = self.connect();
-        client.complete_io(&mut stream)?;
-        Ok(StreamOwned::new(client, stream))
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
-    /// One request on a connection of its own.
+    /// A TLS connection.
+    pub(crate) fn tls(&self, config: &Arc<ClientConfig>) -> std::io::Result<Tls> {
+        handshake(self.connect(), config)
+    }
+
+    /// The same over a connection that is there.
+    pub(crate) fn tls_over(&self, stream: TcpStream, config: &Arc<ClientConfig>) -> Tls {
+        handshake(stream, config).expect("TLS")
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// One request of a guest, on a connection of its own.
     pub(crate) fn ask(&self, place: &Place, ask: &Ask<'_>) -> Answer {
-        let mut stream = self.tls(place.certificate(), &[&rustls::version::TLS13]).expect("TLS");
+        self.ask_with(&place.client(None), ask)
+    }
+
+    /// One request of an operator.
+    pub(crate) fn ask_as(&self, place: &Place, operator: &str, ask: &Ask<'_>) -> Answer {
+        self.ask_with(&place.client(Some(place.operator(operator))), ask)
+    }
+
+    /// One request.
+    pub(crate) fn ask_with(&self, config: &Arc<ClientConfig>, ask: &Ask<'_>) -> Answer {
+        let mut stream = self.tls(config).expect("TLS");
         let header = ask.header.map_or_else(String::new, |header| format!("{header}\r\n"));
         let head = format!(
             "{} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{header}content-length: {}\r\n\r\n",
@@ -167,8 +238,38 @@ impl Service {
         let text = String::from_utf8(bytes).expect("text");
         let (headers, body) = text.split_once("\r\n\r\n").expect("an answer");
         let status = headers.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
-        Answer { status, headers: headers.to_owned(), body: serde_json::from_str(body).expect("JSON") }
+        let json = serde_json::from_str(body).unwrap_or_else(|_| Value::from(body));
+        Answer { status, headers: headers.to_owned(), body: json }
     }
+}
+
+type Tls = StreamOwned<ClientConnection, TcpStream>;
+
+fn handshake(mut stream: TcpStream, config: &Arc<ClientConfig>) -> std::io::Result<Tls> {
+    stream.set_nodelay(true)?;
+    let name = "localhost".try_into().expect("a name");
+    let mut client = ClientConnection::new(config.clone(), name).expect("a client");
+    client.complete_io(&mut stream)?;
+    Ok(StreamOwned::new(client, stream))
+}
+
+/// A client that believes only `certificates`.
+pub(crate) fn client<'a>(
+    certificates: impl Iterator<Item = &'a CertificateDer<'static>>,
+    identity: Option<Identity>,
+) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    certificates.for_each(|certificate| roots.add(certificate.clone()).expect("a root"));
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let versions = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&version::TLS13]);
+    let config = versions.expect("versions").with_root_certificates(roots);
+    let config = match identity {
+        Some((certificate, key)) => {
+            config.with_client_auth_cert(vec![certificate], key).expect("an identity")
+        }
+        None => config.with_no_client_auth(),
+    };
+    Arc::new(config)
 }
 
 impl Drop for Service {

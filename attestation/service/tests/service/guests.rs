@@ -1,85 +1,32 @@
-//! The real service over TLS on loopback.
-
-mod running;
-mod simulated;
+//! Guests: what they are given, and what they are refused.
 
 use std::io::{Read, Write};
 
-use coffer_attestation::handshake::{GuestKey, HashAlgorithm, ReportData, Sealed};
-use getrandom::SysRng;
-use running::{ADMIN, Answer, Ask, Place, Service};
 use serde_json::{Value, json};
-use simulated::Processor;
 
-const INITDATA: &str = "version = \"0.1.0\"\nalgorithm = \"sha256\"\n[data]\n";
-const TRANSCRIPT: &str = include_str!("../../testdata/kbs/kbs-client-transcript.jsonl");
+use crate::running::{Answer, Ask, client};
+use crate::{KEY, admitted, attest_with, get, guest, is, keep, kind, opened, place, post, token};
 
-fn place(more: &str) -> Place {
-    let digest = hex::encode(HashAlgorithm::Sha256.digest(INITDATA.as_bytes()));
-    let references = include_str!("references/known.toml").replace("INITDATA", &digest);
-    Place::new(&references, Processor::root().der(), more)
-}
-
-fn post(service: &Service, place: &Place, path: &str, body: &Value) -> Answer {
-    let line = format!("POST {path}");
-    service.ask(place, &Ask { line: &line, header: None, body: body.to_string().as_bytes() })
-}
-
-fn get(service: &Service, place: &Place, path: &str, header: Option<&str>) -> Answer {
-    service.ask(place, &Ask { line: &format!("GET {path}"), header, body: b"" })
-}
-
-fn put(service: &Service, place: &Place, secret: &[u8], token: &str) -> Answer {
-    let header = format!("authorization: Bearer {token}");
-    service.ask(place, &Ask { line: "POST /kbs/v0/resource/acme/key/1", header: Some(&header), body: secret })
-}
-
-/// Asks for a challenge and answers it with evidence of the simulated processor.
-fn attest(service: &Service, place: &Place, guest: &GuestKey) -> Answer {
-    let asked = json!({"version": "0.4.0", "tee": "snp", "extra-params": ""});
-    let challenge = post(service, place, "/kbs/v0/auth", &asked);
-    assert_eq!(challenge.status, 200);
-    let (nonce, key) = (challenge.body["nonce"].as_str().expect("a nonce"), guest.public());
-    let bound = ReportData::compute(HashAlgorithm::Sha384, nonce, &key, "").expect("a canonical form");
-    let digest = HashAlgorithm::Sha256.digest(INITDATA.as_bytes());
-    let report = simulated::report(&bound.as_report_field(), &digest);
-    let body = json!({
-        "init-data": { "format": "toml", "body": INITDATA },
-        "runtime-data": { "nonce": nonce, "tee-pubkey": key },
-        "tee-evidence": { "primary_evidence": Processor::evidence(report), "additional_evidence": "" },
-    });
-    post(service, place, "/kbs/v0/attest", &body)
-}
-
-fn guest() -> GuestKey {
-    GuestKey::generate(&mut SysRng).expect("randomness")
-}
-
-fn opened(guest: &GuestKey, answer: Answer) -> Vec<u8> {
-    assert_eq!(answer.status, 200, "{}", answer.body);
-    let sealed: Sealed = serde_json::from_value(answer.body).expect("sealed");
-    guest.open(&sealed).expect("opened").to_vec()
-}
+const TRANSCRIPT: &str = include_str!("../../../testdata/kbs/kbs-client-transcript.jsonl");
 
 #[test]
 fn a_guest_gets_its_secret_by_token_or_by_cookie_also_after_a_restart() {
     let place = place("");
     let service = place.start();
-    assert_eq!(put(&service, &place, b"a secret", ADMIN).body, json!({"version": 1}));
+    keep(&service, &place, "a secret");
     let guest = guest();
-    let attested = attest(&service, &place, &guest);
-    let token = attested.body["token"].as_str().expect("a token");
+    let attested = attest_with(&service, &place, &guest.public());
+    let token = token(&attested);
     let bearer = format!("authorization: Bearer {token}");
-    let path = "/kbs/v0/resource/acme/key/1";
-    assert_eq!(opened(&guest, get(&service, &place, path, Some(&bearer))), b"a secret");
+    assert_eq!(opened(&guest, get(&service, &place, KEY, Some(&bearer))), b"a secret");
     let cookie =
         attested.headers.lines().find_map(|line| line.strip_prefix("set-cookie: ")).expect("a cookie");
     let cookie = format!("cookie: {}", cookie.split(';').next().expect("a pair"));
-    assert_eq!(opened(&guest, get(&service, &place, path, Some(&cookie))), b"a secret");
+    assert_eq!(opened(&guest, get(&service, &place, KEY, Some(&cookie))), b"a secret");
     service.signal("TERM");
     assert_eq!(service.wait(), Some(0));
     let again = place.start();
-    assert_eq!(opened(&guest, get(&again, &place, path, Some(&bearer))), b"a secret");
+    assert_eq!(opened(&guest, get(&again, &place, KEY, Some(&bearer))), b"a secret");
 }
 
 #[test]
@@ -112,18 +59,13 @@ fn recorded_requests_of_another_client_are_understood_and_their_sample_evidence_
 fn every_refusal_has_its_status_and_a_typed_body() {
     let place = place("");
     let service = place.start();
-    let kind = |answer: &Answer| {
-        let kind = answer.body["type"].as_str().and_then(|kind| kind.rsplit('/').next()).map(str::to_owned);
-        (answer.status, kind.expect("a type"))
-    };
-    let is = |status, name: &str| (status, name.to_owned());
     let ask = |line, body| kind(&service.ask(&place, &Ask { line, header: None, body }));
     assert_eq!(ask("GET /kbs/v0/resource/acme/key/1", b""), is(401, "Unauthenticated"));
     assert_eq!(ask("GET /elsewhere", b""), is(404, "NotFound"));
     assert_eq!(ask("POST /kbs/v0/auth", b"{"), is(400, "Malformed"));
     assert_eq!(ask("POST /kbs/v0/auth", &[b' '; 16385]), is(413, "TooLarge"));
-    assert_eq!(kind(&put(&service, &place, b"x", "another token")), is(401, "Unauthenticated"));
-    let token = attest(&service, &place, &guest()).body["token"].as_str().expect("a token").to_owned();
+    assert_eq!(ask("POST /kbs/v0/resource/acme/key/1", b"x"), is(401, "Unauthenticated"));
+    let token = token(&attest_with(&service, &place, &guest().public()));
     let bearer = format!("authorization: Bearer {token}");
     let get = |path| kind(&get(&service, &place, path, Some(&bearer)));
     assert_eq!(get("/kbs/v0/resource/acme/key/9"), is(404, "NotFound"));
@@ -133,8 +75,9 @@ fn every_refusal_has_its_status_and_a_typed_body() {
 
 #[test]
 fn more_requests_than_allowed_are_told_to_come_back() {
-    let place = place("[limits]\nrequests-per-second = 0");
+    let place = place("client-requests-per-second = 1");
     let service = place.start();
+    // The connection counts as one.
     let answer = post(&service, &place, "/kbs/v0/auth", &json!({}));
     assert_eq!((answer.status, answer.headers.contains("retry-after: 1")), (429, true));
 }
@@ -144,7 +87,7 @@ fn tokens_are_signed_with_the_published_key() {
     let place = place("");
     let service = place.start();
     let keys = get(&service, &place, "/.well-known/jwks.json", None).body;
-    let token = attest(&service, &place, &guest()).body["token"].as_str().expect("a token").to_owned();
+    let token = token(&attest_with(&service, &place, &guest().public()));
     let header = token.split('.').next().expect("a header");
     let header = <base64ct::Base64UrlUnpadded as base64ct::Encoding>::decode_vec(header).expect("base64");
     let header: Value = serde_json::from_slice(&header).expect("JSON");
@@ -166,14 +109,39 @@ fn plain_http_gets_no_answer() {
 fn a_new_certificate_is_shown_after_a_hangup() {
     let place = place("");
     let service = place.start();
-    let old = place.certificate();
-    assert!(service.tls(old.clone(), &[&rustls::version::TLS13]).is_ok());
+    let old = client([place.certificate()].iter(), None);
+    assert!(service.tls(&old).is_ok());
     place.renew_certificate();
-    assert!(service.tls(place.certificate(), &[&rustls::version::TLS13]).is_err());
+    let new = client([place.certificate()].iter(), None);
+    assert!(service.tls(&new).is_err());
     service.signal("HUP");
+    until(|| service.tls(&new).is_ok());
+    assert!(service.tls(&old).is_err());
+}
+
+#[test]
+fn the_key_encryption_key_is_replaced_while_secrets_are_given_out() {
+    let place = place("");
+    let service = place.start();
+    keep(&service, &place, "a secret");
+    let (guest, token) = admitted(&service, &place);
+    let log = service.log();
+    place.renew_key();
+    service.signal("HUP");
+    until(|| log.lock().expect("a log").matches("key-encryption keys were read again").count() == 1);
+    assert_eq!(opened(&guest, get(&service, &place, KEY, Some(&token))), b"a secret");
+    place.keep_only_the_newest_key();
+    service.signal("TERM");
+    assert_eq!(service.wait(), Some(0));
+    let again = place.start();
+    assert_eq!(opened(&guest, get(&again, &place, KEY, Some(&token))), b"a secret");
+}
+
+/// Asks again and again, for ten seconds at most.
+fn until(mut holds: impl FnMut() -> bool) {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-    while service.tls(place.certificate(), &[&rustls::version::TLS13]).is_err() {
-        assert!(std::time::Instant::now() < deadline, "the old certificate is still shown");
+    while !holds() {
+        assert!(std::time::Instant::now() < deadline, "it did not happen in ten seconds");
+        std::thread::yield_now();
     }
-    assert!(service.tls(old, &[&rustls::version::TLS13]).is_err());
 }

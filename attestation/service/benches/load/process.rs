@@ -1,0 +1,28 @@
+//! What a process uses, as the kernel says.
+
+use std::time::Duration;
+
+/// Resident memory in KiB.
+pub(crate) struct Memory {
+    pub(crate) resident: u64,
+    pub(crate) peak: u64,
+}
+
+/// Resident memory of a process.
+pub(crate) fn memory(id: u32) -> Memory {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("a process");
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a field");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    };
+    Memory { resident: field("VmRSS:"), peak: field("VmHWM:") }
+}
+
+/// Processor time of all of a process's threads; the kernel counts it in hundredths of a second.
+pub(crate) fn processor_time(id: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).expect("a process");
+    let fields = stat.rsplit(") ").next().expect("fields");
+    let ticks: u64 =
+        fields.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().expect("a number")).sum();
+    Duration::from_millis(ticks * 10)
+}

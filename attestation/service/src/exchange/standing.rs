@@ -1,0 +1,67 @@
+//! Whether a guest is still what its token says: asked at each release, and by guests themselves.
+
+use std::sync::PoisonError;
+
+use coffer_attestation::time::UnixTime;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::guest::{Guest, Identity};
+use super::refusal::Refusal;
+use super::verifier::Verifier;
+use crate::secrets::Revocation;
+
+impl Verifier {
+    /// `GET /coffer/v1/standing`: what a guest must know to keep the secrets that it has. A refusal with status 403 says
+    /// that it must drop them; one with 401, that it must attest again before it knows.
+    ///
+    /// # Errors
+    /// [`Refusal`]
+    pub fn standing(&self, token: Option<&str>, now: UnixTime) -> Result<Value, Refusal> {
+        let Some(token) = token else {
+            return Err(Refusal::Unauthenticated { reason: "attest first".to_owned() });
+        };
+        let verified = self.token_key.public().verify(token, now)?;
+        let guest = Guest::of(verified.claims())
+            .ok_or(Refusal::Denied { reason: "the token does not affirm a known guest" })?;
+        self.check_standing(&guest)?;
+        Ok(json!({ "standing": "good", "expires": UnixTime(verified.claims().exp) }))
+    }
+
+    /// Marks a change after which guests may stand otherwise. It comes after the change.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Held against what is known now, not when the token was made.
+    pub(super) fn check_standing(&self, guest: &Guest) -> Result<(), Refusal> {
+        if self.store.is_revoked(Revocation::Token, &guest.token)? {
+            return Err(Refusal::Revoked { what: Revocation::Token.name() });
+        }
+        self.check_revoked(&guest.identity)?;
+        let references = self.references.read().unwrap_or_else(PoisonError::into_inner);
+        let known = references.reference.iter().find(|known| known.name == guest.reference);
+        match known.filter(|known| known.measurement.as_ref() == Some(&guest.measurement)) {
+            Some(_) => Ok(()),
+            None => Err(Refusal::Denied { reason: "the guest is not known any more: attest again" }),
+        }
+    }
+
+    pub(super) fn check_revoked(&self, identity: &Identity) -> Result<(), Refusal> {
+        for (kind, name) in identity.names() {
+            if self.store.is_revoked(kind, name)? {
+                return Err(Refusal::Revoked { what: kind.name() });
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_tenant(&self, guest: &Guest, tenant: &str) -> Result<(), Refusal> {
+        let references = self.references.read().unwrap_or_else(PoisonError::into_inner);
+        let known = references.reference.iter().find(|known| known.name == guest.reference);
+        match known {
+            Some(known) if known.tenants.iter().any(|of| of == tenant) => Ok(()),
+            _ => Err(Refusal::Denied { reason: "the guest may not have secrets of this tenant" }),
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! Who may administer the verifier: operators, known by the certificate that they connect with, and what their roles allow.
+//!
+//! ```text
+//! certificate's common name ── Directory ── role and tenants ── verb × kind × tenant ── Permit
+//! ```
+//! Only [`Directory::permit`] makes a [`Permit`], and what changes something takes one. There is no token that stands for an
+//! operator, and nobody may read a secret: there is no call for it.
+//!
+//! Never here: certificates. TLS has checked them before a name comes here.
+
+mod directory;
+mod role;
+
+pub use directory::{Directory, DirectoryError, NotPermitted, Operator, Permit};
+pub use role::{CustomRole, Kind, Role, Rule, Verb};

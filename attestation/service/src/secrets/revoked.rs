@@ -1,0 +1,90 @@
+//! What was revoked, in the same database as the secrets.
+
+use coffer_attestation::time::UnixTime;
+use redb::{ReadableDatabase, ReadableTable, TableDefinition};
+use serde::{Deserialize, Serialize};
+
+use super::store::{SecretStore, StoreError, failed};
+
+/// Kind and name → when.
+pub(super) const REVOKED: TableDefinition<'_, (&str, &str), u64> = TableDefinition::new("revoked");
+
+/// What can be revoked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Revocation {
+    /// One running guest: its SNP report id, or else the SHA-256 of its key, in hexadecimal.
+    Sandbox,
+    /// A launch digest or MRTD, in hexadecimal.
+    Measurement,
+    /// Who signed what was launched: the digest of an id key or author key (SNP), or MROWNER (TDX), in hexadecimal.
+    Signer,
+    /// A token, by its `jti`.
+    Token,
+}
+
+/// Something that was revoked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Revoked {
+    /// What it is.
+    pub kind: String,
+    /// Which one.
+    pub name: String,
+    /// Since when.
+    pub at: UnixTime,
+}
+
+impl Revocation {
+    /// Its name in the database and on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Revocation::Sandbox => "sandbox",
+            Revocation::Measurement => "measurement",
+            Revocation::Signer => "signer",
+            Revocation::Token => "token",
+        }
+    }
+}
+
+impl SecretStore {
+    /// Revokes; what was revoked stays so.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub fn revoke(&self, kind: Revocation, name: &str, at: UnixTime) -> Result<(), StoreError> {
+        let write = self.database.begin_write().map_err(failed)?;
+        {
+            let mut table = write.open_table(REVOKED).map_err(failed)?;
+            let known = table.get((kind.name(), name)).map_err(failed)?.is_some();
+            if !known {
+                table.insert((kind.name(), name), at.0).map_err(failed)?;
+            }
+        }
+        write.commit().map_err(failed)
+    }
+
+    /// Whether it was revoked, as of this call.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub fn is_revoked(&self, kind: Revocation, name: &str) -> Result<bool, StoreError> {
+        let read = self.database.begin_read().map_err(failed)?;
+        let table = read.open_table(REVOKED).map_err(failed)?;
+        Ok(table.get((kind.name(), name)).map_err(failed)?.is_some())
+    }
+
+    /// Everything that was revoked.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub fn revoked(&self) -> Result<Vec<Revoked>, StoreError> {
+        let read = self.database.begin_read().map_err(failed)?;
+        let table = read.open_table(REVOKED).map_err(failed)?;
+        let all = table.iter().map_err(failed)?.map(|entry| {
+            let (place, at) = entry.map_err(failed)?;
+            let (kind, name) = place.value();
+            Ok(Revoked { kind: kind.to_owned(), name: name.to_owned(), at: UnixTime(at.value()) })
+        });
+        all.collect()
+    }
+}

@@ -1,0 +1,68 @@
+//! Answers: JSON, and a status for each refusal.
+
+use axum::body::Body;
+use axum::http::StatusCode;
+use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use super::clients::OverLimit;
+use crate::exchange::Refusal;
+
+pub(super) type Answer = Result<Response, Refused>;
+
+/// A refusal, or more than a client's share.
+pub(super) enum Refused {
+    Says(Refusal),
+    OverLimit(OverLimit),
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Refused::Says(refusal)
+    }
+}
+
+impl From<OverLimit> for Refused {
+    fn from(over: OverLimit) -> Self {
+        Refused::OverLimit(over)
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        match self {
+            Refused::Says(refusal) => {
+                let status = StatusCode::from_u16(refusal.status());
+                in_json(status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), &refusal.to_json())
+            }
+            Refused::OverLimit(over) => {
+                let (status, detail) = match over {
+                    OverLimit::Client => {
+                        (StatusCode::TOO_MANY_REQUESTS, "too many requests: try again in a second")
+                    }
+                    OverLimit::All => {
+                        (StatusCode::SERVICE_UNAVAILABLE, "too much is coming in: try again in a second")
+                    }
+                };
+                let body =
+                    json!({ "type": "https://coffer.example/errors/TooManyRequests", "detail": detail });
+                let mut response = in_json(status, &body);
+                response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+                response
+            }
+        }
+    }
+}
+
+pub(super) fn in_json(status: StatusCode, value: &Value) -> Response {
+    let mut response = Response::new(Body::from(value.to_string()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// What went well.
+pub(super) fn good(value: &Value) -> Answer {
+    Ok(in_json(StatusCode::OK, value))
+}

@@ -1,0 +1,286 @@
+//! Who is connected: what one client may use, so that it cannot take it from the others.
+//!
+//! A client is an IPv4 address or the first 64 bits of an IPv6 address. The table has a fixed size; when it is full of
+//! clients that are busy, those who come new share one entry.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use serde::Deserialize;
+
+/// Entries of the table: half a MiB.
+const CLIENTS: usize = 8192;
+const SECOND: u64 = 1_000_000_000;
+
+/// What may come in.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Limits {
+    /// Connections at once, of all clients together.
+    pub connections: usize,
+    /// Connections at once of one client.
+    pub client_connections: u32,
+    /// Requests of one client in a second; a new connection counts as one.
+    pub client_requests_per_second: u32,
+    /// Bytes of bodies that are held in memory at once, of all clients together.
+    pub body_bytes: usize,
+    /// Bytes of bodies of one client.
+    pub client_body_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 512,
+            client_connections: 64,
+            client_requests_per_second: 500,
+            body_bytes: 24 << 20,
+            client_body_bytes: 8 << 20,
+        }
+    }
+}
+
+/// Every client that is known now.
+pub(super) struct Clients {
+    limits: Limits,
+    start: Instant,
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    known: HashMap<Source, Client>,
+    /// Bytes of bodies, of all.
+    held: usize,
+    /// When busy clients filled the table, so that it is not searched for idle ones at each request.
+    searched: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Source {
+    V4([u8; 4]),
+    V6([u8; 8]),
+    /// Who came when the table was full.
+    Others,
+}
+
+/// What one client uses.
+#[derive(Debug, Default, Clone, Copy)]
+struct Client {
+    connections: u32,
+    held: usize,
+    /// When its requests will have been worked off at the rate that it is allowed, in nanoseconds from the start.
+    due: u64,
+}
+
+/// A client that is connected. It leaves when this is dropped.
+pub(super) struct Visit {
+    clients: Arc<Clients>,
+    source: Source,
+}
+
+/// Bytes that are held for a client until this is dropped.
+pub(super) struct Held<'a> {
+    visit: &'a Visit,
+    bytes: usize,
+}
+
+/// A client that wants more than its share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OverLimit {
+    /// It asks too often, or sends too much at once.
+    Client,
+    /// All together send too much at once.
+    All,
+}
+
+impl Clients {
+    /// Nobody yet.
+    pub(super) fn new(limits: Limits) -> Self {
+        Self { limits, start: Instant::now(), table: Mutex::default() }
+    }
+
+    /// Lets a client in that has connected, if it may.
+    ///
+    /// # Errors
+    /// [`OverLimit::Client`]
+    pub(super) fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Visit, OverLimit> {
+        let now = self.now();
+        let mut table = self.table();
+        let source = table.place_for(Source::of(address), now);
+        let client = table.known.entry(source).or_default();
+        if client.connections >= self.limits.client_connections {
+            return Err(OverLimit::Client);
+        }
+        client.count(self.limits.client_requests_per_second, now)?;
+        client.connections += 1;
+        Ok(Visit { clients: self.clone(), source })
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        // Counters only: whole even if a thread died with them.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Visit {
+    /// Counts a request.
+    ///
+    /// # Errors
+    /// [`OverLimit::Client`]
+    pub(super) fn ask(&self) -> Result<(), OverLimit> {
+        let now = self.clients.now();
+        let rate = self.clients.limits.client_requests_per_second;
+        self.clients.table().known.entry(self.source).or_default().count(rate, now)
+    }
+
+    /// Holds bytes of a body.
+    pub(super) fn hold(&self) -> Held<'_> {
+        Held { visit: self, bytes: 0 }
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        if let Some(client) = self.clients.table().known.get_mut(&self.source) {
+            client.connections = client.connections.saturating_sub(1);
+        }
+    }
+}
+
+impl Held<'_> {
+    /// Holds `bytes` more.
+    ///
+    /// # Errors
+    /// [`OverLimit`]
+    pub(super) fn grow(&mut self, bytes: usize) -> Result<(), OverLimit> {
+        let limits = self.visit.clients.limits;
+        let mut table = self.visit.clients.table();
+        if table.held.saturating_add(bytes) > limits.body_bytes {
+            return Err(OverLimit::All);
+        }
+        let client = table.known.entry(self.visit.source).or_default();
+        if client.held.saturating_add(bytes) > limits.client_body_bytes {
+            return Err(OverLimit::Client);
+        }
+        client.held += bytes;
+        table.held += bytes;
+        self.bytes += bytes;
+        Ok(())
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        let mut table = self.visit.clients.table();
+        table.held = table.held.saturating_sub(self.bytes);
+        if let Some(client) = table.known.get_mut(&self.visit.source) {
+            client.held = client.held.saturating_sub(self.bytes);
+        }
+    }
+}
+
+impl Table {
+    /// The entry that `source` has, or gets.
+    fn place_for(&mut self, source: Source, now: u64) -> Source {
+        if self.known.contains_key(&source) || self.known.len() < CLIENTS {
+            return source;
+        }
+        if now.saturating_sub(self.searched) >= SECOND / 10 {
+            self.searched = now;
+            self.known.retain(|_, client| client.connections > 0 || client.held > 0 || client.due > now);
+        }
+        if self.known.len() < CLIENTS { source } else { Source::Others }
+    }
+}
+
+impl Client {
+    /// A second's worth of requests may come at once.
+    fn count(&mut self, rate: u32, now: u64) -> Result<(), OverLimit> {
+        let each = SECOND.checked_div(u64::from(rate)).ok_or(OverLimit::Client)?;
+        let due = self.due.max(now).saturating_add(each);
+        if due > now.saturating_add(SECOND) {
+            return Err(OverLimit::Client);
+        }
+        self.due = due;
+        Ok(())
+    }
+}
+
+impl Source {
+    fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Source::V4(address.octets()),
+            IpAddr::V6(address) => {
+                let [a, b, c, d, e, f, g, h, ..] = address.octets();
+                Source::V6([a, b, c, d, e, f, g, h])
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    const THERE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+
+    fn clients(limits: Limits) -> Arc<Clients> {
+        Arc::new(Clients::new(limits))
+    }
+
+    #[test]
+    fn one_client_that_asks_too_often_does_not_hold_up_another() {
+        let all = clients(Limits { client_requests_per_second: 3, ..Limits::default() });
+        let (one, other) = (all.enter(HERE).expect("in"), all.enter(THERE).expect("in"));
+        let asked = [one.ask(), one.ask(), one.ask()];
+        assert_eq!(asked, [Ok(()), Ok(()), Err(OverLimit::Client)]);
+        assert_eq!(other.ask(), Ok(()));
+    }
+
+    #[test]
+    fn requests_are_worked_off_as_time_passes() {
+        let mut client = Client::default();
+        let asked = [0, 0, 0, SECOND / 2, SECOND / 2].map(|now| client.count(2, now).is_ok());
+        assert_eq!(asked, [true, true, false, true, false]);
+    }
+
+    #[test]
+    fn a_client_has_as_many_connections_as_it_may_and_no_more() {
+        let all = clients(Limits { client_connections: 1, ..Limits::default() });
+        let one = all.enter(HERE).expect("in");
+        assert_eq!(all.enter(HERE).err(), Some(OverLimit::Client));
+        assert!(all.enter(THERE).is_ok());
+        drop(one);
+        assert!(all.enter(HERE).is_ok());
+    }
+
+    #[test]
+    fn bodies_are_held_within_a_clients_share_and_within_that_of_all() {
+        let all = clients(Limits { client_body_bytes: 10, body_bytes: 15, ..Limits::default() });
+        let (one, other) = (all.enter(HERE).expect("in"), all.enter(THERE).expect("in"));
+        let (mut mine, mut theirs) = (one.hold(), other.hold());
+        assert_eq!((mine.grow(10), mine.grow(1)), (Ok(()), Err(OverLimit::Client)));
+        assert_eq!((theirs.grow(5), theirs.grow(1)), (Ok(()), Err(OverLimit::All)));
+        drop(mine);
+        assert_eq!(theirs.grow(5), Ok(()));
+    }
+
+    #[test]
+    fn the_table_has_an_end_and_forgets_only_who_is_idle() {
+        let all = clients(Limits::default());
+        let busy = all.enter(HERE).expect("in");
+        let address = |number: u32| IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + number));
+        (0..20_000).for_each(|number| drop(all.enter(address(number))));
+        let table = all.table();
+        assert!(table.known.len() <= CLIENTS + 1 && table.known.contains_key(&busy.source));
+    }
+}

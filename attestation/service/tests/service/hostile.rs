@@ -1,0 +1,172 @@
+//! Clients that mean harm, and others that are served all the same.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::running::{Ask, Service};
+use crate::{KEY, admitted, get, is, keep, kind, opened, place, post};
+
+/// Resident memory of the service in KiB, at its highest.
+fn peak(service: &Service) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", service.id())).expect("a process");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a field");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+/// What the whole service may have, in KiB; test builds are larger than what is shipped.
+const ROOM: u64 = 160 << 10;
+
+/// A connection that comes from another address of this machine.
+fn from(address: [u8; 4], to: SocketAddr) -> TcpStream {
+    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None);
+    let socket = socket.expect("a socket");
+    rustix::net::bind(&socket, &SocketAddr::from((address, 0))).expect("an address");
+    rustix::net::connect(&socket, &to).expect("a connection");
+    TcpStream::from(socket)
+}
+
+#[test]
+fn clients_that_say_nothing_hold_up_nobody() {
+    let place = place("client-connections = 100");
+    let service = place.start();
+    keep(&service, &place, "a secret");
+    let silent: Vec<TcpStream> = (0..99).map(|_| from([127, 0, 0, 9], service.address())).collect();
+    let slow: Vec<_> = (0..50)
+        .map(|_| {
+            let mut stream = service.tls(&place.client(None)).expect("TLS");
+            stream.write_all(b"POST /kbs/v0/attest HTTP/1.1\r\ncontent-le").expect("sent");
+            stream
+        })
+        .collect();
+    let (guest, token) = admitted(&service, &place);
+    assert_eq!(opened(&guest, get(&service, &place, KEY, Some(&token))), b"a secret");
+    drop((silent, slow));
+    assert!(peak(&service) < ROOM, "{} KiB", peak(&service));
+}
+
+#[test]
+fn a_client_has_its_share_of_connections_and_others_get_theirs() {
+    let place = place("client-connections = 4");
+    let service = place.start();
+    let mut held: Vec<TcpStream> = (0..4).map(|_| from([127, 0, 0, 9], service.address())).collect();
+    let mut fifth = from([127, 0, 0, 9], service.address());
+    assert_eq!(fifth.read(&mut [0]).unwrap_or(0), 0, "closed at once");
+    assert_eq!(get(&service, &place, "/.well-known/jwks.json", None).status, 200);
+    held.clear();
+}
+
+#[test]
+fn a_body_that_is_too_long_or_only_says_so_is_refused_without_being_kept() {
+    let place = place("");
+    let service = place.start();
+    let mut said = service.tls(&place.client(None)).expect("TLS");
+    said.write_all(b"POST /kbs/v0/attest HTTP/1.1\r\nhost: localhost\r\ncontent-length: 99999999999\r\n\r\n")
+        .expect("sent");
+    let mut answer = [0; 12];
+    said.read_exact(&mut answer).expect("an answer");
+    assert_eq!(&answer, b"HTTP/1.1 413");
+    let mut endless = service.tls(&place.client(None)).expect("TLS");
+    endless
+        .write_all(b"POST /kbs/v0/auth HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n")
+        .expect("sent");
+    let chunk = [b"4000\r\n".as_slice(), &[b' '; 0x4000], b"\r\n"].concat();
+    // Two are more than the path allows; a third might come after the answer.
+    endless.write_all(&chunk).and_then(|()| endless.write_all(&chunk)).expect("sent");
+    endless.read_exact(&mut answer).expect("an answer");
+    assert_eq!(&answer, b"HTTP/1.1 413");
+    assert!(peak(&service) < ROOM, "{} KiB", peak(&service));
+}
+
+#[test]
+fn bodies_of_one_client_fill_its_share_and_no_more() {
+    let place = place("client-body-bytes = 65536");
+    let service = place.start();
+    let long = " ".repeat(100_000);
+    let refused =
+        service.ask(&place, &Ask { line: "POST /kbs/v0/attest", header: None, body: long.as_bytes() });
+    assert_eq!(kind(&refused), is(429, "TooManyRequests"));
+    assert_eq!(get(&service, &place, "/.well-known/jwks.json", None).status, 200);
+}
+
+#[test]
+fn json_that_is_nested_deeply_or_names_things_twice_is_refused() {
+    let place = place("");
+    let service = place.start();
+    let ask = |path: &str, body: &str| {
+        kind(
+            &service.ask(&place, &Ask { line: &format!("POST {path}"), header: None, body: body.as_bytes() }),
+        )
+    };
+    let deep = |levels: usize| format!("{{\"runtime-data\":{}{}}}", "[".repeat(levels), "]".repeat(levels));
+    assert_eq!(ask("/kbs/v0/attest", &deep(200_000)), is(400, "Malformed"));
+    assert_eq!(ask("/kbs/v0/auth", &deep(7_000)), is(400, "Malformed"));
+    let twice = "{\"version\":\"0.4.0\",\"version\":\"0.4.0\",\"tee\":\"snp\",\"extra-params\":\"\"}";
+    assert_eq!(ask("/kbs/v0/auth", twice), is(400, "Malformed"));
+    assert_eq!(ask("/kbs/v0/auth", "\u{0}"), is(400, "Malformed"));
+    let asked = json!({"version": "0.4.0", "tee": "snp", "extra-params": ""});
+    assert_eq!(post(&service, &place, "/kbs/v0/auth", &asked).status, 200);
+}
+
+/// How often `what` is in `bytes`.
+fn count(bytes: &[u8], what: &[u8]) -> usize {
+    bytes.windows(what.len()).filter(|window| window == &what).count()
+}
+
+#[test]
+fn ten_thousand_challenges_a_second_take_no_memory_and_no_other_clients_turn() {
+    let place = place("");
+    let service = place.start();
+    keep(&service, &place, "a secret");
+    let body = br#"{"version":"0.4.0","tee":"snp","extra-params":""}"#;
+    let one = [
+        format!("POST /kbs/v0/auth HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n", body.len())
+            .as_bytes(),
+        body,
+    ]
+    .concat();
+    let (burst, over) = (one.repeat(100), AtomicBool::new(false));
+    let flood = || {
+        let socket = from([127, 0, 0, 9], service.address());
+        socket.set_read_timeout(Some(Duration::from_secs(5))).expect("a time limit");
+        let mut stream = service.tls_over(socket, &place.client(None));
+        let mut sent = 0_u64;
+        let mut answers = vec![0; 64 << 10];
+        while !over.load(Ordering::Relaxed) && stream.write_all(&burst).is_ok() {
+            // Every answer is taken before more is asked, or both would wait for the other to read.
+            let (mut answered, mut rest) = (0, Vec::new());
+            while answered < 100 {
+                match stream.read(&mut answers) {
+                    Ok(read @ 1..) => {
+                        rest.extend_from_slice(&answers[..read]);
+                        answered += count(&rest, b"HTTP/1.1 ");
+                        // An answer's first word may come in two pieces.
+                        rest.drain(..rest.len().saturating_sub(8));
+                    }
+                    _ => return sent,
+                }
+            }
+            sent += 100;
+        }
+        sent
+    };
+    std::thread::scope(|scope| {
+        let floods: Vec<_> = (0..4).map(|_| scope.spawn(flood)).collect();
+        let start = Instant::now();
+        let mut served = 0;
+        while start.elapsed() < Duration::from_secs(3) {
+            let (guest, token) = admitted(&service, &place);
+            assert_eq!(opened(&guest, get(&service, &place, KEY, Some(&token))), b"a secret");
+            served += 1;
+        }
+        over.store(true, Ordering::Relaxed);
+        let took = start.elapsed();
+        let sent: u64 = floods.into_iter().map(|flood| flood.join().expect("a flood")).sum();
+        println!("{sent} challenges in {took:?} beside {served} exchanges, {} KiB", peak(&service));
+        assert!(served >= 1 && sent >= 10_000, "{served} exchanges, {sent} challenges");
+    });
+    assert!(peak(&service) < ROOM, "{} KiB", peak(&service));
+}

@@ -1,0 +1,94 @@
+//! The real service over TLS on loopback.
+
+mod guests;
+mod hostile;
+mod keys;
+mod managed;
+mod revoked;
+#[path = "../running/mod.rs"]
+mod running;
+#[path = "../simulated/mod.rs"]
+mod simulated;
+
+use coffer_attestation::handshake::{GuestKey, HashAlgorithm, ReportData, Sealed};
+use getrandom::SysRng;
+use running::{Answer, Ask, Place, Service};
+use serde_json::{Value, json};
+use simulated::Processor;
+
+const INITDATA: &str = "version = \"0.1.0\"\nalgorithm = \"sha256\"\n[data]\n";
+const KEY: &str = "/kbs/v0/resource/acme/key/1";
+
+fn place(limits: &str) -> Place {
+    let digest = hex::encode(HashAlgorithm::Sha256.digest(INITDATA.as_bytes()));
+    let references = include_str!("../references/known.toml").replace("INITDATA", &digest);
+    Place::new(&references, Processor::root().der(), limits)
+}
+
+fn post(service: &Service, place: &Place, path: &str, body: &Value) -> Answer {
+    let line = format!("POST {path}");
+    service.ask(place, &Ask { line: &line, header: None, body: body.to_string().as_bytes() })
+}
+
+fn get(service: &Service, place: &Place, path: &str, header: Option<&str>) -> Answer {
+    service.ask(place, &Ask { line: &format!("GET {path}"), header, body: b"" })
+}
+
+/// A request of an operator.
+fn order(service: &Service, place: &Place, who: &str, line: &str, body: &str) -> Answer {
+    service.ask_as(place, who, &Ask { line, header: None, body: body.as_bytes() })
+}
+
+/// Keeps a secret for the guests.
+fn keep(service: &Service, place: &Place, secret: &str) {
+    assert_eq!(order(service, place, "alice", &format!("POST {KEY}"), secret).status, 200);
+}
+
+/// Asks for a challenge and answers it with evidence of the simulated processor, for any public key.
+fn attest_with(service: &Service, place: &Place, key: &Value) -> Answer {
+    let asked = json!({"version": "0.4.0", "tee": "snp", "extra-params": ""});
+    let challenge = post(service, place, "/kbs/v0/auth", &asked);
+    assert_eq!(challenge.status, 200);
+    let nonce = challenge.body["nonce"].as_str().expect("a nonce");
+    let bound = ReportData::compute(HashAlgorithm::Sha384, nonce, key, "").expect("a canonical form");
+    let digest = HashAlgorithm::Sha256.digest(INITDATA.as_bytes());
+    let report = simulated::report(&bound.as_report_field(), &digest);
+    let body = json!({
+        "init-data": { "format": "toml", "body": INITDATA },
+        "runtime-data": { "nonce": nonce, "tee-pubkey": key },
+        "tee-evidence": { "primary_evidence": Processor::evidence(report), "additional_evidence": "" },
+    });
+    post(service, place, "/kbs/v0/attest", &body)
+}
+
+/// A guest that was admitted, and the header that says so.
+fn admitted(service: &Service, place: &Place) -> (GuestKey, String) {
+    let guest = guest();
+    let token = token(&attest_with(service, place, &guest.public()));
+    (guest, format!("authorization: Bearer {token}"))
+}
+
+fn token(answer: &Answer) -> String {
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    answer.body["token"].as_str().expect("a token").to_owned()
+}
+
+fn guest() -> GuestKey {
+    GuestKey::generate(&mut SysRng).expect("randomness")
+}
+
+fn opened(guest: &GuestKey, answer: Answer) -> Vec<u8> {
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let sealed: Sealed = serde_json::from_value(answer.body).expect("sealed");
+    guest.open(&sealed).expect("opened").to_vec()
+}
+
+/// Status, and the last part of the type.
+fn kind(answer: &Answer) -> (u16, String) {
+    let kind = answer.body["type"].as_str().and_then(|kind| kind.rsplit('/').next());
+    (answer.status, kind.unwrap_or("none").to_owned())
+}
+
+fn is(status: u16, kind: &str) -> (u16, String) {
+    (status, kind.to_owned())
+}
