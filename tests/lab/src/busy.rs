@@ -4,15 +4,32 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
+use nix::mount::{MsFlags, mount};
+
+/// What is counted less often in that time is not said.
+const OFTEN: u64 = 2000;
+
 /// How often it is said, and about how many threads.
 const EVERY: Duration = Duration::from_secs(10);
 const SHOWN: usize = 4;
 
 /// Says it until the machine ends.
 pub(crate) fn watch() {
-    let mut before = BTreeMap::new();
+    let (mut before, mut counted) = (BTreeMap::new(), BTreeMap::new());
+    // Without it nothing is said of what KVM counts.
+    let _ = mount(Some("debugfs"), "/sys/kernel/debug", Some("debugfs"), MsFlags::empty(), None::<&str>);
     loop {
         std::thread::sleep(EVERY);
+        let counts = counters();
+        let often = |(name, count): (&String, &u64)| {
+            let more = count.saturating_sub(counted.get(name).copied().unwrap_or(0));
+            (more > OFTEN).then(|| format!("{name} {more}"))
+        };
+        let often: Vec<String> = counts.iter().filter_map(often).collect();
+        if !often.is_empty() {
+            println!("LAB kvm {}", often.join(", "));
+        }
+        counted = counts;
         let now = threads();
         let used = |(id, (name, ticks)): (&String, &(String, u64))| {
             let earlier = before.get(id).map_or(0, |(_, ticks): &(String, u64)| *ticks);
@@ -42,6 +59,21 @@ fn threads() -> BTreeMap<String, (String, u64)> {
             let name = head.split_once('(').map_or("?", |(_, name)| name).to_owned();
             let ticks = tail.split(' ').skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
             found.insert(format!("{id}/{}", thread.file_name().to_string_lossy()), (name, ticks));
+        }
+    }
+    found
+}
+
+/// What KVM counts of each machine and processor.
+fn counters() -> BTreeMap<String, u64> {
+    let mut found = BTreeMap::new();
+    for machine in fs::read_dir("/sys/kernel/debug/kvm").into_iter().flatten().flatten() {
+        for counter in fs::read_dir(machine.path()).into_iter().flatten().flatten() {
+            let Ok(text) = fs::read_to_string(counter.path()) else { continue };
+            if let Ok(count) = text.trim().parse() {
+                let (machine, counter) = (machine.file_name(), counter.file_name());
+                found.insert(format!("{}/{}", machine.to_string_lossy(), counter.to_string_lossy()), count);
+            }
         }
     }
     found

@@ -19,6 +19,9 @@ use coffer_tests::progress::{say, step};
 struct Arguments {
     /// Only the tests whose name contains this, and no checks
     only: Option<String>,
+    /// Also run the nested machine's cases and its sample of the pods' suites on the built-in monitor
+    #[arg(long)]
+    nested: bool,
     /// Leave out a suite of `tests/tests`, such as `pods_leftovers`; it counts as skipped
     #[arg(long, value_name = "SUITE")]
     without: Vec<String>,
@@ -63,10 +66,12 @@ fn run(arguments: &Arguments) -> Result<Totals> {
     }
     test(arguments, &coffer, crates(), &mut totals)?;
     // It takes one processor and its own time, so it can go on beside the suites of this machine.
-    let nested = arguments.only.is_none().then(|| Nested::begin(&coffer)).transpose()?;
+    let nested = arguments.nested.then(|| Nested::begin(&coffer)).transpose()?;
     test(arguments, &coffer, pods(arguments)?, &mut totals)?;
     if let Some(nested) = nested {
         nested.end(&mut totals)?;
+    }
+    if arguments.only.is_none() {
         measure(&mut totals, &coffer)?;
     }
     for name in arguments.without.iter().chain(&arguments.skip) {
