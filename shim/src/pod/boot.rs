@@ -175,7 +175,9 @@ impl Start {
             let (config, record, path) = (self.config.clone(), self.record.clone(), spec.cgroups_path());
             move || host_part(&config, &record, path, limits)
         });
-        let ((layers, layers_took), (network, network_took), host) = tokio::try_join!(layers, network, host)?;
+        // Each is waited for, whatever became of the others: what one of them went on making would outlive the cleaning up.
+        let (layers, network, host) = tokio::join!(layers, network, host);
+        let ((layers, layers_took), (network, network_took), host) = (layers?, network?, host?);
         self.recorder.add(Phase::Network, None, began, network_took);
         if lone {
             self.recorder.add(Phase::Layers, Some(&request.id), began, layers_took);

@@ -14,14 +14,17 @@ pub struct Process {
     pub program: String,
     /// Its command line.
     pub line: String,
+    /// Whether it is the first process of a process id namespace.
+    pub first: bool,
 }
 
 impl Process {
-    /// Whether it runs a guest's processors: QEMU, or the built-in monitor, which is a vsock device only beside QEMU.
+    /// Whether it runs a guest's processors: QEMU, or the built-in monitor, not the process that waits for it and not the vsock
+    /// device beside QEMU.
     pub fn is_machine(&self) -> bool {
         match self.program.as_str() {
             "qemu-system-x86_64" => true,
-            "coffer-vmm" => self.line.contains("coffer-vmm run "),
+            "coffer-vmm" => self.first && self.line.contains("coffer-vmm run "),
             _ => false,
         }
     }
@@ -82,5 +85,7 @@ fn describe(pid: u32) -> Option<Process> {
         program.and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned())).unwrap_or_default();
     let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let line = String::from_utf8_lossy(&line).replace('\0', " ").trim().to_owned();
-    Some(Process { pid, program, line })
+    let inner = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+    let first = inner.split_whitespace().nth(1) == Some("1");
+    Some(Process { pid, program, line, first })
 }
