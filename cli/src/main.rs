@@ -7,6 +7,8 @@
 //! layers   gc           the layer cache; what crashed pods left
 //! attest   measure      what evidence of a confidential machine is worth, and what it must say; neither needs a node
 //! simulated-root     whom a verifier believes that is to believe a processor which this node simulates
+//! secret   policy       a verifier's secrets and rules, what it revoked, and what it decided; none needs a node
+//! reference  revoke     audit
 //! ```
 //! Exit code 0: done and well; 1: could not be done; 2: wrong usage; 3: done, and something is amiss.
 #![forbid(unsafe_code)]
@@ -22,6 +24,7 @@ mod ps;
 mod report;
 mod simulated;
 mod trace;
+mod verifier;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -87,6 +90,28 @@ enum Command {
     SimulatedRoot,
     /// Compute the launch digest of a confidential machine before it is launched
     Measure(measure::MeasureArguments),
+    /// A verifier's secrets
+    Secret {
+        #[command(subcommand)]
+        command: verifier::SecretCommand,
+    },
+    /// A verifier's policies
+    Policy {
+        #[command(subcommand)]
+        command: verifier::PolicyCommand,
+    },
+    /// A verifier's reference values
+    Reference {
+        #[command(subcommand)]
+        command: verifier::ReferenceCommand,
+    },
+    /// Take back what a guest, a measurement, a signer or a token may have; without arguments, list what was revoked
+    Revoke(verifier::RevokeArguments),
+    /// What a verifier decided, and whether its log is whole
+    Audit {
+        #[command(subcommand)]
+        command: verifier::AuditCommand,
+    },
     /// Find, and remove, what crashed pods left
     Gc {
         /// Only say what would be removed
@@ -114,6 +139,11 @@ fn run(arguments: Arguments) -> anyhow::Result<Health> {
         Command::Uninstall(place) => return install::uninstall(&place, json),
         Command::Attest { command } => return attest::run(command, json),
         Command::Measure(arguments) => return measure::run(&arguments, json),
+        Command::Secret { command } => return command.run(),
+        Command::Policy { command } => return command.run(),
+        Command::Reference { command } => return command.run(),
+        Command::Revoke(arguments) => return arguments.run(),
+        Command::Audit { command } => return command.run(json),
         other => other,
     };
     let config = Config::find(arguments.config.as_deref(), None).context("reading the configuration")?;
@@ -128,6 +158,11 @@ fn run(arguments: Arguments) -> anyhow::Result<Health> {
         Command::Attest { command } => attest::run(command, json),
         Command::SimulatedRoot => simulated::run(&config, json),
         Command::Measure(arguments) => measure::run(&arguments, json),
+        Command::Secret { command } => command.run(),
+        Command::Policy { command } => command.run(),
+        Command::Reference { command } => command.run(),
+        Command::Revoke(arguments) => arguments.run(),
+        Command::Audit { command } => command.run(json),
         Command::Gc { dry_run } => gc::run(&config, if dry_run { gc::Run::Dry } else { gc::Run::Wet }, json),
     }
 }
