@@ -68,13 +68,15 @@ pub fn lease(run_root: &Path, range: UserRange, record: &PodRecord) -> Result<u3
     Err(UidError::Exhausted { first: range.first, count: range.count })
 }
 
-/// Gives a lease back if it is `owner`'s (`namespace/pod`).
-pub fn release(path: &Path, owner: &str) -> io::Result<()> {
-    match fs::read_to_string(path) {
-        Ok(text) if text.trim_end() == owner => fs::remove_file(path),
-        Ok(_) => Ok(()),
-        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(err) => Err(err),
+/// Gives a lease back if it is `owner`'s (`namespace/pod`); `false` if it is not.
+pub fn release(path: &Path, owner: &str) -> io::Result<bool> {
+    let removed = fs::read_to_string(path).and_then(|text| match text.trim_end() == owner {
+        true => fs::remove_file(path).map(|()| true),
+        false => Ok(false),
+    });
+    match removed {
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(false),
+        other => other,
     }
 }
 

@@ -257,3 +257,57 @@ fn a_directory_whose_record_is_about_to_be_written_is_no_leftover() {
 fn a_node_without_pods_has_an_empty_list() {
     assert!(scan(Path::new("/nonexistent/run")).expect("scanned").is_empty());
 }
+
+#[test]
+fn two_cleanups_of_a_pod_take_turns() {
+    let node = Node::new();
+    let record = node.pod("p1");
+    let crashed = node.crashed(&record);
+    let first = fs::File::open(record.run_dir()).expect("opened");
+    rustix::fs::flock(&first, rustix::fs::FlockOperation::LockExclusive).expect("locked");
+    let early = clean(&node.run_root(), &crashed, Instant::now());
+    assert!(!early.is_complete() && early.to_string().contains("another process cleans this pod"), "{early}");
+    assert!(record.run_dir().exists());
+    let second = std::thread::spawn({
+        let (run_root, crashed) = (node.run_root(), crashed.clone());
+        move || clean(&run_root, &crashed, soon())
+    });
+    // What the first does while the second waits.
+    fs::remove_dir_all(record.run_dir()).expect("removed");
+    drop(first);
+    let second = second.join().expect("no panic");
+    assert!(second.is_complete(), "{second}");
+}
+
+#[test]
+fn many_cleanups_at_once_all_end_well() {
+    let node = Node::new();
+    for round in 0..20 {
+        let record = node.pod("p1");
+        let range = UserRange { first: 1_900_000_200, count: 1 };
+        uid::lease(&node.run_root(), range, &record).expect("leased");
+        let crashed = node.crashed(&record);
+        let reports: Vec<_> = std::thread::scope(|scope| {
+            let all: Vec<_> =
+                (0..4).map(|_| scope.spawn(|| clean(&node.run_root(), &crashed, soon()))).collect();
+            all.into_iter().map(|one| one.join().expect("no panic")).collect()
+        });
+        assert!(reports.iter().all(|report| report.is_complete()), "round {round}: {reports:?}");
+        assert!(!record.run_dir().exists());
+    }
+}
+
+#[test]
+fn a_later_pod_of_the_same_name_is_not_cleaned_by_the_earlier_ones_record() {
+    let node = Node::new();
+    let earlier = node.crashed(&node.pod("p1"));
+    assert!(clean(&node.run_root(), &earlier, soon()).is_complete());
+    let later = node.pod("p1");
+    let mut process_of_later = sleeper();
+    later.add(process(&process_of_later)).expect("added");
+    let report = clean(&node.run_root(), &earlier, soon());
+    assert!(report.is_complete(), "{report}");
+    assert!(later.run_dir().join(RECORD_FILE).exists() && id_of(&process_of_later).is_alive());
+    process_of_later.kill().expect("the test ends its child");
+    process_of_later.wait().expect("it ended");
+}

@@ -87,11 +87,7 @@ fn is_served(key: &PodKey, run_root: &Path, pod_file: Option<&start::PodFile>, f
 
 fn clean(key: &PodKey, run_root: &Path, bundle: &Path, deadline: Instant) -> Report {
     match Record::load(&key.run_dir(run_root)) {
-        Ok(record) => {
-            // A shim that hangs is ended before its pod is taken away from under it.
-            let _ = record.shim.kill();
-            cleanup::clean(run_root, &record, deadline)
-        }
+        Ok(record) => cleanup::clean(run_root, &record, deadline),
         Err(_) => cleanup::clean_unrecorded(run_root, key, Some(bundle), deadline),
     }
 }

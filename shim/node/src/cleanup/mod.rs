@@ -3,11 +3,12 @@
 //! ```text
 //! record ── plan (pure) ──► steps ── undo ──► report
 //! ```
-//! A step that finds nothing to do succeeds. A step that fails is reported and the others go on. Never here: a
-//! decision on whether the pod should end.
+//! A step that finds nothing to do succeeds. A step that fails is reported and the others go on. Two cleanups of one
+//! pod take turns. Never here: a decision on whether the pod should end.
 
 mod plan;
 mod scan;
+mod turn;
 mod undo;
 
 use std::fmt;

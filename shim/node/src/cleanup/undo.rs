@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::mount::{UnmountFlags, unmount};
 
 use super::plan::{Step, plan};
-use super::{Outcome, Report};
+use super::{Outcome, Report, turn};
 use crate::net;
 use crate::process::{ProcessHandle, ProcessId, boot_id};
 use crate::record::{PodKey, Record};
@@ -22,26 +22,71 @@ use crate::uid;
 const LEAVE_PAUSE: Duration = Duration::from_millis(5);
 
 /// Undoes everything in `record`, the pod's run directory last; `deadline` bounds all waits.
+///
+/// The pod's shim, unless it is the caller, is ended first. When another pod has taken the name since `record` was
+/// read, nothing is done.
 pub fn clean(run_root: &Path, record: &Record, deadline: Instant) -> Report {
     // Without a boot id or an identity of our own nothing may be killed: an impossible one keeps every step harmless.
     let boot = boot_id().unwrap_or_default();
     let own = ProcessId::current().unwrap_or(ProcessId { pid: 0, start_ticks: 0 });
-    run(plan(record, &record.key.run_dir(run_root), &boot, own), deadline)
+    let run_dir = record.key.run_dir(run_root);
+    // A shim that hangs may be cleaning, and one that runs may still write to the record.
+    if record.boot_id == boot && record.shim != own {
+        let step = Step::Kill { process: record.shim, role: "shim".to_owned() };
+        if let Err(err) = end(record.shim, deadline) {
+            return Report { steps: vec![(step.to_string(), Outcome::Failed(err.to_string()))] };
+        }
+    }
+    in_turn(&run_dir, deadline, || match Record::load(&run_dir) {
+        Ok(now) if !is_same_pod(&now, record) => Report::default(),
+        Ok(now) => run(plan(&now, &run_dir, &boot, own), deadline),
+        Err(_) => run(plan(record, &run_dir, &boot, own), deadline),
+    })
 }
 
 /// Undoes what can be found without a record (missing or corrupt): processes of the pod's user, the bundle's mounts,
 /// the run directory.
 pub fn clean_unrecorded(run_root: &Path, key: &PodKey, bundle: Option<&Path>, deadline: Instant) -> Report {
-    let owner = key.to_string();
-    let lease = uid::leased_to(run_root, &owner);
     let run_dir = key.run_dir(run_root);
-    let mut steps = Vec::new();
-    steps.extend(lease.as_ref().map(|(uid, _)| Step::User(*uid)));
-    steps.extend(bundle.map(|bundle| Step::Unmount(bundle.join("rootfs"))));
-    steps.push(Step::Unmount(run_dir.clone()));
-    steps.extend(lease.map(|(_, path)| Step::Uid { path, owner }));
-    steps.push(Step::Directory(run_dir));
-    run(steps, deadline)
+    in_turn(&run_dir, deadline, || {
+        let owner = key.to_string();
+        let lease = uid::leased_to(run_root, &owner);
+        let mut steps = Vec::new();
+        steps.extend(lease.as_ref().map(|(uid, _)| Step::User(*uid)));
+        steps.extend(bundle.map(|bundle| Step::Unmount(bundle.join("rootfs"))));
+        steps.push(Step::Unmount(run_dir.clone()));
+        steps.extend(lease.map(|(_, path)| Step::Uid { path, owner }));
+        steps.push(Step::Directory(run_dir.clone()));
+        run(steps, deadline)
+    })
+}
+
+fn in_turn(run_dir: &Path, deadline: Instant, work: impl FnOnce() -> Report) -> Report {
+    match turn::take(run_dir, deadline) {
+        Ok(_turn) => work(),
+        Err(err) => {
+            let step = format!("have {} to ourselves", run_dir.display());
+            Report { steps: vec![(step, Outcome::Failed(err.to_string()))] }
+        }
+    }
+}
+
+/// Whether a record that was read again is of the same pod, not of a later one with the name.
+fn is_same_pod(now: &Record, then: &Record) -> bool {
+    (&now.boot_id, now.shim, now.created_unix_ms) == (&then.boot_id, then.shim, then.created_unix_ms)
+}
+
+fn end(process: ProcessId, deadline: Instant) -> io::Result<()> {
+    let Some(handle) = process.open()? else { return Ok(()) };
+    handle.kill()?;
+    match handle.wait_until(deadline)? {
+        true => Ok(()),
+        false => Err(still_there()),
+    }
+}
+
+fn still_there() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "still there at the deadline")
 }
 
 fn run(steps: Vec<Step>, deadline: Instant) -> Report {
@@ -86,7 +131,7 @@ fn undo(step: &Step, killed: &[ProcessHandle], deadline: Instant) -> Outcome {
     for handle in killed {
         match handle.wait_until(deadline) {
             Ok(true) => {}
-            Ok(false) => return Outcome::Failed("still there at the deadline".to_owned()),
+            Ok(false) => return Outcome::Failed(still_there().to_string()),
             Err(err) => return Outcome::Failed(err.to_string()),
         }
     }
@@ -101,7 +146,7 @@ fn undo(step: &Step, killed: &[ProcessHandle], deadline: Instant) -> Outcome {
         Step::Unmount(path) => detach_mounts(path),
         Step::File(path) => existed(fs::remove_file(path)),
         Step::Directory(path) => remove_directory(path),
-        Step::Uid { path, owner } => uid::release(path, owner).map(|()| false),
+        Step::Uid { path, owner } => uid::release(path, owner),
     };
     match removed {
         Ok(removed) if removed || !killed.is_empty() => Outcome::Removed,
@@ -123,7 +168,7 @@ fn end_stragglers(list: impl Fn() -> io::Result<Vec<ProcessId>>, deadline: Insta
             let Some(handle) = process.open()? else { continue };
             handle.kill()?;
             if !handle.wait_until(deadline)? {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, "still there at the deadline"));
+                return Err(still_there());
             }
         }
     }

@@ -10,7 +10,7 @@ use futures::TryStreamExt;
 use netlink_packet_route::tc::{TcAttribute, TcHandle};
 use rtnetlink::{Error, Handle};
 
-use super::link::name_error;
+use super::link::{is_errno, name_error};
 
 /// Priority of our filter; any would do, there is no other.
 const PRIORITY: u16 = 1;
@@ -31,7 +31,11 @@ pub(super) async fn separate(handle: &Handle, link: u32) -> Result<(), String> {
         Some("ingress") => {
             let mut request = handle.qdisc().del(index);
             request.message_mut().header.parent = TcHandle::INGRESS;
-            name_error("remove the ingress qdisc", request.execute().await)
+            match request.execute().await {
+                // It went, perhaps with its link, since it was listed.
+                Err(err) if is_errno(&err, libc::ENOENT) || is_errno(&err, libc::ENODEV) => Ok(()),
+                other => name_error("remove the ingress qdisc", other),
+            }
         }
         _ => Ok(()),
     }
