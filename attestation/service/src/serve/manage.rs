@@ -120,9 +120,7 @@ async fn put_reference(
     query: Asked<HashMap<String, String>>,
     request: Request,
 ) -> Answer {
-    door.admit(&peer)?;
-    let expected = expected(query)?;
-    let text = text(request, &peer, MAX_TEXT).await?;
+    let (text, expected) = document(&door, &peer, query, request).await?;
     let version = ask(&door, &peer, move |verifier, by| verifier.put_reference(by, &text, expected)).await?;
     good(&json!({ "version": version }))
 }
@@ -142,9 +140,7 @@ async fn put_policy(
     query: Asked<HashMap<String, String>>,
     request: Request,
 ) -> Answer {
-    door.admit(&peer)?;
-    let expected = expected(query)?;
-    let text = text(request, &peer, MAX_TEXT).await?;
+    let (text, expected) = document(&door, &peer, query, request).await?;
     let put =
         move |verifier: &Verifier, by: By<'_>| verifier.put_policy(by, (&purpose, &name), &text, expected);
     good(&json!({ "version": ask(&door, &peer, put).await? }))
@@ -210,6 +206,18 @@ async fn metrics(State(door): AtDoor, Extension(peer): From) -> Answer {
     door.admit(&peer)?;
     let text: String = ask(&door, &peer, |verifier, by| verifier.metrics(by)).await?;
     Ok(Response::new(Body::from(text)))
+}
+
+/// What is to be put in force, and the version that must be the newest until then.
+async fn document(
+    door: &Door,
+    peer: &Peer,
+    query: Asked<HashMap<String, String>>,
+    request: Request,
+) -> Result<(String, Option<u64>), Refused> {
+    door.admit(peer)?;
+    let expected = expected(query)?;
+    Ok((text(request, peer, MAX_TEXT).await?, expected))
 }
 
 fn expected(query: Asked<HashMap<String, String>>) -> Result<Option<u64>, Refused> {
