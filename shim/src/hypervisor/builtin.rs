@@ -18,7 +18,6 @@ use coffer_node::host::Virtualization;
 use coffer_protocol::GUEST_CID;
 use coffer_vmm::spec::{Disk, Nic, VmSpec};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::child::{Child, Ending};
@@ -27,8 +26,8 @@ use super::control::Control;
 use super::dial::{SOCKET, SocketDir};
 use super::jail::Step;
 use super::process::{
-    CONSOLE, GRACE, KILL, Process, check, described, guest_file, joins, launch, prepare, program, reached,
-    said,
+    CONSOLE, GRACE, Process, check, described, gone, guest_file, joins, launch, not_up, prepare, program,
+    reached, said, settle,
 };
 use super::{BootError, Hypervisor, Machine, MachineError, Started, Tail, VmEnd};
 
@@ -136,13 +135,9 @@ impl Hypervisor for Builtin {
         match machine.control.ask("start", None).await {
             Ok(()) => Ok(Started { machine: Arc::new(machine), running: Instant::now() }),
             Err(source) => {
-                let ended = timeout(GRACE, reached(&machine.end)).await;
+                let ended = timeout(GRACE, reached(&machine.end)).await.ok();
                 machine.kill().await;
-                let tail = Tail(machine.console_tail());
-                Err(match ended {
-                    Ok(end) => BootError::Ended { end, tail },
-                    Err(_) => BootError::Monitor { tail, source },
-                })
+                Err(not_up(ended, source, Tail(machine.console_tail())))
             }
         }
     }
@@ -165,9 +160,7 @@ impl Machine for BuiltinMachine {
 
     async fn kill(&self) {
         self.child.kill();
-        if timeout(KILL, reached(&self.end)).await.is_err() {
-            tracing::warn!(pid = self.child.pid(), "the machine was killed and is not gone after {KILL:?}");
-        }
+        gone(self.child.pid(), &self.end).await;
     }
 
     async fn ended(&self) -> VmEnd {
@@ -200,12 +193,6 @@ fn supervise(process: Process, control: Arc<Control>) -> (Arc<Child>, watch::Rec
         let _ = sender.send(Some(concluded(word.as_deref(), ending, &messages)));
     });
     (child, end)
-}
-
-async fn settle(followers: Vec<JoinHandle<()>>) {
-    for follower in followers {
-        let _ = timeout(GRACE, follower).await;
-    }
 }
 
 /// The end, by the monitor's last word if there was one.

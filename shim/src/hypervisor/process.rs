@@ -12,11 +12,12 @@ use coffer_node::host::find_program;
 use coffer_vmm::spec::VmSpec;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use super::child::{Child, Ending};
 use super::console::{Console, last_lines};
 use super::jail::{Step, StepError, start};
-use super::{BootError, VmEnd};
+use super::{BootError, MachineError, Tail, VmEnd};
 
 /// Bytes of the serial console that are kept.
 pub(super) const CONSOLE: usize = 64 * 1024;
@@ -131,6 +132,28 @@ pub(super) async fn reached(end: &watch::Receiver<Option<VmEnd>>) -> VmEnd {
     match end.clone().wait_for(Option::is_some).await {
         Ok(end) => end.clone().unwrap_or_else(lost),
         Err(_) => lost(),
+    }
+}
+
+/// Waits, not for long, until a machine that was killed is gone.
+pub(super) async fn gone(pid: u32, end: &watch::Receiver<Option<VmEnd>>) {
+    if timeout(KILL, reached(end)).await.is_err() {
+        tracing::warn!(pid, "the machine was killed and is not gone after {KILL:?}");
+    }
+}
+
+/// Waits, not for long, until everything that ended processes have said was read.
+pub(super) async fn settle(followers: impl IntoIterator<Item = JoinHandle<()>>) {
+    for follower in followers {
+        let _ = timeout(GRACE, follower).await;
+    }
+}
+
+/// Why a machine that did not do as it was told did not come up: it ended, or it refused.
+pub(super) fn not_up(ended: Option<VmEnd>, source: MachineError, tail: Tail) -> BootError {
+    match ended {
+        Some(end) => BootError::Ended { end, tail },
+        None => BootError::Monitor { tail, source },
     }
 }
 

@@ -28,8 +28,8 @@ use super::dial::{SOCKET, SocketDir};
 use super::disks::Disks;
 use super::jail::{Root, Step};
 use super::process::{
-    CONSOLE, GRACE, KILL, Process, check, described, guest_file, joins, launch, prepare, program, quoted,
-    reached, said,
+    CONSOLE, GRACE, KILL, Process, check, described, gone, guest_file, joins, launch, not_up, prepare,
+    program, quoted, reached, said, settle,
 };
 use super::qmp::Qmp;
 use super::{BootError, Hypervisor, Machine, MachineError, Started, Tail, VmEnd};
@@ -163,16 +163,12 @@ impl Hypervisor for Qemu {
                 Ok(Started { machine: Arc::new(machine), running })
             }
             Err(source) => {
-                let ended = timeout(GRACE, reached(&end)).await;
+                let ended = timeout(GRACE, reached(&end)).await.ok();
                 qemu.kill();
                 device.kill();
                 // Bounded: a process that does not go is the kernel's, and is gone with the shim at the latest.
                 let _ = timeout(KILL, reached(&end)).await;
-                let tail = Tail(said(&console, &messages));
-                Err(match ended {
-                    Ok(end) => BootError::Ended { end, tail },
-                    Err(_) => BootError::Monitor { tail, source },
-                })
+                Err(not_up(ended, source, Tail(said(&console, &messages))))
             }
         }
     }
@@ -195,9 +191,7 @@ impl Machine for QemuMachine {
     async fn kill(&self) {
         self.qemu.kill();
         self.device.kill();
-        if timeout(KILL, reached(&self.end)).await.is_err() {
-            tracing::warn!(pid = self.qemu.pid(), "the machine was killed and is not gone after {KILL:?}");
-        }
+        gone(self.qemu.pid(), &self.end).await;
     }
 
     async fn ended(&self) -> VmEnd {
@@ -249,9 +243,7 @@ fn supervise(qemu: Process, device: Process) -> Supervised {
         watched.1.kill();
         // Bounded, all of it: a process that the kernel does not let go of must not hold up the news.
         let _ = timeout(KILL, async { (watched.0.ended().await, watched.1.ended().await) }).await;
-        for follower in qemu.followers.into_iter().chain(device.followers) {
-            let _ = timeout(GRACE, follower).await;
-        }
+        settle(qemu.followers.into_iter().chain(device.followers)).await;
         let end = describe(first, &qemu.messages, &device.messages);
         // Nobody to tell: the machine was dropped.
         let _ = sender.send(Some(end));
