@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
-use nix::mount::{MsFlags, mount};
+use crate::stage;
 
 /// What is counted less often in that time is not said.
 const OFTEN: u64 = 2000;
@@ -17,7 +17,7 @@ const SHOWN: usize = 4;
 pub(crate) fn watch() {
     let (mut before, mut counted) = (BTreeMap::new(), BTreeMap::new());
     // Without it nothing is said of what KVM counts.
-    let _ = mount(Some("debugfs"), "/sys/kernel/debug", Some("debugfs"), MsFlags::empty(), None::<&str>);
+    let _ = stage::mount_debug();
     loop {
         std::thread::sleep(EVERY);
         let counts = counters();

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 
 use crate::guest::{Guest, Wanted};
+use crate::memory::{self, Beside};
 use crate::obedient::{PATIENCE, image, obedient};
 use crate::stage;
 
@@ -54,23 +55,8 @@ fn comes_up(wanted: Wanted<'_>) -> Result<String> {
 /// Memory of the monitor beside the guest's, in KiB: at most 0.4 MiB that is its own, and 3.5 MiB in all.
 fn the_monitor_needs_little_memory() -> Result<String> {
     let guest = obedient(1, 256, Vec::new())?;
-    let smaps = fs::read_to_string(format!("/proc/{}/smaps", guest.machine.pid()))?;
-    let (mut anonymous, mut file, mut of_guest, mut kernel) = (0, 0, false, false);
-    for line in smaps.lines() {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        match words[..] {
-            // A mapping's first line: addresses, rights, offset, device, inode, name.
-            [range, _, _, _, _, ref name @ ..] if range.contains('-') => {
-                let name = name.first().copied().unwrap_or_default();
-                kernel = name.starts_with("/coffer/vmlinux") || name.starts_with("/coffer/lab.img");
-                of_guest = name.starts_with("/memfd:guest-memory");
-            }
-            ["Rss:", kib, ..] if !of_guest && !kernel => file += kib.parse::<u64>()?,
-            ["Anonymous:", kib, ..] if !of_guest && !kernel => anonymous += kib.parse::<u64>()?,
-            _ => {}
-        }
-    }
-    file -= anonymous;
+    let files = ["/coffer/vmlinux", "/coffer/lab.img"];
+    let Beside { anonymous, file, .. } = Beside::of(guest.machine.pid(), &files, None)?;
     guest.stop()?;
     ensure!(anonymous <= 410, "{anonymous} KiB of its own");
     ensure!(anonymous + file <= 3584, "{anonymous} KiB of its own and {file} KiB of files");
@@ -80,12 +66,12 @@ fn the_monitor_needs_little_memory() -> Result<String> {
 /// Of 512 MiB that a guest used and freed, at least nine tenths are the node's again within ten seconds, unasked.
 fn memory_that_the_guest_frees_comes_back() -> Result<String> {
     let mut guest = obedient(1, 768, Vec::new())?;
-    let before = guest_memory(guest.machine.pid())?;
+    let before = memory::of_guest(guest.machine.pid())?;
     guest.says("fill 512", &(512 * 256).to_string())?;
     let start = Instant::now();
     let mut highest = before;
     loop {
-        let now = guest_memory(guest.machine.pid())?;
+        let now = memory::of_guest(guest.machine.pid())?;
         highest = highest.max(now);
         if now.saturating_sub(before) < (512 << 10) / 10 && highest > before {
             let counters = guest.stop()?;
@@ -98,23 +84,6 @@ fn memory_that_the_guest_frees_comes_back() -> Result<String> {
         );
         std::thread::sleep(Duration::from_millis(50));
     }
-}
-
-/// The guest's memory that the monitor of this process id has, in KiB.
-fn guest_memory(pid: u32) -> Result<u64> {
-    let smaps = fs::read_to_string(format!("/proc/{pid}/smaps"))?;
-    let (mut sum, mut of_guest) = (0, false);
-    for line in smaps.lines() {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        match words[..] {
-            [range, _, _, _, _, ref name @ ..] if range.contains('-') => {
-                of_guest = name.first().is_some_and(|name| name.starts_with("/memfd:guest-memory"));
-            }
-            ["Rss:", kib, ..] if of_guest => sum += kib.parse::<u64>()?,
-            _ => {}
-        }
-    }
-    Ok(sum)
 }
 
 fn four_processors_and_more_than_three_gib() -> Result<String> {

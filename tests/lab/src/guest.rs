@@ -38,8 +38,6 @@ pub(crate) struct Wanted<'a> {
 
 /// A monitor that was started, whose machine does not run yet.
 pub(crate) struct Launched {
-    /// Its process; whoever takes it ends it.
-    pub(crate) child: Option<Child>,
     control: OwnedFd,
     ready: UnixListener,
     pub(crate) started: Instant,
@@ -54,8 +52,8 @@ impl Launched {
     }
 }
 
-/// Starts coffer-vmm as the shim does, with the guest's console at `console`.
-pub(crate) fn launch(wanted: Wanted<'_>, console: OwnedFd) -> Result<Launched> {
+/// Starts coffer-vmm as the shim does, with the guest's console at `console`; gives its process too, for the caller to end.
+pub(crate) fn launch(wanted: Wanted<'_>, console: OwnedFd) -> Result<(Launched, Child)> {
     let dir = PathBuf::from(format!("/run/vm-{}", unique()));
     fs::create_dir_all(&dir)?;
     fs::set_permissions(&dir, Permissions::from_mode(0o711))?;
@@ -91,8 +89,8 @@ pub(crate) fn launch(wanted: Wanted<'_>, console: OwnedFd) -> Result<Launched> {
     command.args(["--vcpus", &wanted.cpus.to_string(), "--memory-mib", &wanted.memory_mib.to_string()]);
     command.args(["--uid", &USER.to_string(), "--parent", &std::process::id().to_string()]);
     let started = Instant::now();
-    let child = Some(command.spawn().context(PROGRAM)?);
-    Ok(Launched { child, control, ready, started, dir })
+    let child = command.spawn().context(PROGRAM)?;
+    Ok((Launched { control, ready, started, dir }, child))
 }
 
 /// A machine.
@@ -107,8 +105,7 @@ impl Guest {
     /// Starts a machine; its processors run.
     pub(crate) fn boot(wanted: Wanted<'_>) -> Result<Guest> {
         let (output, console) = std::io::pipe()?;
-        let mut launched = launch(wanted, console.into())?;
-        let child = launched.child.take().context("no process")?;
+        let (launched, child) = launch(wanted, console.into())?;
         let console = Arc::new(Mutex::new(Vec::new()));
         let reader = Some(std::thread::spawn({
             let console = Arc::clone(&console);
@@ -122,7 +119,7 @@ impl Guest {
         Ok(guest)
     }
 
-    /// Process id of the monitor.
+    /// Process id of the monitor: of the process that waits for the machine's.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }

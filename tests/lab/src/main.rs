@@ -14,6 +14,7 @@ mod cases;
 mod disks;
 mod guest;
 mod inside;
+mod memory;
 mod net;
 mod node;
 mod obedient;

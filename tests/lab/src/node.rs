@@ -12,7 +12,6 @@
 //! ```
 
 use std::fs;
-use std::os::unix::fs::chroot;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -107,11 +106,7 @@ fn enter_root() -> Result<()> {
         let to = format!("/root{moved}");
         mount(Some(moved), to.as_str(), None::<&str>, MsFlags::MS_MOVE, None::<&str>).context(moved)?;
     }
-    std::env::set_current_dir("/root")?;
-    mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>)?;
-    chroot(".")?;
-    std::env::set_current_dir("/")?;
-    Ok(())
+    stage::become_root("/root")
 }
 
 /// What a node's boot does.

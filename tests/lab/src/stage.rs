@@ -15,11 +15,23 @@ fn settle() -> Result<()> {
     let none = None::<&str>;
     fs::create_dir_all("/self")?;
     mount(Some("/"), "/self", none, MsFlags::MS_BIND, none)?;
-    nix::unistd::chdir("/self")?;
+    become_root("/self")
+}
+
+/// Moves the mount at `path` over the root, and goes there.
+pub(crate) fn become_root(path: &str) -> Result<()> {
+    let none = None::<&str>;
+    nix::unistd::chdir(path)?;
     mount(Some("."), "/", none, MsFlags::MS_MOVE, none)?;
     nix::unistd::chroot(".")?;
     nix::unistd::chdir("/")?;
     Ok(())
+}
+
+/// Mounts what the kernel tells developers, KVM's counters among it.
+pub(crate) fn mount_debug() -> Result<()> {
+    mount(Some("debugfs"), "/sys/kernel/debug", Some("debugfs"), MsFlags::empty(), None::<&str>)
+        .context("debugfs")
 }
 
 /// Mounts what programs expect.
@@ -39,9 +51,7 @@ pub(crate) fn mount_all() -> Result<()> {
 pub(crate) fn prepare() -> Result<()> {
     load(MODULES)?;
     File::open("/dev/kvm").context("/dev/kvm")?;
-    mount(Some("debugfs"), "/sys/kernel/debug", Some("debugfs"), MsFlags::empty(), None::<&str>)
-        .context("debugfs")?;
-    Ok(())
+    mount_debug()
 }
 
 /// Loads modules of the initrd's, in this order.

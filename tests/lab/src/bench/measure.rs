@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::monitor::{Started, Task};
+use super::monitor::{INITRD, Started, Task};
+use crate::memory::Beside;
 
 /// What every guest says as soon as it can.
 const MARK: &str = "COFFER-MARK";
@@ -42,30 +43,20 @@ impl Counts {
 #[derive(Debug)]
 pub(super) struct Figures {
     mark: Duration,
-    memory: Memory,
-    threads: u64,
+    memory: Beside,
     exits: Counts,
-}
-
-/// Memory of a monitor's processes beside the guest's, in KiB.
-#[derive(Debug, Default)]
-struct Memory {
-    /// Nobody else's.
-    anonymous: u64,
-    /// Pages of files, which every machine of the monitor's shares.
-    file: u64,
-    threads: u64,
 }
 
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Figures { mark, memory, threads, exits } = self;
+        let Figures { mark, memory, exits } = self;
         write!(
             f,
-            "mark_ns={} anonymous={} file={} threads={threads} exits={} ports={} memory={}",
+            "mark_ns={} anonymous={} file={} threads={} exits={} ports={} memory={}",
             mark.as_nanos(),
             memory.anonymous,
             memory.file,
+            memory.threads,
             exits.all,
             exits.ports,
             exits.memory
@@ -78,16 +69,14 @@ pub(super) fn measure(mut started: Started, before: Counts, task: &Task) -> Resu
     let outcome = wait_for_mark(&mut started).and_then(|mark| {
         let now = Counts::read()?;
         std::thread::sleep(SETTLE);
-        let mut memory = Memory::default();
-        for pid in tree(started.child.id())? {
-            memory.add(pid, task)?;
-        }
+        let files = [task.kernel, INITRD];
+        let memory = Beside::of(started.child.id(), &files, Some(task.memory_mib))?;
         let exits = Counts {
             all: now.all - before.all,
             ports: now.ports - before.ports,
             memory: now.memory - before.memory,
         };
-        Ok(Figures { mark, threads: memory.threads, memory, exits })
+        Ok(Figures { mark, memory, exits })
     });
     started.child.kill()?;
     started.child.wait()?;
@@ -116,67 +105,4 @@ fn wait_for_mark(started: &mut Started) -> Result<Duration> {
             bail!("no mark after {} ms: {text}", took.as_millis());
         }
     }
-}
-
-/// A process and its descendants.
-fn tree(root: u32) -> Result<Vec<u32>> {
-    let mut found = vec![root];
-    let mut parents = Vec::new();
-    for entry in fs::read_dir("/proc")?.flatten() {
-        let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
-        let Some(parent) = field(pid, "PPid:") else { continue };
-        parents.push((pid, parent));
-    }
-    parents.sort_unstable();
-    for (pid, parent) in parents {
-        if found.contains(&u32::try_from(parent)?) {
-            found.push(pid);
-        }
-    }
-    Ok(found)
-}
-
-/// A number of `/proc/PID/status`.
-fn field(pid: u32, name: &str) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    status.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok())
-}
-
-impl Memory {
-    /// Adds a process's. The guest's memory is whatever is mapped from the guest's files, or half as large as it.
-    fn add(&mut self, pid: u32, task: &Task) -> Result<()> {
-        self.threads += field(pid, "Threads:").context("a process without threads")?;
-        let smaps = fs::read_to_string(format!("/proc/{pid}/smaps"))?;
-        let (mut guests, mut resident, mut part, mut file) = (false, 0, 0, 0);
-        for line in smaps.lines() {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            match words[..] {
-                // A mapping's first line: addresses, rights, offset, device, inode, name.
-                [range, _, _, _, _, ref name @ ..] if range.contains('-') => {
-                    let name = name.first().copied().unwrap_or_default();
-                    let files = [task.kernel, "/bench/mark.img", "/memfd:guest-memory"];
-                    guests = files.iter().any(|file| name.starts_with(file))
-                        || length(range)? >= u64::from(task.memory_mib) << 19;
-                }
-                ["Rss:", kib, ..] if !guests => resident = kib.parse::<u64>()?,
-                ["Pss:", kib, ..] if !guests => part = kib.parse::<u64>()?,
-                ["Anonymous:", kib, ..] if !guests => {
-                    let anonymous = kib.parse::<u64>()?;
-                    // What a process shares with the one that made it is counted once, where that can be told.
-                    self.anonymous += if anonymous == resident { part } else { anonymous };
-                    file += resident - anonymous;
-                }
-                _ => {}
-            }
-        }
-        // The processes of one monitor run the same program, and share its pages.
-        self.file = self.file.max(file);
-        Ok(())
-    }
-}
-
-/// Bytes of a range of addresses.
-fn length(range: &str) -> Result<u64> {
-    let (start, end) = range.split_once('-').context("a mapping without a range")?;
-    Ok(u64::from_str_radix(end, 16)? - u64::from_str_radix(start, 16)?)
 }

@@ -19,7 +19,7 @@ pub(super) const TAP: &str = "bench0";
 const DISK: &str = "/tmp/bench.disk";
 
 /// An initrd whose first process says the mark and nothing else.
-const INITRD: &str = "/bench/mark.img";
+pub(super) const INITRD: &str = "/bench/mark.img";
 
 const CMDLINE: &str = "console=ttyS0 quiet loglevel=1 panic=-1 reboot=t";
 
@@ -98,10 +98,9 @@ fn ours(task: &Task) -> Result<Started> {
         more,
     };
     let (console, output) = std::io::pipe()?;
-    let mut launched = launch(wanted, output.into())?;
+    let (launched, child) = launch(wanted, output.into())?;
     // It is read when the monitor gets to it.
     launched.tell("start")?;
-    let child = launched.child.take().context("no process")?;
     let (at, dir) = (launched.started, launched.dir.clone());
     Ok(Started { child, console, at, _kept: Some(launched), dir })
 }
