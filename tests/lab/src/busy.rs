@@ -1,4 +1,5 @@
-//! Which threads use the processor, for whoever looks into a nested machine that hangs: there is no shell in it.
+//! Which threads use the processor and where guests leave it, for whoever looks into a nested machine that hangs: there is
+//! no shell in it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,11 +14,18 @@ const OFTEN: u64 = 2000;
 const EVERY: Duration = Duration::from_secs(10);
 const SHOWN: usize = 4;
 
+/// Where the kernel tells of what happens.
+const TRACING: &str = "/sys/kernel/debug/tracing";
+
+/// How many of the instructions at which guests were left are said.
+const PLACES: usize = 12;
+
 /// Says it until the machine ends.
 pub(crate) fn watch() {
     let (mut before, mut counted) = (BTreeMap::new(), BTreeMap::new());
     // Without it nothing is said of what KVM counts.
     let _ = stage::mount_debug();
+    let _ = trace_exits();
     loop {
         std::thread::sleep(EVERY);
         let counts = counters();
@@ -41,7 +49,34 @@ pub(crate) fn watch() {
             busy.iter().rev().take(SHOWN).map(|(ticks, name)| format!("{name} {ticks}")).collect();
         println!("LAB busy {}", shown.join(", "));
         before = now;
+        println!("LAB left {}", places().unwrap_or_default());
     }
+}
+
+/// Has the kernel note each exit of a guest, the latest few thousand.
+fn trace_exits() -> std::io::Result<()> {
+    fs::write(format!("{TRACING}/buffer_size_kb"), "512")?;
+    fs::write(format!("{TRACING}/events/kvm/kvm_exit/enable"), "1")
+}
+
+/// Why and at which instructions guests were left since the last call, the most frequent first.
+fn places() -> std::io::Result<String> {
+    let trace = fs::read_to_string(format!("{TRACING}/trace"))?;
+    fs::write(format!("{TRACING}/trace"), "")?;
+    let mut counted: BTreeMap<String, u64> = BTreeMap::new();
+    for line in trace.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let after = |name| words.iter().position(|word| *word == name).and_then(|at| words.get(at + 1));
+        let thread = words.first().copied().unwrap_or_default();
+        if let (Some(reason), Some(place)) = (after("reason"), after("rip")) {
+            *counted.entry(format!("{thread} {reason} {place}")).or_default() += 1;
+        }
+    }
+    let mut counted: Vec<(u64, String)> = counted.into_iter().map(|(place, count)| (count, place)).collect();
+    counted.sort_by(|one, other| other.cmp(one));
+    let shown: Vec<String> =
+        counted.into_iter().take(PLACES).map(|(count, place)| format!("{count}x {place}")).collect();
+    Ok(shown.join(", "))
 }
 
 /// Every thread by process and own id, with its name and the hundredths of a second that it has used.
