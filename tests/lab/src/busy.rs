@@ -25,9 +25,11 @@ pub(crate) fn watch() {
     let (mut before, mut counted) = (BTreeMap::new(), BTreeMap::new());
     // Without it nothing is said of what KVM counts.
     let _ = stage::mount_debug();
-    let _ = trace_exits();
+    let mut traced = false;
     loop {
         std::thread::sleep(EVERY);
+        // The events are there as soon as KVM is.
+        traced = traced || trace_exits().is_ok();
         let counts = counters();
         let often = |(name, count): (&String, &u64)| {
             let more = count.saturating_sub(counted.get(name).copied().unwrap_or(0));
