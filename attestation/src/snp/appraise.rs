@@ -46,6 +46,7 @@ pub fn appraise(
         endorsement: endorsement.as_ref(),
         given: &evidence.authorities,
         lists: &evidence.revocation,
+        list_needed: expected.revocation_list,
     };
     let root = chain::check(&chain, trust, at, &mut checks);
     if let (Some(report), Some(endorsement)) = (&report, &endorsement) {

@@ -18,6 +18,8 @@ pub(crate) struct Chain<'a> {
     pub(crate) given: &'a [Certificate],
     /// Revocation lists.
     pub(crate) lists: &'a [RevocationList],
+    /// Whether one of them must speak for the intermediate.
+    pub(crate) list_needed: bool,
 }
 
 /// Records every check of the chain. Answers the root that it ends in, if it is a trusted one.
@@ -179,6 +181,11 @@ fn check_revocation(
         checks.record("revocation", Outcome::Failed, expected, found);
     } else if chain.lists.iter().any(|list| list.speaks_for(intermediate)) {
         checks.record("revocation", Outcome::Passed, expected, expected);
+    } else if chain.list_needed {
+        let expected = format!("not revoked, says a revocation list of {}", root.subject());
+        let none = chain.lists.is_empty();
+        let why = if none { "no revocation list was given" } else { "no list speaks for the intermediate" };
+        checks.record("revocation", Outcome::Contraindicated, expected, why);
     } else if vouched {
         let none = chain.lists.is_empty();
         let why = if none { "no revocation list was given" } else { "no list speaks for the intermediate" };

@@ -204,6 +204,18 @@ pub fn parse(json: &[u8], vek: Option<Certificate>) -> Result<Evidence, CocoErro
     Ok(Evidence { report, vek, authorities, revocation })
 }
 
+/// Reads the report alone, so that whoever keeps certificates can look for the one that evidence does not carry.
+///
+/// # Errors
+/// [`CocoError`]
+pub fn parse_report(json: &[u8]) -> Result<Vec<u8>, CocoError> {
+    if json.len() > MAX_JSON_BYTES {
+        return Err(CocoError::TooLong { found: json.len() });
+    }
+    let wire: Wire = serde_json::from_slice(json).map_err(CocoError::Json)?;
+    wire.attestation_report.to_bytes()
+}
+
 /// Writes evidence: a report, and certificates in DER by their names, such as a host's table has them.
 ///
 /// # Errors

@@ -30,6 +30,8 @@ pub struct Expectations {
     pub image_id: Option<[u8; 16]>,
     /// The cloud provider that a VLEK was made for; a VCEK is of none.
     pub cloud_provider: Option<String>,
+    /// Whether a revocation list must speak for the intermediate, also for one that this program ships.
+    pub revocation_list: bool,
 }
 
 /// Records every comparison.

@@ -77,7 +77,7 @@ impl TrustedRoots {
     }
 
     /// The simulated roots.
-    pub(crate) fn simulated(&self) -> &[Certificate] {
+    pub fn simulated(&self) -> &[Certificate] {
         &self.simulated
     }
 }

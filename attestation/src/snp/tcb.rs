@@ -14,7 +14,7 @@ pub enum Generation {
 }
 
 /// Firmware versions, by component. Larger numbers are newer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Tcb {
     /// FMC firmware: Turin only.
     pub fmc: Option<u8>,

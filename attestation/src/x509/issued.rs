@@ -1,5 +1,6 @@
-//! Pairs of certificates of which one was found to have signed the other. A node's certificates come with every guest that
-//! it starts, and each signature among them costs as much as the one below the guest's own report.
+//! Pairs of certificates, or of a revocation list and a certificate, of which one was found to have signed the other. A node's
+//! certificates come with every guest that it starts, and each signature among them costs as much as the one below the
+//! guest's own report.
 //!
 //! Never here: dates, revocation, trust. Those are asked anew each time; only arithmetic that cannot end otherwise is not.
 
@@ -9,7 +10,7 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 /// Pairs that are remembered, of 64 bytes each. All are forgotten when there are more.
 const PAIRS: usize = 4096;
 
-/// SHA-256 of a certificate, and of its issuer's.
+/// SHA-256 of a certificate or a revocation list, and of its issuer's certificate.
 pub(super) type Pair = [[u8; 32]; 2];
 
 static KNOWN: LazyLock<Mutex<HashSet<Pair>>> = LazyLock::new(Mutex::default);

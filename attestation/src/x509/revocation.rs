@@ -2,10 +2,12 @@
 
 use der::Decode;
 use der::pem::PemLabel;
+use sha2::{Digest, Sha256};
 use x509_cert::crl::CertificateList;
 use x509_cert::ext::Extension;
 
 use super::certificate::{Certificate, pem_block, signed_part};
+use super::issued;
 use super::key::{Algorithm, SignatureError};
 use crate::time::UnixTime;
 
@@ -18,6 +20,8 @@ const PEM_BEGIN: &str = "-----BEGIN ";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RevocationList {
     signed: Vec<u8>,
+    /// SHA-256 of the DER.
+    fingerprint: [u8; 32],
     parsed: CertificateList,
 }
 
@@ -105,7 +109,7 @@ impl RevocationList {
         let form = |reason| RevocationError::Form { reason };
         let parsed = CertificateList::from_der(der).map_err(form)?;
         let signed = signed_part(der).map_err(form)?;
-        Ok(Self { signed, parsed })
+        Ok(Self { signed, fingerprint: Sha256::digest(der).into(), parsed })
     }
 
     /// Checks that `authority` signed this list and that it is the list of the time `at`.
@@ -123,13 +127,23 @@ impl RevocationList {
         }
         self.check_signature(authority)
             .map_err(|reason| RevocationError::Signature { subject: subject(), reason })?;
-        let this_update = UnixTime(list.this_update.to_unix_duration().as_secs());
-        let next_update = list.next_update.map(|time| UnixTime(time.to_unix_duration().as_secs()));
-        let next_update = next_update.ok_or(RevocationError::Endless)?;
+        let this_update = self.this_update();
+        let next_update = self.next_update().ok_or(RevocationError::Endless)?;
         if !(this_update..=next_update).contains(&at) {
             return Err(RevocationError::Stale { this_update, next_update, at });
         }
         Ok(())
+    }
+
+    /// When it was issued.
+    pub fn this_update(&self) -> UnixTime {
+        UnixTime(self.parsed.tbs_cert_list.this_update.to_unix_duration().as_secs())
+    }
+
+    /// When the next one is due, if it says so.
+    pub fn next_update(&self) -> Option<UnixTime> {
+        let next = self.parsed.tbs_cert_list.next_update;
+        next.map(|time| UnixTime(time.to_unix_duration().as_secs()))
     }
 
     /// Whether this list speaks for the issuer of `certificate` and names it.
@@ -164,9 +178,15 @@ impl RevocationList {
         if self.parsed.signature_algorithm != self.parsed.tbs_cert_list.signature {
             return Err(SignatureError::Algorithm);
         }
+        let pair = [self.fingerprint, authority.fingerprint()];
+        if issued::is_known(&pair) {
+            return Ok(());
+        }
         let algorithm = Algorithm::from_identifier(&self.parsed.signature_algorithm)?;
         let signature = self.parsed.signature.as_bytes().ok_or(SignatureError::Form)?;
-        authority.key().verify(algorithm, &self.signed, signature)
+        authority.key().verify(algorithm, &self.signed, signature)?;
+        issued::remember(pair);
+        Ok(())
     }
 
     fn extensions(&self) -> impl Iterator<Item = &Extension> {

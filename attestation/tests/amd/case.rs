@@ -117,6 +117,7 @@ pub(crate) fn expectations(report: &[u8]) -> Expectations {
         family_id: Some(report.family_id),
         image_id: Some(report.image_id),
         cloud_provider: None,
+        revocation_list: false,
     }
 }
 

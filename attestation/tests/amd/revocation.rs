@@ -1,10 +1,10 @@
 //! Revocation lists of a simulated root: what they say of its intermediates, and lists that say nothing.
 
-use coffer_attestation::snp::Evidence;
+use coffer_attestation::snp::{Evidence, Expectations};
 use coffer_attestation::verdict::{Outcome, Verdict};
 use coffer_attestation::x509::RevocationList;
 
-use super::case::{Case, Expected, NOW, expectations, invalid};
+use super::case::{Case, Expected, NOW, VECTORS, expectations, invalid, judge};
 use super::synthetic::{self, ListRecipe, Recipe, ark, ask, certificate, key};
 
 /// Every list, and what becomes of evidence that is held against it.
@@ -87,4 +87,44 @@ fn a_list_in_pem_is_the_same_list() {
     let der = ListRecipe::of_the_root(&[1]).der();
     let pem = der::pem::encode_string("X509 CRL", der::pem::LineEnding::LF, &der).expect("PEM");
     assert_eq!(RevocationList::from_file(pem.as_bytes()), RevocationList::from_der(&der));
+}
+
+#[test]
+fn where_a_list_is_required_its_absence_contraindicates_and_names_whose_list_is_missing() {
+    let required = Expectations { revocation_list: true, ..expectations(&synthetic::report()) };
+    let seen = synthetic::judge(&synthetic::evidence(|_| ()), &required, NOW);
+    let check = seen.checks().iter().find(|check| check.name == "revocation").expect("the check");
+    assert_eq!(seen.verdict(), Verdict::Contraindicated);
+    assert!(check.expected.contains("ARK-Sim") && check.found == "no revocation list was given", "{check:?}");
+    let list = ListRecipe::of_the_root(&[]).list();
+    let evidence = Evidence { revocation: vec![list], ..synthetic::evidence(|_| ()) };
+    assert_eq!(synthetic::judge(&evidence, &required, NOW).verdict(), Verdict::Affirming);
+}
+
+#[test]
+fn a_required_list_is_missed_of_real_processors_too_whose_intermediates_are_built_in() {
+    let vector = VECTORS[3];
+    let required = Expectations { revocation_list: true, ..vector.expectations() };
+    let seen = judge(&vector.evidence(), &required, NOW).expect("judged");
+    let reasons: Vec<_> = seen.reasons().map(|check| (check.name, check.result)).collect();
+    assert_eq!(reasons, [("revocation", Outcome::Contraindicated)]);
+}
+
+#[test]
+fn a_revoked_intermediate_and_a_list_out_of_date_say_what_was_expected_and_found() {
+    let reason = |list: &ListRecipe| {
+        let evidence = Evidence { revocation: vec![list.list()], ..synthetic::evidence(|_| ()) };
+        let seen = synthetic::judge(&evidence, &expectations(&synthetic::report()), NOW);
+        let mut reasons = seen.reasons();
+        let check = reasons.next().expect("a reason");
+        (check.expected.clone(), check.found.clone())
+    };
+    let (expected, found) = reason(&ListRecipe::of_the_root(&[2]));
+    assert_eq!(expected, "not revoked");
+    assert!(found.starts_with("the intermediate is revoked:") && found.ends_with("serial 02"), "{found}");
+    let of = ListRecipe::of_the_root(&[]);
+    let (expected, found) =
+        reason(&ListRecipe { dates: [Some("261001000000Z"), Some("261101000000Z")], ..of });
+    assert!(expected.contains("ARK-Sim"), "{expected}");
+    assert!(found.contains("from 2026-10-01T00:00:00Z to 2026-11-01T00:00:00Z"), "{found}");
 }

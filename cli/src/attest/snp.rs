@@ -58,6 +58,9 @@ pub(crate) struct SnpArguments {
     /// Expected cloud provider that the VLEK was made for
     #[arg(long, value_name = "NAME")]
     cloud_provider: Option<String>,
+    /// Contraindicate evidence that no revocation list speaks for
+    #[arg(long)]
+    require_crl: bool,
 }
 
 impl SnpArguments {
@@ -114,6 +117,7 @@ impl SnpArguments {
             family_id: self.family_id,
             image_id: self.image_id,
             cloud_provider: self.cloud_provider.clone(),
+            revocation_list: self.require_crl,
         }
     }
 }
