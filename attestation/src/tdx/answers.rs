@@ -73,6 +73,19 @@ impl Answers<'_> {
     }
 }
 
+/// A chain from its header: replaces each `%` and the two hexadecimal digits behind it; `None` if they are missing. PEM has no
+/// `%` and stays as it is.
+pub fn issuer_chain(header: &str) -> Option<String> {
+    let mut parts = header.trim().split('%');
+    let mut bytes = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(2)?;
+        bytes.push(u8::from_str_radix(digits, 16).ok()?);
+        bytes.extend(rest.as_bytes());
+    }
+    String::from_utf8(bytes).ok()
+}
+
 fn unreadable(error: serde_json::Error) -> CollateralError {
     CollateralError::Json { reason: error.to_string() }
 }
@@ -140,5 +153,20 @@ mod tests {
         let texts = Texts::read();
         let refused = texts.to_file(&texts.answer("qe_identity", "enclaveIdentity"));
         assert!(matches!(refused, Err(CollateralError::Json { .. })), "{refused:?}");
+    }
+
+    #[test]
+    fn a_header_is_decoded_and_pem_stays_as_it_is() {
+        assert_eq!(
+            issuer_chain("-----BEGIN%20C-----%0AMII%2B\n").as_deref(),
+            Some("-----BEGIN C-----\nMII+")
+        );
+        assert_eq!(issuer_chain("-----BEGIN C-----\nMII+").as_deref(), Some("-----BEGIN C-----\nMII+"));
+    }
+
+    #[test]
+    fn a_header_that_is_cut_is_refused() {
+        assert_eq!(issuer_chain("-----BEGIN%2"), None);
+        assert_eq!(issuer_chain("-----BEGIN%zz"), None);
     }
 }

@@ -152,7 +152,29 @@ impl<'a> Terms<'a> {
     }
 }
 
+impl<'a> Terms<'a> {
+    /// Checks both revocation lists without a PCK to hold against them. Answers the CA whose list one of them is.
+    pub(super) fn lists<'c>(
+        &self,
+        checks: &mut Checks,
+        collateral: &'c UnverifiedCollateral,
+    ) -> Option<Issued<'c>> {
+        let issuer = self.below_root(checks, &PCK_CRL_CA, &collateral.pck_crl_issuers)?;
+        let rooted = collateral.root_crl.check(issuer.root, self.at);
+        checks.settle("root-crl", format!("the root's list of {}", self.at), rooted)?;
+        not_named(checks, "pck-crl-ca-revoked", &collateral.root_crl, issuer.certificate);
+        let list = collateral.pck_crl.check(issuer.certificate, self.at);
+        checks.settle("pck-crl", format!("the CA's list of {}", self.at), list)?;
+        Some(issuer)
+    }
+}
+
 impl Pck {
+    /// Who issued it.
+    pub(super) fn authority(&self) -> Option<&Certificate> {
+        self.chain.get(1)
+    }
+
     /// The PCK certificate itself.
     pub(super) fn certificate(&self) -> Option<&Certificate> {
         self.chain.first()

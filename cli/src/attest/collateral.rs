@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
-use coffer_attestation::tdx::Answers;
+use coffer_attestation::tdx::{Answers, issuer_chain};
 
 use super::input;
 
@@ -55,40 +55,8 @@ pub(crate) fn write(arguments: &CollateralArguments) -> anyhow::Result<()> {
 
 fn chain(path: &Path) -> anyhow::Result<String> {
     let bytes = input::file(path, "a certificate chain")?;
-    let Some(decoded) = String::from_utf8(bytes).ok().as_deref().and_then(percent_decoded) else {
+    let Some(decoded) = String::from_utf8(bytes).ok().as_deref().and_then(issuer_chain) else {
         bail!("{} is neither PEM nor a percent-encoded header", path.display());
     };
     Ok(decoded)
-}
-
-/// Replaces each `%` and the two hexadecimal digits behind it; `None` if they are missing. PEM has no `%`.
-fn percent_decoded(text: &str) -> Option<String> {
-    let mut parts = text.trim().split('%');
-    let mut bytes = parts.next()?.as_bytes().to_vec();
-    for part in parts {
-        let (digits, rest) = part.split_at_checked(2)?;
-        bytes.push(u8::from_str_radix(digits, 16).ok()?);
-        bytes.extend(rest.as_bytes());
-    }
-    String::from_utf8(bytes).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_header_is_decoded_and_pem_stays_as_it_is() {
-        assert_eq!(
-            percent_decoded("-----BEGIN%20C-----%0AMII%2B\n").as_deref(),
-            Some("-----BEGIN C-----\nMII+")
-        );
-        assert_eq!(percent_decoded("-----BEGIN C-----\nMII+").as_deref(), Some("-----BEGIN C-----\nMII+"));
-    }
-
-    #[test]
-    fn a_header_that_is_cut_is_refused() {
-        assert_eq!(percent_decoded("-----BEGIN%2"), None);
-        assert_eq!(percent_decoded("-----BEGIN%zz"), None);
-    }
 }
