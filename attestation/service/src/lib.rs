@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! challenge  nonces that any replica can check and that are good once
+//! collateral what makers of processors publish, kept and fetched
 //! appraisal  what evidence is worth, and whether it is that of a guest that its owner knows
 //! policy     what operators ask for beyond that
 //! secrets    what such guests may have, encrypted at rest
 //! operators  who may change any of it
 //! exchange   what each message is answered with
 //! serve      the same on the network, over TLS
+//! upkeep     what is done on the verifier's own host, while it serves or not
 //! audit      what was decided, in a log whose every byte is vouched for
 //! ```
 //! Evidence, messages, sealing and tokens are in `coffer-attestation`, which guests use too; here is what only the service
@@ -17,8 +19,10 @@
 pub mod appraisal;
 pub mod audit;
 pub mod challenge;
+pub mod collateral;
 pub mod exchange;
 pub mod operators;
 pub mod policy;
 pub mod secrets;
 pub mod serve;
+pub mod upkeep;

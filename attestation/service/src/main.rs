@@ -1,5 +1,5 @@
 //! `coffer-verifier`: reads its configuration and serves until it is told to stop. SIGHUP reads certificate, reference values
-//! and key-encryption keys again.
+//! and key-encryption keys again, and the cache of collateral. Told to do something else it does that and ends.
 #![forbid(unsafe_code)]
 
 use std::path::PathBuf;
@@ -9,6 +9,7 @@ use anyhow::Context;
 use clap::Parser;
 use coffer_verifier::exchange::Verifier;
 use coffer_verifier::serve::{Certificates, Config, Door, Listening, router, serve};
+use coffer_verifier::upkeep::{self, Order};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -19,6 +20,8 @@ struct Arguments {
     /// Configuration
     #[arg(long, value_name = "FILE", default_value = "/etc/coffer/verifier.toml")]
     config: PathBuf,
+    #[command(subcommand)]
+    order: Option<Order>,
 }
 
 #[tokio::main]
@@ -26,6 +29,9 @@ async fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt().with_ansi(false).with_writer(std::io::stderr).init();
     let arguments = Arguments::parse();
     let config = Config::load(&arguments.config)?;
+    if let Some(order) = &arguments.order {
+        return upkeep::run(order, &config);
+    }
     for flag in config.insecure() {
         tracing::warn!(flag, "evidence of SIMULATED or no hardware is taken: for trying out only");
     }
@@ -63,6 +69,7 @@ async fn reload(path: PathBuf, certificates: Arc<Certificates>, verifier: Arc<Ve
             Ok(config) => {
                 let references = || Ok(verifier.set_references(config.references()?)?);
                 tell("reference values were", references());
+                verifier.forget_collateral();
                 let keys = || Ok(verifier.replace_keys(config.key_encryption_keys()?).map(|_| ())?);
                 tell("key-encryption keys were", keys());
             }

@@ -2,17 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::sync::Arc;
 
 use base64ct::{Base64, Encoding};
 use coffer_attestation::azure::{self, VtpmExpectations};
 use coffer_attestation::handshake::{Attestation, InitDataError, ReportData, Tee};
+use coffer_attestation::snp::coco::CocoError;
 use coffer_attestation::time::UnixTime;
 use coffer_attestation::verdict::{Appraisal, Checks, Outcome};
+use coffer_attestation::x509::{Certificate, RevocationList};
 use coffer_attestation::{snp, tdx};
 use serde_json::{Map, json};
 use sha2::{Digest, Sha256};
 
 use crate::challenge::Redeemed;
+use crate::collateral::{Absent, Collateral, Content};
 
 /// The register that Azure's guests extend with the initdata's digest.
 const INITDATA_PCR: usize = 8;
@@ -26,6 +30,10 @@ pub struct Trust {
     pub tdx: tdx::TrustedRoots,
     /// Intel's collateral for the operator's machines, in JSON.
     pub tdx_collateral: Option<Vec<u8>>,
+    /// Certificates, revocation lists and collateral of their makers, where they are kept.
+    pub collateral: Option<Arc<Collateral>>,
+    /// Whether evidence of SNP is worth nothing without a revocation list.
+    pub snp_revocation_list: bool,
     /// Whether evidence without any hardware is looked at: for trying out.
     pub insecure_sample: bool,
 }
@@ -37,6 +45,8 @@ impl Trust {
             snp: snp::TrustedRoots::amd(),
             tdx: tdx::TrustedRoots::intel(),
             tdx_collateral: None,
+            collateral: None,
+            snp_revocation_list: false,
             insecure_sample: false,
         }
     }
@@ -63,6 +73,9 @@ pub enum JudgeError {
     /// Initdata that the hardware cannot carry whole.
     #[error("the initdata cannot be compared")]
     InitData(#[from] InitDataError),
+    /// A key without a certificate.
+    #[error(transparent)]
+    Absent(#[from] Absent),
     /// Not evidence of the kind that was announced.
     #[error("this is no evidence of kind {tee}: {reason}")]
     Form {
@@ -86,27 +99,27 @@ pub fn judge(
     if !sent.additional.is_empty() {
         return Err(JudgeError::Additional);
     }
-    let form = |reason: &(dyn Error + 'static)| JudgeError::Form {
-        tee: redeemed.tee.name(),
-        reason: chain_of(reason),
-    };
+    let form = |reason: &(dyn Error + 'static)| form(redeemed.tee, reason);
     let bound = sent.report_data(redeemed.hash).map_err(|error| form(&error))?;
     let json = sent.evidence.to_string();
-    let case = Case { sent, bound: &bound, trust, at };
+    let case = Case { sent, tee: redeemed.tee, bound: &bound, trust, at };
     let appraisal = match redeemed.tee {
-        Tee::Snp => case.snp(&snp::coco::parse(json.as_bytes(), None).map_err(|error| form(&error))?)?,
+        Tee::Snp => case.snp(case.snp_evidence(json.as_bytes())?)?,
         Tee::Tdx => case.tdx(&tdx::coco::parse(json.as_bytes()).map_err(|error| form(&error))?)?,
-        Tee::AzSnpVtpm => {
-            case.azure_snp(&azure::parse_snp(json.as_bytes()).map_err(|error| form(&error))?)?
-        }
+        Tee::AzSnpVtpm => case.azure_snp(azure::parse_snp(json.as_bytes()).map_err(|error| form(&error))?)?,
         Tee::Sample if trust.insecure_sample => case.sample()?,
         Tee::Sample => return Err(JudgeError::Sample),
     };
     Ok(Judged { tee: redeemed.tee, appraisal })
 }
 
+fn form(tee: Tee, reason: &(dyn Error + 'static)) -> JudgeError {
+    JudgeError::Form { tee: tee.name(), reason: chain_of(reason) }
+}
+
 struct Case<'a> {
     sent: &'a Attestation,
+    tee: Tee,
     bound: &'a ReportData,
     trust: &'a Trust,
     at: UnixTime,
@@ -118,14 +131,41 @@ impl Case<'_> {
         self.sent.init_data.as_ref().map(|data| data.field()).transpose()
     }
 
-    fn snp(&self, evidence: &snp::Evidence) -> Result<Appraisal, InitDataError> {
+    /// What was sent, with the certificate of the key that the report names where none was sent.
+    fn snp_evidence(&self, json: &[u8]) -> Result<snp::Evidence, JudgeError> {
+        let form = |reason: &(dyn Error + 'static)| form(self.tee, reason);
+        match (snp::coco::parse(json, None), &self.trust.collateral) {
+            (Err(CocoError::NoKey), Some(collateral)) => {
+                let report = snp::coco::parse_report(json).map_err(|error| form(&error))?;
+                let report = snp::UnverifiedReport::parse(&report).map_err(|error| form(&error))?;
+                let (vcek, above) = collateral.vcek(&report, self.at)?;
+                let mut evidence = snp::coco::parse(json, Some(vcek)).map_err(|error| form(&error))?;
+                if evidence.authorities.is_empty() {
+                    evidence.authorities = above;
+                }
+                Ok(evidence)
+            }
+            (evidence, _) => evidence.map_err(|error| form(&error)),
+        }
+    }
+
+    /// The list that is kept for the key's authorities. Where one is kept the evidence need not bring it, and cannot choose an
+    /// older one.
+    fn lists(&self, vek: &Certificate, sent: Vec<RevocationList>) -> Vec<RevocationList> {
+        let kept = self.trust.collateral.as_ref().and_then(|collateral| collateral.list(vek, self.at));
+        kept.map_or(sent, |list| vec![list])
+    }
+
+    fn snp(&self, mut evidence: snp::Evidence) -> Result<Appraisal, InitDataError> {
+        evidence.revocation = self.lists(&evidence.vek, evidence.revocation);
         let expected = snp::Expectations {
             report_data: Some(self.bound.as_report_field()),
             host_data: self.initdata()?,
             vmpl: Some(0),
+            revocation_list: self.trust.snp_revocation_list,
             ..snp::Expectations::default()
         };
-        Ok(snp::appraise(evidence, &expected, &self.trust.snp, self.at))
+        Ok(snp::appraise(&evidence, &expected, &self.trust.snp, self.at))
     }
 
     fn tdx(&self, sent: &tdx::coco::Sent) -> Result<Appraisal, InitDataError> {
@@ -134,15 +174,25 @@ impl Case<'_> {
             mr_config_id: self.initdata()?,
             ..tdx::Expectations::default()
         };
+        let given = self.trust.tdx_collateral.as_deref();
+        let kept = match (given, &self.trust.collateral) {
+            (None, Some(collateral)) => collateral.platform(&sent.quote, self.at),
+            _ => None,
+        };
+        let kept = kept.as_deref().and_then(|kept| match &kept.content {
+            Content::Platform(json) => Some(json.as_slice()),
+            _ => None,
+        });
         let evidence = tdx::Evidence {
             quote: &sent.quote,
-            collateral: self.trust.tdx_collateral.as_deref(),
+            collateral: given.or(kept),
             event_log: sent.event_log.as_deref(),
         };
         Ok(tdx::appraise(&evidence, &expected, &self.trust.tdx, self.at))
     }
 
-    fn azure_snp(&self, evidence: &azure::SnpEvidence) -> Result<Appraisal, InitDataError> {
+    fn azure_snp(&self, mut evidence: azure::SnpEvidence) -> Result<Appraisal, InitDataError> {
+        evidence.revocation = self.lists(&evidence.vek, evidence.revocation);
         let extended = self.initdata::<32>()?.map(|digest| {
             let value: [u8; 32] = Sha256::new().chain_update([0; 32]).chain_update(digest).finalize().into();
             (INITDATA_PCR, value)
@@ -151,8 +201,11 @@ impl Case<'_> {
             quote_data: Some(self.bound.as_bytes().to_vec()),
             pcrs: BTreeMap::from_iter(extended),
         };
-        let hardware = snp::Expectations::default();
-        Ok(azure::appraise_snp(evidence, &expected, &hardware, &self.trust.snp, self.at))
+        let hardware = snp::Expectations {
+            revocation_list: self.trust.snp_revocation_list,
+            ..snp::Expectations::default()
+        };
+        Ok(azure::appraise_snp(&evidence, &expected, &hardware, &self.trust.snp, self.at))
     }
 
     /// The stand-in of Confidential Containers: a hash that anybody can write.

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::appraisal::{JudgeError, ReferenceError};
 use crate::audit::LogError;
 use crate::challenge::{ChallengeError, IssueError, SpentError};
+use crate::collateral::Absent;
 use crate::operators::NotPermitted;
 use crate::policy::PolicyError;
 use crate::secrets::StoreError;
@@ -158,6 +159,9 @@ impl From<ChallengeError> for Refusal {
 impl From<JudgeError> for Refusal {
     fn from(error: JudgeError) -> Self {
         match error {
+            JudgeError::Absent(Absent::Later { .. }) => Refusal::Unavailable {
+                reason: "the certificate of the evidence's key is being fetched: try again in a few seconds",
+            },
             JudgeError::Sample => Refusal::Denied { reason: "sample evidence is not taken here" },
             other => Refusal::Malformed { reason: line_of(&other) },
         }

@@ -110,6 +110,13 @@ impl Verifier {
         Ok(())
     }
 
+    /// Has files that were put into the cache of collateral seen.
+    pub fn forget_collateral(&self) {
+        if let Some(collateral) = &self.trust.collateral {
+            collateral.cache().forget();
+        }
+    }
+
     /// Wakes guests that wait to hear that they stand otherwise.
     pub(super) fn tell_guests(&self) {
         self.changed.send_modify(|count| *count = count.wrapping_add(1));

@@ -14,10 +14,12 @@ use rustls::ServerConfig;
 use serde::Deserialize;
 
 use super::clients::Limits;
+use super::sources::{Sources, SourcesError};
 use super::tls::{Certificates, TlsError};
 use crate::appraisal::{ReferenceError, References, Trust};
 use crate::audit::{AuditLog, LogError};
 use crate::challenge::{ChallengeKey, Challenger, Spent};
+use crate::collateral::{Cache, Roots};
 use crate::exchange::{Parts, Refusal, Verifier};
 use crate::operators::{CustomRole, Directory, DirectoryError, Operator};
 use crate::secrets::{KeyEncryptionKey, SecretStore, StoreError};
@@ -61,6 +63,9 @@ pub struct Config {
     pub limits: Limits,
     #[serde(default)]
     tdx_collateral: Option<PathBuf>,
+    /// Certificates and lists of makers.
+    #[serde(default)]
+    collateral: Option<Sources>,
     /// Root of a simulated processor: whoever has its key can make any evidence.
     #[serde(default)]
     insecure_simulated_snp_root: Option<PathBuf>,
@@ -108,6 +113,9 @@ pub enum ConfigError {
         /// Its path.
         path: PathBuf,
     },
+    /// Certificates and lists of makers.
+    #[error("certificates and revocation lists of makers are not to be had")]
+    Collateral(#[from] SourcesError),
     /// The secret store.
     #[error("the secret store cannot be opened")]
     Store(#[source] StoreError),
@@ -216,14 +224,33 @@ impl Config {
         let mut trust = Trust::makers();
         trust.tdx_collateral = self.tdx_collateral.as_deref().map(read).transpose()?;
         trust.insecure_sample = self.insecure_sample;
+        trust.snp = self.snp_roots()?;
+        if let Some(sources) = &self.collateral {
+            let roots = Roots { snp: trust.snp.clone(), tdx: trust.tdx.clone() };
+            trust.collateral = Some(Arc::new(sources.open(roots)?));
+            trust.snp_revocation_list = sources.needs_snp_revocation_list();
+        }
+        Ok(trust)
+    }
+
+    /// The cache of certificates and lists, if there is one.
+    ///
+    /// # Errors
+    /// [`ConfigError`]
+    pub fn cache(&self) -> Result<Option<Cache>, ConfigError> {
+        let roots = Roots { snp: self.snp_roots()?, tdx: Trust::makers().tdx };
+        Ok(self.collateral.as_ref().map(|sources| sources.cache(roots)).transpose()?)
+    }
+
+    fn snp_roots(&self) -> Result<TrustedRoots, ConfigError> {
         if let Some(path) = &self.insecure_simulated_snp_root {
             let root = Certificate::from_file(&read(path)?).ok().and_then(|mut all| {
                 let one = all.pop();
                 one.filter(|_| all.is_empty())
             });
             let root = root.ok_or_else(|| ConfigError::Root { path: path.clone() })?;
-            trust.snp = TrustedRoots::amd().and_simulated(root);
+            return Ok(TrustedRoots::amd().and_simulated(root));
         }
-        Ok(trust)
+        Ok(TrustedRoots::amd())
     }
 }

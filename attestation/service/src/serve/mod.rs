@@ -13,10 +13,12 @@ mod config;
 mod listen;
 mod manage;
 mod routes;
+mod sources;
 mod tls;
 
 pub use clients::Limits;
 pub use config::{Config, ConfigError};
 pub use listen::{Listening, serve};
 pub use routes::{Door, router};
+pub use sources::{Sources, SourcesError};
 pub use tls::{Certificates, TlsError};

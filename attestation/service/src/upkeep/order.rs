@@ -1,0 +1,24 @@
+//! Orders, and what each does.
+
+use clap::Subcommand;
+
+use super::collateral::{self, CollateralOrder};
+use crate::serve::Config;
+
+/// What can be done beside serving.
+#[derive(Debug, Subcommand)]
+pub enum Order {
+    /// Certificates, revocation lists and statements of makers of processors, which are kept for evidence that brings none
+    #[command(subcommand)]
+    Collateral(CollateralOrder),
+}
+
+/// Does it.
+///
+/// # Errors
+/// What could not be done, with its cause.
+pub fn run(order: &Order, config: &Config) -> anyhow::Result<()> {
+    match order {
+        Order::Collateral(order) => collateral::run(order, config),
+    }
+}
