@@ -4,6 +4,7 @@
 //! challenge  nonces that any replica can check and that are good once
 //! collateral what makers of processors publish, kept and fetched
 //! appraisal  what evidence is worth, and whether it is that of a guest that its owner knows
+//! authority  certificates of the verifier's own for its TLS, components and operators
 //! policy     what operators ask for beyond that
 //! secrets    what such guests may have, encrypted at rest
 //! operators  who may change any of it
@@ -18,6 +19,7 @@
 
 pub mod appraisal;
 pub mod audit;
+pub mod authority;
 pub mod challenge;
 pub mod collateral;
 pub mod exchange;

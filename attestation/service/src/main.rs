@@ -4,10 +4,12 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use clap::Parser;
 use coffer_verifier::exchange::Verifier;
+use coffer_verifier::operators::Oidc;
 use coffer_verifier::serve::{Certificates, Config, Door, Listening, router, serve};
 use coffer_verifier::upkeep::{self, Order};
 use tokio::net::TcpListener;
@@ -42,11 +44,13 @@ async fn main() -> anyhow::Result<()> {
         key = verifier.audit_public_key(),
         "checkpoints of the audit log are signed with this key"
     );
-    let door = Arc::new(Door::new(verifier.clone()));
+    let door = Arc::new(Door::new(verifier.clone()).with_authority(certificates.authority()));
     let listener = TcpListener::bind(config.listen).await;
     let listener = listener.with_context(|| format!("listening on {}", config.listen))?;
     tracing::info!(address = %listener.local_addr()?, "serving");
-    let listening = Listening { listener, tls, router: router(door), limits: config.limits };
+    let listening =
+        Listening { listener, tls, router: router(door), limits: config.limits, oidc: oidc(&config).await };
+    tokio::spawn(renew(certificates.clone()));
     tokio::spawn(reload(arguments.config, certificates, verifier));
     let mut end = signal(SignalKind::terminate())?;
     let stop = async move {
@@ -57,6 +61,30 @@ async fn main() -> anyhow::Result<()> {
     };
     serve(listening, stop).await;
     Ok(())
+}
+
+/// The check of operators' tokens, with the provider's keys if they could be read, and read again and again.
+async fn oidc(config: &Config) -> Option<Arc<Oidc>> {
+    let provider = config.oidc.clone()?;
+    let oidc = provider.check();
+    if let Err(error) = provider.refresh(&oidc).await {
+        tracing::warn!(error = ?error, "no operator's token is taken until the provider's keys can be read");
+    }
+    tokio::spawn(provider.keep_fresh(oidc.clone()));
+    Some(oidc)
+}
+
+/// Replaces the certificate of the verifier's own authority when that is due.
+async fn renew(certificates: Arc<Certificates>) {
+    let mut minutes = tokio::time::interval(Duration::from_secs(60));
+    loop {
+        minutes.tick().await;
+        match certificates.renew(SystemTime::now().into()) {
+            Ok(true) => tracing::info!("the certificate was renewed"),
+            Ok(false) => {}
+            Err(error) => tracing::error!(error = ?error, "the certificate was not renewed"),
+        }
+    }
 }
 
 /// Reads anew on each SIGHUP. What cannot be read leaves things as they are.

@@ -122,7 +122,7 @@ pub(crate) enum ReferenceCommand {
 /// What is revoked; without any, what was.
 #[derive(Args)]
 pub(crate) struct RevokeArguments {
-    /// sandbox, measurement, signer or token
+    /// sandbox, measurement, signer, token, certificate or operator
     #[arg(requires = "name")]
     kind: Option<String>,
     /// Which one, as the audit log names it

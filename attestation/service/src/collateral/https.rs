@@ -46,9 +46,9 @@ pub struct Https {
 
 /// An answer.
 #[derive(Debug)]
-pub(super) struct Got {
-    pub(super) body: Vec<u8>,
-    pub(super) headers: HeaderMap,
+pub(crate) struct Got {
+    pub(crate) body: Vec<u8>,
+    pub(crate) headers: HeaderMap,
 }
 
 /// Why there is no answer.
@@ -141,7 +141,7 @@ impl Https {
     }
 
     /// Asks `origin` for `path`, and reads at most `limit` bytes of an answer of status 200.
-    pub(super) async fn get(&self, origin: &Origin, path: &str, limit: usize) -> Result<Got, GetError> {
+    pub(crate) async fn get(&self, origin: &Origin, path: &str, limit: usize) -> Result<Got, GetError> {
         let asked = tokio::time::timeout(self.timeout, self.ask(origin, path, limit));
         asked
             .await

@@ -5,14 +5,14 @@ use serde_json::{Value, json};
 
 use super::refusal::Refusal;
 use super::verifier::{Verifier, set};
-use crate::operators::{Kind, Permit, Verb};
-use crate::secrets::{KeyEncryptionKey, PathError, ResourcePath, StoreError};
+use crate::operators::{Kind, Permit, Verb, Who};
+use crate::secrets::{KeyEncryptionKey, PathError, ResourcePath, Revocation, StoreError};
 
-/// Who asks, as TLS knows it, and when.
+/// Who asks, and when.
 #[derive(Debug, Clone, Copy)]
 pub struct By<'a> {
-    /// Common name of the certificate that was shown.
-    pub name: Option<&'a str>,
+    /// Whose certificate or token was shown.
+    pub who: Option<&'a Who>,
     /// Now.
     pub at: UnixTime,
 }
@@ -87,13 +87,31 @@ impl Verifier {
         kind: Kind,
         tenant: Option<&str>,
     ) -> Result<Permit, Refusal> {
-        self.operators.permit(by.name, verb, kind, tenant).map_err(|error| {
+        let permitted = self
+            .check_not_revoked(by.who)
+            .and_then(|()| self.operators.permit(by.who, verb, kind, tenant).map_err(Refusal::from));
+        permitted.map_err(|refusal| {
             let tenant = tenant.map(|tenant| tenant.chars().take(128).collect::<String>());
             let event = json!({
-                "event": verb.name(), "of": kind.name(), "tenant": tenant, "operator": by.name,
+                "event": verb.name(), "of": kind.name(), "tenant": tenant, "operator": by.who.map(Who::name),
             });
-            self.refuse(by.at, event, error.into())
+            self.refuse(by.at, event, refusal)
         })
+    }
+
+    /// Certificates are revoked by their serial number, operators by their name, whatever they show.
+    fn check_not_revoked(&self, who: Option<&Who>) -> Result<(), Refusal> {
+        let Some(who) = who else { return Ok(()) };
+        let serial = match who {
+            Who::Certificate { serial, .. } => Some((Revocation::Certificate, serial.as_str())),
+            Who::Token { .. } => None,
+        };
+        for (kind, name) in serial.into_iter().chain([(Revocation::Operator, who.name())]) {
+            if self.store.is_revoked(kind, name)? {
+                return Err(Refusal::Revoked { what: kind.name() });
+            }
+        }
+        Ok(())
     }
 
     /// Writes down that something is changed, and how; before it is.

@@ -21,6 +21,10 @@ pub enum Revocation {
     Signer,
     /// A token, by its `jti`.
     Token,
+    /// An operator's certificate, by its serial number in hexadecimal without leading zeros.
+    Certificate,
+    /// An operator, by the name that the audit log has.
+    Operator,
 }
 
 /// Something that was revoked.
@@ -42,6 +46,8 @@ impl Revocation {
             Revocation::Measurement => "measurement",
             Revocation::Signer => "signer",
             Revocation::Token => "token",
+            Revocation::Certificate => "certificate",
+            Revocation::Operator => "operator",
         }
     }
 }

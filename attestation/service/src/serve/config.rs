@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use coffer_attestation::handshake::TokenKey;
 use coffer_attestation::snp::TrustedRoots;
@@ -14,10 +15,12 @@ use rustls::ServerConfig;
 use serde::Deserialize;
 
 use super::clients::Limits;
+use super::provider::Provider;
 use super::sources::{Sources, SourcesError};
 use super::tls::{Certificates, TlsError};
 use crate::appraisal::{ReferenceError, References, Trust};
 use crate::audit::{AuditLog, LogError};
+use crate::authority::Authority;
 use crate::challenge::{ChallengeKey, Challenger, Spent};
 use crate::collateral::{Cache, Roots};
 use crate::exchange::{Parts, Refusal, Verifier};
@@ -26,6 +29,8 @@ use crate::secrets::{KeyEncryptionKey, SecretStore, StoreError};
 
 /// How many answered challenges are remembered: some 16 MiB at most.
 const SPENT: usize = 300_000;
+/// The longest time that a certificate of the own authority is good for.
+const MAX_HOURS: u64 = 24 * 90;
 
 /// What the operator wrote. Keys are files of exactly 32 random bytes.
 #[derive(Debug, Deserialize)]
@@ -33,8 +38,16 @@ const SPENT: usize = 300_000;
 pub struct Config {
     /// Address and port.
     pub listen: SocketAddr,
-    tls_certificate: PathBuf,
-    tls_key: PathBuf,
+    /// Both, or `[own-authority]`.
+    #[serde(default)]
+    tls_certificate: Option<PathBuf>,
+    #[serde(default)]
+    tls_key: Option<PathBuf>,
+    #[serde(default)]
+    own_authority: Option<OwnAuthority>,
+    /// Identity provider of operators, beside certificates.
+    #[serde(default)]
+    pub oidc: Option<Provider>,
     references: PathBuf,
     store: PathBuf,
     audit_log: PathBuf,
@@ -71,6 +84,17 @@ pub struct Config {
     insecure_simulated_snp_root: Option<PathBuf>,
     #[serde(default)]
     insecure_sample: bool,
+}
+
+/// The verifier signs its certificates itself.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct OwnAuthority {
+    directory: PathBuf,
+    /// Names and addresses by which the verifier is reached.
+    names: Vec<String>,
+    #[serde(default = "a_day")]
+    hours: u64,
 }
 
 /// Why the service cannot start.
@@ -122,9 +146,16 @@ pub enum ConfigError {
     /// The audit log.
     #[error("the audit log cannot be opened")]
     Audit(#[source] LogError),
+    /// Neither files nor an authority, or both.
+    #[error("give either tls-certificate with tls-key, or [own-authority]")]
+    Identity,
     /// Certificate and key.
     #[error("the service has no identity")]
     Tls(#[source] TlsError),
+}
+
+fn a_day() -> u64 {
+    24
 }
 
 fn five_minutes() -> u64 {
@@ -159,7 +190,27 @@ impl Config {
     /// # Errors
     /// [`ConfigError`]
     pub fn certificates(&self) -> Result<Certificates, ConfigError> {
-        Certificates::load(&self.tls_certificate, &self.tls_key).map_err(ConfigError::Tls)
+        match (&self.tls_certificate, &self.tls_key, &self.own_authority) {
+            (Some(certificate), Some(key), None) => Certificates::load(certificate, key),
+            (None, None, Some(own)) => {
+                let now = SystemTime::now().into();
+                let authority = self.authority()?.ok_or(ConfigError::Identity)?;
+                let lifetime = own.hours.clamp(1, MAX_HOURS) * 3600;
+                Certificates::own(Arc::new(authority), own.names.clone(), lifetime, now)
+            }
+            _ => return Err(ConfigError::Identity),
+        }
+        .map_err(ConfigError::Tls)
+    }
+
+    /// The verifier's own authority, if it is to have one.
+    ///
+    /// # Errors
+    /// [`ConfigError`]
+    pub fn authority(&self) -> Result<Option<Authority>, ConfigError> {
+        let open = |own: &OwnAuthority| Authority::open(&own.directory, SystemTime::now().into());
+        let authority = self.own_authority.as_ref().map(open).transpose();
+        authority.map_err(|error| ConfigError::Tls(error.into()))
     }
 
     /// Reads the reference values.
@@ -205,7 +256,8 @@ impl Config {
             .ok_or_else(|| ConfigError::Key { path: self.token_key.clone() })?;
         let audit_key = SigningKey::from_slice(&key(&self.audit_key)?)
             .map_err(|_| ConfigError::Key { path: self.audit_key.clone() })?;
-        let operators = Directory::new(&self.operator, &self.role).map_err(ConfigError::Operators)?;
+        let operators = Directory::with_groups(&self.operator, self.groups(), &self.role);
+        let operators = operators.map_err(ConfigError::Operators)?;
         let verifier = Verifier::new(Parts {
             challenger: Challenger::new(challenge, self.challenge_seconds, Spent::new(SPENT)),
             trust: self.trust()?,
@@ -218,6 +270,10 @@ impl Config {
             operators,
         });
         verifier.map_err(ConfigError::Kept)
+    }
+
+    fn groups(&self) -> &[Operator] {
+        self.oidc.as_ref().map_or(&[], |provider| provider.group.as_slice())
     }
 
     fn trust(&self) -> Result<Trust, ConfigError> {

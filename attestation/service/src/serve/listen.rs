@@ -5,19 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use coffer_attestation::x509::Certificate;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use rustls::{ServerConfig, ServerConnection};
+use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
 use super::clients::{Clients, Limits, Visit};
+use super::identity;
 use super::routes::Peer;
+use crate::operators::Oidc;
 
 /// How long a client may take for its part of the TLS handshake, and for a request's headers.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -38,6 +39,8 @@ pub struct Listening {
     pub router: Router,
     /// What may come in.
     pub limits: Limits,
+    /// Checks operators' tokens, where they have any.
+    pub oidc: Option<Arc<Oidc>>,
 }
 
 #[derive(Clone)]
@@ -46,16 +49,17 @@ struct Talk {
     router: Router,
     handshakes: Arc<Semaphore>,
     stopped: watch::Receiver<bool>,
+    oidc: Option<Arc<Oidc>>,
 }
 
 /// Serves until `stop` is ready, then finishes what is under way. A connection above the limit of all waits to be accepted,
 /// one above its client's is closed.
 pub async fn serve(listening: Listening, stop: impl Future<Output = ()>) {
-    let Listening { listener, tls, router, limits } = listening;
+    let Listening { listener, tls, router, limits, oidc } = listening;
     let (slots, clients) = (Arc::new(Semaphore::new(limits.connections)), Arc::new(Clients::new(limits)));
     let (stopping, stopped) = watch::channel(false);
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
-    let talk = Talk { acceptor: TlsAcceptor::from(tls), router, handshakes, stopped };
+    let talk = Talk { acceptor: TlsAcceptor::from(tls), router, handshakes, stopped, oidc };
     tokio::pin!(stop);
     loop {
         let slot = tokio::select! {
@@ -91,7 +95,7 @@ pub async fn serve(listening: Listening, stop: impl Future<Output = ()>) {
 }
 
 async fn converse(stream: TcpStream, visit: Visit, talk: Talk) {
-    let Talk { acceptor, router, handshakes, mut stopped } = talk;
+    let Talk { acceptor, router, handshakes, mut stopped, oidc } = talk;
     let _ = stream.set_nodelay(true);
     let handshake = async {
         // A client that says nothing takes no turn: the first bytes are waited for before.
@@ -102,11 +106,13 @@ async fn converse(stream: TcpStream, visit: Visit, talk: Talk) {
     let Ok(Some(stream)) = tokio::time::timeout(PATIENCE, handshake).await else {
         return;
     };
-    let operator = operator(stream.get_ref().1);
-    let peer = Arc::new(Peer { visit, operator });
+    let shown = identity::by_certificate(stream.get_ref().1);
+    let visit = Arc::new(visit);
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-        request.extensions_mut().insert(peer.clone());
+        let operator = shown.clone().or_else(|| identity::by_token(&request, oidc.as_ref()));
+        let peer = Arc::new(Peer { visit: visit.clone(), operator });
+        request.extensions_mut().insert(peer);
         router.call(request)
     });
     let mut http = http1::Builder::new();
@@ -121,10 +127,4 @@ async fn converse(stream: TcpStream, visit: Visit, talk: Talk) {
             let _ = connection.await;
         }
     }
-}
-
-/// The name in the certificate that was shown, which TLS has checked.
-fn operator(connection: &ServerConnection) -> Option<String> {
-    let shown = connection.peer_certificates()?.first()?;
-    Certificate::from_der(shown).ok()?.common_name()
 }

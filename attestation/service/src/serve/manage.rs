@@ -55,8 +55,7 @@ async fn ask<T: Send + 'static>(
     what: impl FnOnce(&Verifier, By<'_>) -> Result<T, Refusal> + Send + 'static,
 ) -> Result<T, Refused> {
     let peer = peer.clone();
-    let asked =
-        door.ask(move |verifier| what(verifier, By { name: peer.operator.as_deref(), at: Door::now() }));
+    let asked = door.ask(move |verifier| what(verifier, By { who: peer.operator.as_ref(), at: Door::now() }));
     Ok(asked.await?)
 }
 

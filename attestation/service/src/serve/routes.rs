@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Extension, Path, Query, Request, State};
-use axum::http::header::{AUTHORIZATION, COOKIE, HeaderValue, SET_COOKIE};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HeaderValue, SET_COOKIE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::routing::{get, post};
@@ -21,6 +22,7 @@ use super::body::bounded;
 use super::clients::Visit;
 use super::manage;
 use crate::exchange::{Refusal, Verifier};
+use crate::operators::Who;
 
 const SESSION: &str = "kbs-session-id";
 /// The longest request for a challenge, in bytes.
@@ -34,14 +36,16 @@ const AT_WORK: usize = 64;
 pub struct Door {
     pub(super) verifier: Arc<Verifier>,
     at_work: Semaphore,
+    /// Certificate of the verifier's own authority, in PEM.
+    authority: Option<String>,
 }
 
 /// Who is at the other end of a connection.
 pub(super) struct Peer {
     /// What it may use.
-    pub(super) visit: Visit,
-    /// Common name of the operator's certificate that it showed.
-    pub(super) operator: Option<String>,
+    pub(super) visit: Arc<Visit>,
+    /// Whose certificate or token it showed.
+    pub(super) operator: Option<Who>,
 }
 
 #[derive(Deserialize)]
@@ -61,7 +65,13 @@ struct Wait {
 impl Door {
     /// To this verifier.
     pub fn new(verifier: Arc<Verifier>) -> Self {
-        Self { verifier, at_work: Semaphore::new(AT_WORK) }
+        Self { verifier, at_work: Semaphore::new(AT_WORK), authority: None }
+    }
+
+    /// Tells everybody which authority signs the verifier's certificates.
+    #[must_use]
+    pub fn with_authority(self, pem: Option<String>) -> Self {
+        Self { authority: pem, ..self }
     }
 
     pub(super) fn now() -> UnixTime {
@@ -99,6 +109,7 @@ pub fn router(door: Arc<Door>) -> Router {
         )
         .route("/coffer/v1/standing", get(standing))
         .route("/.well-known/jwks.json", get(token_keys))
+        .route("/.well-known/coffer-authority.pem", get(authority))
         .merge(manage::routes())
         .fallback(nothing)
         .with_state(door)
@@ -164,6 +175,15 @@ async fn standing(
 async fn token_keys(State(door): AtDoor, Extension(peer): From) -> Answer {
     door.admit(&peer)?;
     good(&door.verifier.token_keys())
+}
+
+/// Whoever fetches it believes whom it already talks to: it is to be compared with what the verifier's host has.
+async fn authority(State(door): AtDoor, Extension(peer): From) -> Answer {
+    door.admit(&peer)?;
+    let pem = door.authority.clone().ok_or(Refusal::NotFound)?;
+    let mut response = Response::new(Body::from(pem));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-pem-file"));
+    Ok(response)
 }
 
 async fn nothing(State(door): AtDoor, Extension(peer): From) -> Answer {

@@ -3,6 +3,7 @@
 //! Never here: what operators do from elsewhere, by their role.
 
 mod collateral;
+mod issue;
 mod order;
 
 pub use order::{Order, run};

@@ -3,6 +3,7 @@
 use clap::Subcommand;
 
 use super::collateral::{self, CollateralOrder};
+use super::issue::{self, IssueOrder};
 use crate::serve::Config;
 
 /// What can be done beside serving.
@@ -11,6 +12,10 @@ pub enum Order {
     /// Certificates, revocation lists and statements of makers of processors, which are kept for evidence that brings none
     #[command(subcommand)]
     Collateral(CollateralOrder),
+    /// Print the certificate of the verifier's own authority
+    Authority,
+    /// Have the verifier's own authority sign a certificate for an operator or a component
+    Issue(IssueOrder),
 }
 
 /// Does it.
@@ -20,5 +25,7 @@ pub enum Order {
 pub fn run(order: &Order, config: &Config) -> anyhow::Result<()> {
     match order {
         Order::Collateral(order) => collateral::run(order, config),
+        Order::Authority => issue::authority(config),
+        Order::Issue(order) => issue::run(order, config),
     }
 }

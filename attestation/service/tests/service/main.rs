@@ -1,5 +1,6 @@
 //! The real service over TLS on loopback.
 
+mod authority;
 mod guests;
 mod hostile;
 mod keys;
