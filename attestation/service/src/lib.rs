@@ -10,6 +10,7 @@
 //! operators  who may change any of it
 //! exchange   what each message is answered with
 //! serve      the same on the network, over TLS
+//! traces     how long requests took, for a collector
 //! upkeep     what is done on the verifier's own host, while it serves or not
 //! audit      what was decided, in a log whose every byte is vouched for
 //! ```
@@ -27,4 +28,5 @@ pub mod operators;
 pub mod policy;
 pub mod secrets;
 pub mod serve;
+pub mod traces;
 pub mod upkeep;

@@ -10,7 +10,7 @@ use anyhow::Context;
 use clap::Parser;
 use coffer_verifier::exchange::Verifier;
 use coffer_verifier::operators::Oidc;
-use coffer_verifier::serve::{Certificates, Config, Door, Listening, router, serve};
+use coffer_verifier::serve::{Certificates, Config, Door, Listening, router, serve, traced};
 use coffer_verifier::upkeep::{self, Order};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -48,8 +48,11 @@ async fn main() -> anyhow::Result<()> {
     let listener = TcpListener::bind(config.listen).await;
     let listener = listener.with_context(|| format!("listening on {}", config.listen))?;
     tracing::info!(address = %listener.local_addr()?, "serving");
-    let listening =
-        Listening { listener, tls, router: router(door), limits: config.limits, oidc: oidc(&config).await };
+    let router = match config.traces()? {
+        Some(traces) => traced(router(door), traces),
+        None => router(door),
+    };
+    let listening = Listening { listener, tls, router, limits: config.limits, oidc: oidc(&config).await };
     tokio::spawn(renew(certificates.clone()));
     tokio::spawn(reload(arguments.config, certificates, verifier));
     let mut end = signal(SignalKind::terminate())?;

@@ -6,9 +6,9 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::header::{ACCEPT, HOST, RETRY_AFTER, USER_AGENT};
+use axum::http::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER, USER_AGENT};
 use axum::http::{HeaderMap, Request, Response, Uri};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -142,13 +142,39 @@ impl Https {
 
     /// Asks `origin` for `path`, and reads at most `limit` bytes of an answer of status 200.
     pub(crate) async fn get(&self, origin: &Origin, path: &str, limit: usize) -> Result<Got, GetError> {
-        let asked = tokio::time::timeout(self.timeout, self.ask(origin, path, limit));
+        self.bounded(origin, Request::get(path).body(Full::default()), limit).await
+    }
+
+    /// Sends JSON to `path` of `origin`, and reads at most `limit` bytes of an answer of status 200.
+    pub(crate) async fn post(
+        &self,
+        origin: &Origin,
+        path: &str,
+        json: Vec<u8>,
+        limit: usize,
+    ) -> Result<Got, GetError> {
+        let request = Request::post(path).header(CONTENT_TYPE, "application/json");
+        self.bounded(origin, request.body(Full::from(json)), limit).await
+    }
+
+    async fn bounded(
+        &self,
+        origin: &Origin,
+        request: Result<Request<Full<Bytes>>, axum::http::Error>,
+        limit: usize,
+    ) -> Result<Got, GetError> {
+        let asked = tokio::time::timeout(self.timeout, self.ask(origin, request, limit));
         asked
             .await
             .unwrap_or_else(|_| Err(GetError::Timeout { origin: origin.clone(), timeout: self.timeout }))
     }
 
-    async fn ask(&self, origin: &Origin, path: &str, limit: usize) -> Result<Got, GetError> {
+    async fn ask(
+        &self,
+        origin: &Origin,
+        request: Result<Request<Full<Bytes>>, axum::http::Error>,
+        limit: usize,
+    ) -> Result<Got, GetError> {
         let connect = |source| GetError::Connect { origin: origin.clone(), source };
         let http = |source| GetError::Http { origin: origin.clone(), source };
         let name = ServerName::try_from(origin.host.clone())
@@ -158,12 +184,13 @@ impl Https {
         let mut client = http1::Builder::new();
         client.max_buf_size(HEADER_BYTES);
         let (mut sender, connection) = client.handshake(TokioIo::new(stream)).await.map_err(http)?;
-        let request = Request::get(path)
-            .header(HOST, origin.host.as_str())
-            .header(USER_AGENT, "coffer-verifier")
-            .header(ACCEPT, "*/*")
-            .body(Empty::<Bytes>::new())
-            .map_err(|error| connect(std::io::Error::other(error)))?;
+        let mut request = request.map_err(|error| connect(std::io::Error::other(error)))?;
+        let host = HeaderValue::from_str(origin.to_string().trim_start_matches("https://"));
+        let host = host.map_err(|error| connect(std::io::Error::other(error)))?;
+        let headers = request.headers_mut();
+        headers.insert(HOST, host);
+        headers.insert(USER_AGENT, HeaderValue::from_static("coffer-verifier"));
+        headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
         let connection = async {
             // Its end is the answer's end, or an error that reading the answer meets too.
             let _ = connection.await;

@@ -18,6 +18,7 @@ use super::clients::Limits;
 use super::provider::Provider;
 use super::sources::{Sources, SourcesError};
 use super::tls::{Certificates, TlsError};
+use super::traced::Collector;
 use crate::appraisal::{ReferenceError, References, Trust};
 use crate::audit::{AuditLog, LogError};
 use crate::authority::Authority;
@@ -26,6 +27,7 @@ use crate::collateral::{Cache, Roots};
 use crate::exchange::{Parts, Refusal, Verifier};
 use crate::operators::{CustomRole, Directory, DirectoryError, Operator};
 use crate::secrets::{KeyEncryptionKey, SecretStore, StoreError};
+use crate::traces::Traces;
 
 /// How many answered challenges are remembered: some 16 MiB at most.
 const SPENT: usize = 300_000;
@@ -48,6 +50,9 @@ pub struct Config {
     /// Identity provider of operators, beside certificates.
     #[serde(default)]
     pub oidc: Option<Provider>,
+    /// Who is told how long requests took.
+    #[serde(default)]
+    traces: Option<Collector>,
     references: PathBuf,
     store: PathBuf,
     audit_log: PathBuf,
@@ -137,8 +142,8 @@ pub enum ConfigError {
         /// Its path.
         path: PathBuf,
     },
-    /// Certificates and lists of makers.
-    #[error("certificates and revocation lists of makers are not to be had")]
+    /// Certificates and lists of makers, or a collector of traces.
+    #[error("a service that the configuration names cannot be used")]
     Collateral(#[from] SourcesError),
     /// The secret store.
     #[error("the secret store cannot be opened")]
@@ -228,6 +233,14 @@ impl Config {
     /// [`ConfigError`]
     pub fn tls(&self, certificates: &Arc<Certificates>) -> Result<ServerConfig, ConfigError> {
         certificates.config(self.operator_authorities.as_deref()).map_err(ConfigError::Tls)
+    }
+
+    /// Begins to tell how long requests took, if somebody is to know.
+    ///
+    /// # Errors
+    /// [`ConfigError`]
+    pub fn traces(&self) -> Result<Option<Arc<Traces>>, ConfigError> {
+        Ok(self.traces.as_ref().map(Collector::start).transpose()?)
     }
 
     /// Reads the key-encryption keys.

@@ -17,6 +17,7 @@ mod provider;
 mod routes;
 mod sources;
 mod tls;
+mod traced;
 
 pub use clients::Limits;
 pub use config::{Config, ConfigError};
@@ -25,3 +26,4 @@ pub use provider::{Provider, ProviderError};
 pub use routes::{Door, router};
 pub use sources::{Sources, SourcesError};
 pub use tls::{Certificates, TlsError};
+pub use traced::{Collector, traced};

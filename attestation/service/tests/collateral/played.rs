@@ -1,7 +1,7 @@
 //! AMD's and Intel's services, played by a thread: HTTPS on loopback with an authority of its own.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -28,6 +28,7 @@ pub(crate) struct Played {
     folder: TempDir,
     answers: Arc<Mutex<BTreeMap<String, Say>>>,
     asked: Arc<Mutex<Vec<String>>>,
+    told: Arc<Mutex<Vec<Vec<u8>>>>,
 }
 
 impl Played {
@@ -36,12 +37,14 @@ impl Played {
         let config = Arc::new(identity(&folder.path().join("authority.pem")));
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
-        let played = Self { address, folder, answers: Arc::default(), asked: Arc::default() };
-        let (answers, asked) = (played.answers.clone(), played.asked.clone());
+        let played =
+            Self { address, folder, answers: Arc::default(), asked: Arc::default(), told: Arc::default() };
+        let (answers, asked, told) = (played.answers.clone(), played.asked.clone(), played.told.clone());
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let (config, answers, asked) = (config.clone(), answers.clone(), asked.clone());
-                std::thread::spawn(move || serve(stream, config, &answers, &asked));
+                let (config, answers) = (config.clone(), answers.clone());
+                let (asked, told) = (asked.clone(), told.clone());
+                std::thread::spawn(move || serve(stream, config, &answers, (&asked, &told)));
             }
         });
         played
@@ -57,6 +60,11 @@ impl Played {
 
     pub(crate) fn asked(&self) -> Vec<String> {
         self.asked.lock().expect("no thread died").clone()
+    }
+
+    /// Bodies that were sent.
+    pub(crate) fn told(&self) -> Vec<Vec<u8>> {
+        self.told.lock().expect("no thread died").clone()
     }
 
     pub(crate) fn origin(&self) -> String {
@@ -90,7 +98,7 @@ fn serve(
     stream: TcpStream,
     config: Arc<ServerConfig>,
     answers: &Mutex<BTreeMap<String, Say>>,
-    asked: &Mutex<Vec<String>>,
+    (asked, told): (&Mutex<Vec<String>>, &Mutex<Vec<Vec<u8>>>),
 ) {
     let Ok(connection) = ServerConnection::new(config) else { return };
     let mut reader = BufReader::new(StreamOwned::new(connection, stream));
@@ -100,6 +108,12 @@ fn serve(
         if !reader.read_line(&mut head).is_ok_and(|read| read > 0) {
             return;
         }
+    }
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+    if let Some(length) = length {
+        let mut body: Vec<u8> = vec![0; length];
+        reader.read_exact(&mut body).expect("a body");
+        told.lock().expect("no thread died").push(body);
     }
     let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
     let says = answers.lock().expect("no thread died").get(&path).cloned();

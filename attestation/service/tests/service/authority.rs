@@ -233,3 +233,19 @@ fn a_token_of_the_operators_provider_is_worth_what_its_groups_are() {
     assert_eq!(service.ask_as(&place, "oscar", &revoke).status, 200);
     assert_eq!(ask(&auditor, "GET /coffer/v1/audit"), is(403, "Revoked"));
 }
+
+#[test]
+fn a_collector_of_traces_that_is_away_costs_no_request() {
+    let place = place("");
+    let table = format!(
+        "[traces]\ncollector = \"https://localhost:1\"\nauthorities = {:?}\n",
+        place.file("tls.pem").display().to_string()
+    );
+    reconfigure(&place, |text| text + &table);
+    let service = place.start();
+    for _ in 0..3 {
+        assert_eq!(service.ask_as(&place, "audrey", &AUDIT).status, 200);
+    }
+    service.signal("TERM");
+    assert_eq!(service.wait(), Some(0));
+}
