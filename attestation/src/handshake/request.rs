@@ -1,6 +1,6 @@
 //! The first two messages: who asks, and the challenge.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Value, json};
 
 use super::hash::HashAlgorithm;
@@ -126,16 +126,24 @@ fn negotiated(extra: &Value) -> Result<HashAlgorithm, RequestError> {
     ours.into_iter().find(|hash| offered.contains(&hash.name())).ok_or(RequestError::Hashes)
 }
 
-impl Challenge {
-    /// As the verifier writes it: nothing is said about SHA-384, which is what clients assume.
-    pub fn to_json(&self) -> Value {
-        let extra = match self.hash {
+/// As the verifier writes it, the nonce first: nothing is said about SHA-384, which is what clients assume.
+impl Serialize for Challenge {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        #[serde(rename_all = "kebab-case")]
+        struct Wire<'a> {
+            nonce: &'a str,
+            extra_params: Value,
+        }
+        let extra_params = match self.hash {
             HashAlgorithm::Sha384 => json!(""),
             other => json!({ "selected-hash-algorithm": other.name() }),
         };
-        json!({ "nonce": self.nonce, "extra-params": extra })
+        Wire { nonce: &self.nonce, extra_params }.serialize(serializer)
     }
+}
 
+impl Challenge {
     /// Reads what a verifier answered.
     ///
     /// # Errors
@@ -205,12 +213,13 @@ mod tests {
     #[test]
     fn a_challenge_reads_as_it_was_written() {
         let one = Challenge { nonce: "abc".to_owned(), hash: HashAlgorithm::Sha512 };
-        assert_eq!(Challenge::parse(one.to_json().to_string().as_bytes()).expect("a challenge"), one);
+        let written = serde_json::to_vec(&one).expect("JSON");
+        assert_eq!(Challenge::parse(&written).expect("a challenge"), one);
     }
 
     #[test]
     fn sha384_is_not_mentioned_in_a_challenge() {
         let one = Challenge { nonce: "abc".to_owned(), hash: HashAlgorithm::Sha384 };
-        assert_eq!(one.to_json(), json!({"nonce": "abc", "extra-params": ""}));
+        assert_eq!(serde_json::to_string(&one).expect("JSON"), r#"{"nonce":"abc","extra-params":""}"#);
     }
 }

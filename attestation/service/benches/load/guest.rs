@@ -1,22 +1,18 @@
 //! A guest: what it does from its first byte to the secret.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
 use std::sync::Arc;
 
 use coffer_attestation::handshake::{GuestKey, HashAlgorithm, ReportData, Sealed};
 use getrandom::SysRng;
-use rustls::{ClientConfig, ClientConnection, StreamOwned};
+use rustls::ClientConfig;
 use serde_json::{Value, json};
 
-use crate::running::{Ask, Place, Service};
+use crate::running::{Ask, Conversation, Place, Service};
 use crate::simulated::{self, Processor};
 
 const INITDATA: &str = "version = \"0.1.0\"\nalgorithm = \"sha256\"\n[data]\n";
 const SECRET: &[u8] = b"thirty-two bytes that are secret";
 const PATH: &str = "/kbs/v0/resource/acme/key/1";
-
-type Stream = BufReader<StreamOwned<ClientConnection, TcpStream>>;
 
 /// Everything that a service needs, and no limit that one address with all guests would meet.
 pub(crate) fn place() -> Place {
@@ -36,7 +32,7 @@ pub(crate) fn keep_secret(service: &Service, place: &Place) {
 /// One exchange on a connection of its own.
 pub(crate) fn exchange(service: &Service, tls: &Arc<ClientConfig>) -> Result<(), String> {
     let stream = service.tls(tls).map_err(|error| format!("TLS: {error}"))?;
-    let mut stream = BufReader::new(stream);
+    let mut stream = Conversation::new(stream);
     let asked = json!({"version": "0.4.0", "tee": "snp", "extra-params": ""});
     let challenge = ask(&mut stream, "POST /kbs/v0/auth", "", &asked.to_string())?;
     let nonce = challenge["nonce"].as_str().ok_or("a challenge without a nonce")?;
@@ -61,38 +57,13 @@ fn evidence(nonce: &str, key: &Value) -> Value {
     })
 }
 
-fn ask(stream: &mut Stream, line: &str, header: &str, body: &str) -> Result<Value, String> {
+fn ask(stream: &mut Conversation, line: &str, header: &str, body: &str) -> Result<Value, String> {
     let head =
         format!("{line} HTTP/1.1\r\nhost: localhost\r\n{header}content-length: {}\r\n\r\n", body.len());
-    let message = [head.as_bytes(), body.as_bytes()].concat();
-    let written = stream.get_mut().write_all(&message).and_then(|()| stream.get_mut().flush());
-    written.map_err(|error| format!("{line}: {error}"))?;
-    let (status, body) = answer(stream).map_err(|error| format!("{line}: {error}"))?;
-    if status != 200 {
-        return Err(format!("{line}: {status} {}", String::from_utf8_lossy(&body)));
+    let heard = stream.ask(&[head.as_bytes(), body.as_bytes()].concat());
+    let heard = heard.map_err(|error| format!("{line}: {error}"))?;
+    if heard.status != 200 {
+        return Err(format!("{line}: {} {}", heard.status, String::from_utf8_lossy(&heard.body)));
     }
-    serde_json::from_slice(&body).map_err(|error| format!("{line}: {error}"))
-}
-
-fn answer(stream: &mut Stream) -> io::Result<(u16, Vec<u8>)> {
-    let (mut status, mut length, mut line) = (0, 0, String::new());
-    loop {
-        line.clear();
-        if stream.read_line(&mut line)? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let lower = line.trim_end().to_ascii_lowercase();
-        if lower.is_empty() {
-            break;
-        }
-        if let Some(code) = lower.strip_prefix("http/1.1 ") {
-            status = code.get(..3).and_then(|code| code.parse().ok()).unwrap_or(0);
-        }
-        if let Some(value) = lower.strip_prefix("content-length: ") {
-            length = value.parse().unwrap_or(0);
-        }
-    }
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body)?;
-    Ok((status, body))
+    serde_json::from_slice(&heard.body).map_err(|error| format!("{line}: {error}"))
 }

@@ -26,5 +26,5 @@ mod verifier;
 pub use admin::By;
 pub use counters::Counters;
 pub use inspect::Wanted;
-pub use refusal::Refusal;
+pub use refusal::{Refusal, Told};
 pub use verifier::{Parts, Verifier};

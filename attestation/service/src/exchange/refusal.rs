@@ -1,7 +1,7 @@
 //! Why the verifier says no, and how that is written on the wire.
 
 use coffer_attestation::handshake::{AttestationError, JsonError, RequestError, TokenError};
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use crate::appraisal::{JudgeError, ReferenceError};
 use crate::audit::LogError;
@@ -70,6 +70,20 @@ pub enum Refusal {
     },
 }
 
+/// The body of an answer that gives nothing: `{"type", "detail"}`, in the order in which clients know it.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct Told {
+    r#type: String,
+    detail: String,
+}
+
+impl Told {
+    /// `kind` is of a fixed set.
+    pub fn new(kind: &str, detail: impl std::fmt::Display) -> Self {
+        Self { r#type: format!("https://coffer.example/errors/{kind}"), detail: detail.to_string() }
+    }
+}
+
 impl Refusal {
     /// HTTP status.
     pub fn status(&self) -> u16 {
@@ -84,9 +98,9 @@ impl Refusal {
         }
     }
 
-    /// The body: `{"type", "detail"}`.
-    pub fn to_json(&self) -> Value {
-        json!({ "type": format!("https://coffer.example/errors/{}", self.kind()), "detail": self.to_string() })
+    /// The body.
+    pub fn told(&self) -> Told {
+        Told::new(self.kind(), self)
     }
 
     /// A name for logs and metrics, of a fixed set.

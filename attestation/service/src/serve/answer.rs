@@ -4,10 +4,10 @@ use axum::body::Body;
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use super::clients::OverLimit;
-use crate::exchange::Refusal;
+use crate::exchange::{Refusal, Told};
 
 pub(super) type Answer = Result<Response, Refused>;
 
@@ -34,7 +34,7 @@ impl IntoResponse for Refused {
         match self {
             Refused::Says(refusal) => {
                 let status = StatusCode::from_u16(refusal.status());
-                in_json(status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), &refusal.to_json())
+                in_json(status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), &refusal.told())
             }
             Refused::OverLimit(over) => {
                 let (status, detail) = match over {
@@ -45,9 +45,7 @@ impl IntoResponse for Refused {
                         (StatusCode::SERVICE_UNAVAILABLE, "too much is coming in: try again in a second")
                     }
                 };
-                let body =
-                    json!({ "type": "https://coffer.example/errors/TooManyRequests", "detail": detail });
-                let mut response = in_json(status, &body);
+                let mut response = in_json(status, &Told::new("TooManyRequests", detail));
                 response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
                 response
             }
@@ -55,14 +53,16 @@ impl IntoResponse for Refused {
     }
 }
 
-pub(super) fn in_json(status: StatusCode, value: &Value) -> Response {
-    let mut response = Response::new(Body::from(value.to_string()));
+/// Members are written in the order of their type, as they are in recorded exchanges.
+pub(super) fn in_json(status: StatusCode, value: &impl Serialize) -> Response {
+    // Plain data: all of it has a JSON form.
+    let mut response = Response::new(Body::from(serde_json::to_string(value).unwrap_or_default()));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
 /// What went well.
-pub(super) fn good(value: &Value) -> Answer {
+pub(super) fn good(value: &impl Serialize) -> Answer {
     Ok(in_json(StatusCode::OK, value))
 }

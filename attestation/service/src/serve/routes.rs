@@ -124,7 +124,7 @@ async fn auth(State(door): AtDoor, Extension(peer): From, request: Request) -> A
     let challenge = door.verifier.auth(&body, Door::now())?;
     let mut id = [0; 16];
     getrandom::fill(&mut id).map_err(|_| Refusal::Unavailable { reason: "there is no randomness" })?;
-    Ok(with_session(in_json(StatusCode::OK, &challenge.to_json()), &hex::encode(id)))
+    Ok(with_session(in_json(StatusCode::OK, &challenge), &hex::encode(id)))
 }
 
 async fn attest(State(door): AtDoor, Extension(peer): From, request: Request) -> Answer {
@@ -145,7 +145,7 @@ async fn resource(
     let Query(Version { version }) = query.map_err(|error| malformed(&error))?;
     let token = token_of(&headers);
     let asked = door.ask(move |verifier| verifier.resource(&path, version, token.as_deref(), Door::now()));
-    good(&json!(asked.await?))
+    good(&asked.await?)
 }
 
 /// Answers at once if the guest does not stand well, else when that changes or `wait` seconds have passed.

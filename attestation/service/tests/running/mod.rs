@@ -4,4 +4,4 @@ mod operators;
 mod process;
 
 pub(crate) use operators::{OPERATORS, stranger};
-pub(crate) use process::{Answer, Ask, Place, Service, client};
+pub(crate) use process::{Answer, Ask, Conversation, Heard, Place, Service, Tls, client};

@@ -23,6 +23,8 @@ pub(crate) struct Place {
     certificates: Mutex<Vec<CertificateDer<'static>>>,
     /// Key-encryption keys that were made, from 1.
     keys: Mutex<u8>,
+    /// Further lines of the configuration, before its tables.
+    more: String,
 }
 
 /// A running service; it is ended when this is dropped.
@@ -51,7 +53,7 @@ impl Place {
     pub(crate) fn new(references: &str, simulated_root: &[u8], limits: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let (operators, certificates) = (Authority::new("operators"), Mutex::default());
-        let place = Self { folder, operators, certificates, keys: Mutex::new(0) };
+        let place = Self { folder, operators, certificates, keys: Mutex::new(0), more: String::new() };
         ["challenge", "token", "audit-key"].iter().enumerate().for_each(|(index, name)| {
             std::fs::write(place.file(name), [index as u8 + 1; 32]).expect("written");
         });
@@ -63,6 +65,13 @@ impl Place {
         std::fs::write(place.file("root.pem"), pem).expect("written");
         std::fs::write(place.file("limits"), limits).expect("written");
         place.renew_key();
+        place.keep_only_the_newest_key();
+        place
+    }
+
+    /// The same with further lines of the configuration, before its tables.
+    pub(crate) fn with(self, more: &str) -> Self {
+        let place = Self { more: format!("{}{more}\n", self.more), ..self };
         place.keep_only_the_newest_key();
         place
     }
@@ -93,8 +102,9 @@ impl Place {
              key-encryption-keys = [{}]\nchallenge-keys = [\"{folder}/challenge\"]\n\
              token-key = \"{folder}/token\"\naudit-key = \"{folder}/audit-key\"\n\
              operator-authorities = \"{folder}/operators.pem\"\n\
-             insecure-simulated-snp-root = \"{folder}/root.pem\"\n[limits]\n{}\n{}",
+             insecure-simulated-snp-root = \"{folder}/root.pem\"\n{}[limits]\n{}\n{}",
             keys.join(", "),
+            self.more,
             std::fs::read_to_string(self.file("limits")).expect("limits"),
             tables(),
         );
@@ -243,7 +253,8 @@ impl Service {
     }
 }
 
-type Tls = StreamOwned<ClientConnection, TcpStream>;
+/// A connection over TLS.
+pub(crate) type Tls = StreamOwned<ClientConnection, TcpStream>;
 
 fn handshake(mut stream: TcpStream, config: &Arc<ClientConfig>) -> std::io::Result<Tls> {
     stream.set_nodelay(true)?;
@@ -251,6 +262,45 @@ fn handshake(mut stream: TcpStream, config: &Arc<ClientConfig>) -> std::io::Resu
     let mut client = ClientConnection::new(config.clone(), name).expect("a client");
     client.complete_io(&mut stream)?;
     Ok(StreamOwned::new(client, stream))
+}
+
+/// A connection on which several requests are made, one after another.
+pub(crate) struct Conversation(BufReader<Tls>);
+
+/// What was answered, byte for byte.
+pub(crate) struct Heard {
+    pub(crate) status: u16,
+    /// Every line of the head.
+    pub(crate) head: Vec<String>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Conversation {
+    pub(crate) fn new(stream: Tls) -> Self {
+        Self(BufReader::new(stream))
+    }
+
+    /// Sends a whole request as it is, and reads one answer.
+    pub(crate) fn ask(&mut self, request: &[u8]) -> std::io::Result<Heard> {
+        self.0.get_mut().write_all(request)?;
+        self.0.get_mut().flush()?;
+        let mut head = Vec::new();
+        loop {
+            let mut line = String::new();
+            if self.0.read_line(&mut line)? == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+            match line.trim_end() {
+                "" => break,
+                line => head.push(line.to_owned()),
+            }
+        }
+        let length = head.iter().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+        let mut body = vec![0; length.unwrap_or(0)];
+        self.0.read_exact(&mut body)?;
+        let status = head.first().and_then(|line| line.split(' ').nth(1)?.parse().ok()).unwrap_or(0);
+        Ok(Heard { status, head, body })
+    }
 }
 
 /// A client that believes only `certificates`.

@@ -5,9 +5,9 @@ use std::io::{Read, Write};
 use serde_json::{Value, json};
 
 use crate::running::{Answer, Ask, client};
-use crate::{KEY, admitted, attest_with, get, guest, is, keep, kind, opened, place, post, token};
-
-const TRANSCRIPT: &str = include_str!("../../../testdata/kbs/kbs-client-transcript.jsonl");
+use crate::{
+    KEY, TRANSCRIPT, admitted, attest_with, get, guest, is, keep, kind, opened, place, post, token, until,
+};
 
 #[test]
 fn a_guest_gets_its_secret_by_token_or_by_cookie_also_after_a_restart() {
@@ -135,13 +135,4 @@ fn the_key_encryption_key_is_replaced_while_secrets_are_given_out() {
     assert_eq!(service.wait(), Some(0));
     let again = place.start();
     assert_eq!(opened(&guest, get(&again, &place, KEY, Some(&token))), b"a secret");
-}
-
-/// Asks again and again, for ten seconds at most.
-fn until(mut holds: impl FnMut() -> bool) {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-    while !holds() {
-        assert!(std::time::Instant::now() < deadline, "it did not happen in ten seconds");
-        std::thread::yield_now();
-    }
 }

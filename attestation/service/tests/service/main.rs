@@ -5,6 +5,7 @@ mod guests;
 mod hostile;
 mod keys;
 mod managed;
+mod replay;
 mod revoked;
 #[path = "../running/mod.rs"]
 mod running;
@@ -18,6 +19,7 @@ use serde_json::{Value, json};
 use simulated::Processor;
 
 const INITDATA: &str = "version = \"0.1.0\"\nalgorithm = \"sha256\"\n[data]\n";
+const TRANSCRIPT: &str = include_str!("../../../testdata/kbs/kbs-client-transcript.jsonl");
 const KEY: &str = "/kbs/v0/resource/acme/key/1";
 
 fn place(limits: &str) -> Place {
@@ -82,6 +84,15 @@ fn opened(guest: &GuestKey, answer: Answer) -> Vec<u8> {
     assert_eq!(answer.status, 200, "{}", answer.body);
     let sealed: Sealed = serde_json::from_value(answer.body).expect("sealed");
     guest.open(&sealed).expect("opened").to_vec()
+}
+
+/// Asks again and again, for a minute at most.
+fn until(mut holds: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !holds() {
+        assert!(std::time::Instant::now() < deadline, "it did not happen in a minute");
+        std::thread::yield_now();
+    }
 }
 
 /// Status, and the last part of the type.
