@@ -155,10 +155,10 @@ impl Session {
             nonce: challenge.nonce,
             key: TeeKey::parse(&key_as_sent).map_err(|error| protocol("evidence", &error))?,
             key_as_sent,
-            evidence: evidence.json,
+            evidence: evidence.json.to_string(),
             additional: String::new(),
         };
-        let answer = self.post(ATTEST, cookie.as_deref(), attestation.to_json().to_string()).await?;
+        let answer = self.post(ATTEST, cookie.as_deref(), attestation.to_json().unwrap_or_default()).await?;
         let answer = expected("this guest", answer)?;
         #[derive(Deserialize)]
         struct Given {

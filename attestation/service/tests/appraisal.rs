@@ -43,6 +43,13 @@ fn sent(change: impl FnOnce(&mut Vec<u8>)) -> Attestation {
     read(body(&Processor::evidence(report)))
 }
 
+/// JSON with another value at one place.
+fn with(text: &str, place: &str, value: Value) -> String {
+    let mut all: Value = serde_json::from_str(text).expect("JSON");
+    *all.pointer_mut(place).expect("a value") = value;
+    all.to_string()
+}
+
 fn trust() -> Trust {
     Trust { snp: TrustedRoots::amd().and_simulated(Processor::root()), ..Trust::makers() }
 }
@@ -145,7 +152,7 @@ fn evidence_for_another_nonce_or_key_is_refused() {
 #[test]
 fn a_report_that_was_changed_after_it_was_signed_is_refused() {
     let mut changed = sent(|_| ());
-    changed.evidence["attestation_report"]["guest_svn"] = 9.into();
+    changed.evidence = with(&changed.evidence, "/attestation_report/guest_svn", 9.into());
     assert_eq!(reasons(&changed, &references(|text| text))[..1], ["report-signature"]);
 }
 
@@ -191,7 +198,7 @@ fn recorded_sample_evidence_is_looked_at_only_where_it_was_asked_for_and_never_a
     assert_eq!(judged.appraisal.verdict(), Verdict::Warning);
     assert!(judged.appraisal.checks().iter().any(|check| check.found.contains("SIMULATED")));
     assert!(appraise(judged, &references(|text| text)).admit().is_err());
-    sent.evidence["report_data"] = Base64::encode_string(&[0; 48]).into();
+    sent.evidence = with(&sent.evidence, "/report_data", Base64::encode_string(&[0; 48]).into());
     let wrong = judge(&sent, &asked, &insecure, NOW).expect("evidence").appraisal;
     assert_eq!(wrong.checks().first().map(|check| check.result), Some(Outcome::Failed));
 }

@@ -1,13 +1,14 @@
 //! The third message: evidence, and what it is bound to.
 
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::canonical::CanonicalError;
 use super::hash::{HashAlgorithm, ReportData};
 use super::initdata::{InitData, InitDataError, MAX_INITDATA_BYTES};
 use super::key::{TeeKey, TeeKeyError};
-use super::strict::{JsonError, Limits, parse, typed};
+use super::strict::{JsonError, Limits, read};
 use crate::tdx;
 
 /// The longest further evidence that is read, in bytes.
@@ -33,8 +34,8 @@ pub struct Attestation {
     pub key: TeeKey,
     /// The same, as it was sent: this is what is hashed.
     pub key_as_sent: Value,
-    /// Evidence in the form of its kind.
-    pub evidence: Value,
+    /// Evidence in the form of its kind: JSON, as it was sent.
+    pub evidence: String,
     /// Further evidence: a JSON text, or empty.
     pub additional: String,
 }
@@ -65,7 +66,7 @@ pub enum AttestationError {
     },
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct Wire {
     #[serde(default)]
@@ -74,14 +75,14 @@ struct Wire {
     tee_evidence: WireEvidence,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct WireInitData {
     format: String,
     body: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct WireRuntimeData {
     nonce: String,
@@ -89,10 +90,10 @@ struct WireRuntimeData {
 }
 
 // These two names are written with an underscore, unlike all others.
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct WireEvidence {
-    primary_evidence: Value,
+    primary_evidence: Box<RawValue>,
     #[serde(default)]
     additional_evidence: String,
 }
@@ -106,7 +107,7 @@ impl Attestation {
     /// # Errors
     /// [`AttestationError`]
     pub fn parse(body: &[u8]) -> Result<Self, AttestationError> {
-        let wire: Wire = typed(parse(body, LIMITS)?)?;
+        let wire: Wire = read(body, LIMITS)?;
         let WireRuntimeData { nonce, tee_pubkey } = wire.runtime_data;
         if nonce.len() > MAX_NONCE {
             return Err(AttestationError::Nonce { found: nonce.len() });
@@ -121,7 +122,7 @@ impl Attestation {
             nonce,
             key: TeeKey::parse(&tee_pubkey)?,
             key_as_sent: tee_pubkey,
-            evidence: wire.tee_evidence.primary_evidence,
+            evidence: String::from(Box::<str>::from(wire.tee_evidence.primary_evidence)),
             additional,
         })
     }
@@ -134,13 +135,18 @@ impl Attestation {
         ReportData::compute(algorithm, &self.nonce, &self.key_as_sent, &self.additional)
     }
 
-    /// As the guest writes it.
-    pub fn to_json(&self) -> Value {
-        let init_data = self.init_data.as_ref().map(|data| json!({ "format": "toml", "body": data.body() }));
-        json!({
-            "init-data": init_data,
-            "runtime-data": { "nonce": self.nonce, "tee-pubkey": self.key_as_sent },
-            "tee-evidence": { "primary_evidence": self.evidence, "additional_evidence": self.additional },
-        })
+    /// As the guest writes it; `None` if its evidence is no JSON.
+    pub fn to_json(&self) -> Option<String> {
+        let init_data = self
+            .init_data
+            .as_ref()
+            .map(|data| WireInitData { format: "toml".to_owned(), body: data.body().to_owned() });
+        let runtime_data =
+            WireRuntimeData { nonce: self.nonce.clone(), tee_pubkey: self.key_as_sent.clone() };
+        let tee_evidence = WireEvidence {
+            primary_evidence: RawValue::from_string(self.evidence.clone()).ok()?,
+            additional_evidence: self.additional.clone(),
+        };
+        serde_json::to_string(&Wire { init_data, runtime_data, tee_evidence }).ok()
     }
 }

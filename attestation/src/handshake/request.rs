@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Value, json};
 
 use super::hash::HashAlgorithm;
-use super::strict::{JsonError, Limits, parse, typed};
+use super::strict::{JsonError, Limits, read};
 
 /// The one version of the protocol.
 pub const PROTOCOL_VERSION: &str = "0.4.0";
@@ -96,7 +96,7 @@ impl Request {
     /// # Errors
     /// [`RequestError`]
     pub fn parse(body: &[u8]) -> Result<Self, RequestError> {
-        let wire: Wire = typed(parse(body, LIMITS)?)?;
+        let wire: Wire = read(body, LIMITS)?;
         let cut = |text: &str| text.chars().take(32).collect();
         if wire.version != PROTOCOL_VERSION {
             return Err(RequestError::Version { found: cut(&wire.version) });
@@ -155,7 +155,7 @@ impl Challenge {
             nonce: String,
             extra_params: Value,
         }
-        let wire: Wire = typed(parse(body, LIMITS)?)?;
+        let wire: Wire = read(body, LIMITS)?;
         let hash = match wire.extra_params.get("selected-hash-algorithm") {
             None => HashAlgorithm::Sha384,
             Some(name) => name.as_str().and_then(HashAlgorithm::from_name).ok_or(RequestError::Hashes)?,

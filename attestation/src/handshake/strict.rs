@@ -1,12 +1,15 @@
 //! JSON from strangers: bounded in size and depth, and never ambiguous.
 //!
-//! `serde_json` keeps the last of two members with one name, other readers keep the first. Here such an object is refused.
+//! `serde_json` keeps the last of two members with one name, other readers keep the first. Here such an object is refused. The
+//! text is read twice, first to see that it may be read at all: nothing is kept of what a stranger sends before that is known.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value};
+use serde_json::Value;
 
 /// How large JSON may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,18 +44,28 @@ pub enum JsonError {
 /// # Errors
 /// [`JsonError`]
 pub fn parse(text: &[u8], limits: Limits) -> Result<Value, JsonError> {
+    read(text, limits)
+}
+
+/// Reads a type of ours that fills all of `text`, also where that passes over parts of it.
+pub(super) fn read<T: for<'a> Deserialize<'a>>(text: &[u8], limits: Limits) -> Result<T, JsonError> {
     if text.len() > limits.bytes {
         return Err(JsonError::TooLong { found: text.len(), limit: limits.bytes });
     }
+    let form = |error: serde_json::Error| JsonError::Form { reason: error.to_string() };
     let mut reader = serde_json::Deserializer::from_slice(text);
-    let value = Depth(limits.depth).deserialize(&mut reader);
-    let value = value.and_then(|value| reader.end().map(|()| value));
-    value.map_err(|error| JsonError::Form { reason: error.to_string() })
+    let looked_at = Depth(limits.depth).deserialize(&mut reader);
+    looked_at.and_then(|()| reader.end()).map_err(form)?;
+    serde_json::from_slice(text).map_err(form)
 }
 
-/// Reads a value below which so many levels may follow.
+/// Looks at a value below which so many levels may follow, and keeps nothing of it.
 #[derive(Clone, Copy)]
 struct Depth(u8);
+
+/// A member's name, which is copied only if it is written with escapes.
+#[derive(PartialEq, Eq, Hash)]
+struct Name<'a>(Cow<'a, str>);
 
 impl Depth {
     fn below<E: Error>(self) -> Result<Self, E> {
@@ -61,69 +74,84 @@ impl Depth {
 }
 
 impl<'de> DeserializeSeed<'de> for Depth {
-    type Value = Value;
+    type Value = ();
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
 impl<'de> Visitor<'de> for Depth {
-    type Value = Value;
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a JSON value")
     }
 
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::Bool(value))
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
     }
 
-    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
-        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("a number that is not finite"))
+    fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
+        if value.is_finite() { Ok(()) } else { Err(E::custom("a number that is not finite")) }
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(value.into())
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
     }
 
-    fn visit_string<E>(self, value: String) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Value, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
         let below = self.below()?;
-        let mut all = Vec::new();
-        while let Some(element) = elements.next_element_seed(below)? {
-            all.push(element);
-        }
-        Ok(Value::Array(all))
+        while elements.next_element_seed(below)?.is_some() {}
+        Ok(())
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
         let below = self.below()?;
-        let mut all = Map::new();
-        while let Some(name) = members.next_key::<String>()? {
-            let value = members.next_value_seed(below)?;
-            if all.contains_key(&name) {
-                let name: String = name.chars().take(64).collect();
+        let mut all = HashSet::new();
+        while let Some(name) = members.next_key::<Name<'de>>()? {
+            if all.contains(&name) {
+                let name: String = name.0.chars().take(64).collect();
                 return Err(A::Error::custom(format!("the member {name:?} is there twice")));
             }
-            all.insert(name, value);
+            all.insert(name);
+            members.next_value_seed(below)?;
         }
-        Ok(Value::Object(all))
+        Ok(())
+    }
+}
+
+impl<'de> Deserialize<'de> for Name<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AsName;
+        impl<'de> Visitor<'de> for AsName {
+            type Value = Name<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a member's name")
+            }
+
+            fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Name<'de>, E> {
+                Ok(Name(Cow::Borrowed(name)))
+            }
+
+            fn visit_str<E>(self, name: &str) -> Result<Name<'de>, E> {
+                Ok(Name(Cow::Owned(name.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(AsName)
     }
 }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::claims::Ear;
-use super::strict::{JsonError, Limits, parse, typed};
+use super::strict::{JsonError, Limits, read};
 use crate::time::UnixTime;
 
 /// The longest token that is read, in characters.
@@ -132,7 +132,7 @@ impl PublicTokenKey {
         let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Form)?;
         let (header, claims) = signed.split_once('.').ok_or(TokenError::Form)?;
         let decoded = |part: &str| Base64UrlUnpadded::decode_vec(part).map_err(|_| TokenError::Form);
-        let header: ReadHeader = typed(parse(&decoded(header)?, HEADER_LIMITS)?)?;
+        let header: ReadHeader = read(&decoded(header)?, HEADER_LIMITS)?;
         if header.alg != "ES256" {
             return Err(TokenError::Algorithm { found: header.alg.chars().take(32).collect() });
         }
@@ -141,7 +141,7 @@ impl PublicTokenKey {
         }
         let signature = Signature::from_slice(&decoded(signature)?).map_err(|_| TokenError::Signature)?;
         self.0.verify(signed.as_bytes(), &signature).map_err(|_| TokenError::Signature)?;
-        let ear: Ear = typed(parse(&decoded(claims)?, CLAIM_LIMITS)?)?;
+        let ear: Ear = read(&decoded(claims)?, CLAIM_LIMITS)?;
         if !(ear.iat..ear.exp).contains(&at.0) {
             return Err(TokenError::Expired { from: UnixTime(ear.iat), to: UnixTime(ear.exp), at });
         }

@@ -5,7 +5,7 @@ use base64ct::{Base64UrlUnpadded, Encoding};
 use serde_json::Value;
 
 use super::claims::Ear;
-use super::strict::{Limits, parse, typed};
+use super::strict::{Limits, read};
 
 const LIMITS: Limits = Limits { bytes: 64 << 10, depth: 24 };
 /// The most characters of a reason that are passed on.
@@ -15,7 +15,7 @@ const MAX_REASON: usize = 600;
 /// `None` if it affirms the guest, or says nothing of it.
 pub fn refusal_told_by(token: &str) -> Option<String> {
     let claims = Base64UrlUnpadded::decode_vec(token.split('.').nth(1)?).ok()?;
-    let ear: Ear = typed(parse(&claims, LIMITS).ok()?).ok()?;
+    let ear: Ear = read(&claims, LIMITS).ok()?;
     let processor = ear.processor()?;
     if processor.status == "affirming" {
         return None;

@@ -12,7 +12,7 @@ use coffer_attestation::time::UnixTime;
 use coffer_attestation::verdict::{Appraisal, Checks, Outcome};
 use coffer_attestation::x509::{Certificate, RevocationList};
 use coffer_attestation::{snp, tdx};
-use serde_json::{Map, json};
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::challenge::Redeemed;
@@ -101,12 +101,12 @@ pub fn judge(
     }
     let form = |reason: &(dyn Error + 'static)| form(redeemed.tee, reason);
     let bound = sent.report_data(redeemed.hash).map_err(|error| form(&error))?;
-    let json = sent.evidence.to_string();
+    let json = sent.evidence.as_bytes();
     let case = Case { sent, tee: redeemed.tee, bound: &bound, trust, at };
     let appraisal = match redeemed.tee {
-        Tee::Snp => case.snp(case.snp_evidence(json.as_bytes())?)?,
-        Tee::Tdx => case.tdx(&tdx::coco::parse(json.as_bytes()).map_err(|error| form(&error))?)?,
-        Tee::AzSnpVtpm => case.azure_snp(azure::parse_snp(json.as_bytes()).map_err(|error| form(&error))?)?,
+        Tee::Snp => case.snp(case.snp_evidence(json)?)?,
+        Tee::Tdx => case.tdx(&tdx::coco::parse(json).map_err(|error| form(&error))?)?,
+        Tee::AzSnpVtpm => case.azure_snp(azure::parse_snp(json).map_err(|error| form(&error))?)?,
         Tee::Sample if trust.insecure_sample => case.sample()?,
         Tee::Sample => return Err(JudgeError::Sample),
     };
@@ -211,7 +211,8 @@ impl Case<'_> {
     /// The stand-in of Confidential Containers: a hash that anybody can write.
     fn sample(&self) -> Result<Appraisal, InitDataError> {
         let mut checks = Checks::default();
-        let carried = self.sent.evidence.get("report_data").and_then(|value| value.as_str());
+        let evidence: Value = serde_json::from_str(&self.sent.evidence).unwrap_or_default();
+        let carried = evidence.get("report_data").and_then(Value::as_str);
         let expected = Base64::encode_string(self.bound.as_bytes());
         let found: String = carried.unwrap_or("nothing").chars().take(128).collect();
         checks.require("report-data", carried == Some(expected.as_str()), &expected, found);
