@@ -59,6 +59,8 @@ fn build() -> Result<PathBuf, AgentError> {
     let mut build = cargo();
     build
         .args(["build", "--release", "--locked", "--target", TARGET, "-p", "coffer-agent"])
+        // A guest has few handshakes, and its memory counts.
+        .args(["--config", "profile.release.package.aws-lc-sys.opt-level=\"s\""])
         .current_dir(&workspace);
     build.arg("--target-dir").arg(&target_dir).stdin(Stdio::null());
     build.env("CARGO_ENCODED_RUSTFLAGS", flags(&workspace, &target_dir)).env_remove("RUSTFLAGS");

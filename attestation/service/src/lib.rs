@@ -13,6 +13,7 @@
 //! traces     how long requests took, for a collector
 //! upkeep     what is done on the verifier's own host, while it serves or not
 //! audit      what was decided, in a log whose every byte is vouched for
+//! curves     fast arithmetic for signatures
 //! ```
 //! Evidence, messages, sealing and tokens are in `coffer-attestation`, which guests use too; here is what only the service
 //! needs. Time is always given by the caller.
@@ -23,6 +24,7 @@ pub mod audit;
 pub mod authority;
 pub mod challenge;
 pub mod collateral;
+pub mod curves;
 pub mod exchange;
 pub mod operators;
 pub mod policy;

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use clap::Parser;
+use coffer_verifier::curves::AwsLc;
 use coffer_verifier::exchange::Verifier;
 use coffer_verifier::operators::Oidc;
 use coffer_verifier::serve::{Certificates, Config, Door, Listening, router, serve, traced};
@@ -30,6 +31,7 @@ struct Arguments {
 async fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt().with_ansi(false).with_writer(std::io::stderr).init();
     let arguments = Arguments::parse();
+    coffer_attestation::curves::choose(&AwsLc);
     let config = Config::load(&arguments.config)?;
     if let Some(order) = &arguments.order {
         return upkeep::run(order, &config);

@@ -12,14 +12,15 @@ use aes_gcm::aead::{Aead, Payload};
 use aes_gcm::{Aes256Gcm, Key, KeyInit, Nonce};
 use aes_kw::KwAes256;
 use base64ct::{Base64UrlUnpadded, Encoding};
-use p256::elliptic_curve::Generate;
-use p256::elliptic_curve::sec1::ToSec1Point;
+use p521::elliptic_curve::Generate;
+use p521::elliptic_curve::sec1::ToSec1Point;
 use rand_core::TryCryptoRng;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::key::{ECDH, Kind, OAEP, TeeKey};
+use crate::curves::{self, Agreed};
 
 /// The one content encryption.
 pub(super) const CONTENT: &str = "A256GCM";
@@ -107,10 +108,8 @@ fn wrap<R: TryCryptoRng>(
 ) -> Result<(Header, Vec<u8>), SealError> {
     match &key.0 {
         Kind::P256(guest) => {
-            let own = p256::SecretKey::try_generate_from_rng(random).map_err(|_| SealError::Randomness)?;
-            let point = own.public_key().to_sec1_point(false);
-            let shared = own.diffie_hellman(guest);
-            agreed("P-256", point.as_bytes(), shared.raw_secret_bytes(), content_key)
+            let Agreed { point, shared } = curves::agree_p256(guest, random).ok_or(SealError::Randomness)?;
+            agreed("P-256", &point, shared.as_slice(), content_key)
         }
         Kind::P521(guest) => {
             let own = p521::SecretKey::try_generate_from_rng(random).map_err(|_| SealError::Randomness)?;

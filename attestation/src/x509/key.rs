@@ -2,10 +2,10 @@
 
 use der::asn1::ObjectIdentifier;
 use der::{Decode, Encode, Reader, SliceReader, Tag, TagNumber};
-use p384::ecdsa::signature::Verifier;
 use x509_cert::spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 
 use super::rsa::RsaKey;
+use crate::curves;
 
 const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 const RSASSA_PSS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.10");
@@ -156,12 +156,12 @@ impl PublicKey {
             (Kind::Rsa(key), Algorithm::PssSha384) => key.verifies_pss_sha384(message, signature),
             (Kind::Rsa(key), Algorithm::Pkcs1Sha256) => key.verifies_pkcs1_sha256(message, signature),
             (Kind::P256(key), Algorithm::EcdsaSha256) => {
-                let signature = p256::ecdsa::DerSignature::from_bytes(signature);
-                key.verify(message, &signature.map_err(|_| SignatureError::Form)?).is_ok()
+                let signature = p256::ecdsa::Signature::from_der(signature);
+                curves::verifies_p256(key, message, &signature.map_err(|_| SignatureError::Form)?)
             }
             (Kind::P384(key), Algorithm::EcdsaSha384) => {
-                let signature = p384::ecdsa::DerSignature::from_bytes(signature);
-                key.verify(message, &signature.map_err(|_| SignatureError::Form)?).is_ok()
+                let signature = p384::ecdsa::Signature::from_der(signature);
+                curves::verifies_p384(key, message, &signature.map_err(|_| SignatureError::Form)?)
             }
             _ => return Err(SignatureError::KeyKind),
         };
@@ -175,11 +175,11 @@ impl PublicKey {
             Kind::Rsa(_) => return Err(SignatureError::KeyKind),
             Kind::P256(key) => {
                 let signature = p256::ecdsa::Signature::from_slice(signature);
-                key.verify(message, &signature.map_err(|_| SignatureError::Form)?).is_ok()
+                curves::verifies_p256(key, message, &signature.map_err(|_| SignatureError::Form)?)
             }
             Kind::P384(key) => {
                 let signature = p384::ecdsa::Signature::from_slice(signature);
-                key.verify(message, &signature.map_err(|_| SignatureError::Form)?).is_ok()
+                curves::verifies_p384(key, message, &signature.map_err(|_| SignatureError::Form)?)
             }
         };
         if holds { Ok(()) } else { Err(SignatureError::Mismatch) }
