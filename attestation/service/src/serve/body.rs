@@ -25,6 +25,7 @@ pub(super) async fn bounded(
     if said.and_then(|text| text.parse::<usize>().ok()).is_some_and(|said| said > limit) {
         return Err(too_large(limit));
     }
+    let _waiting = visit.wait();
     let read = read(request.into_body(), visit, limit);
     match tokio::time::timeout(BODY_TIME, read).await {
         Ok(read) => read,

@@ -1,15 +1,20 @@
 //! Who is connected: what one client may use, so that it cannot take it from the others.
 //!
 //! A client is an IPv4 address or the first 64 bits of an IPv6 address. The table has a fixed size; when it is full of
-//! clients that are busy, those who come new share one entry.
+//! clients that are busy, those who come new share one entry. When every connection is taken, one that waits for its client
+//! is given to who comes new: the oldest of the client that has most.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use serde::Deserialize;
+use tokio::sync::Notify;
 
+/// Bytes of each body that count as nobody's: as much as evidence of SNP has, so that bodies of others never keep it out. There
+/// are not more of them than connections.
+const FREE: usize = 32 << 10;
 /// Entries of the table: half a MiB.
 const CLIENTS: usize = 8192;
 const SECOND: u64 = 1_000_000_000;
@@ -24,9 +29,9 @@ pub struct Limits {
     pub client_connections: u32,
     /// Requests of one client in a second; a new connection counts as one.
     pub client_requests_per_second: u32,
-    /// Bytes of bodies that are held in memory at once, of all clients together.
+    /// Bytes of bodies that are held in memory at once, of all clients together, beside the first 32 KiB of each.
     pub body_bytes: usize,
-    /// Bytes of bodies of one client.
+    /// Those of one client.
     pub client_body_bytes: usize,
 }
 
@@ -56,6 +61,10 @@ struct Table {
     held: usize,
     /// When busy clients filled the table, so that it is not searched for idle ones at each request.
     searched: u64,
+    /// Connections that wait for their client, in the order in which they came to wait.
+    waiting: BTreeMap<u64, (Source, Arc<Notify>)>,
+    /// How often one came to wait.
+    came: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -79,12 +88,23 @@ struct Client {
 pub(super) struct Visit {
     clients: Arc<Clients>,
     source: Source,
+    /// Told when it is to leave.
+    leave: Arc<Notify>,
+}
+
+/// A time in which a connection waits for its client, until this is dropped.
+pub(super) struct Waiting {
+    clients: Arc<Clients>,
+    number: u64,
 }
 
 /// Bytes that are held for a client until this is dropped.
 pub(super) struct Held<'a> {
     visit: &'a Visit,
+    /// All of them.
     bytes: usize,
+    /// Those that count.
+    counted: usize,
 }
 
 /// A client that wants more than its share.
@@ -116,7 +136,20 @@ impl Clients {
         }
         client.count(self.limits.client_requests_per_second, now)?;
         client.connections += 1;
-        Ok(Visit { clients: self.clone(), source })
+        Ok(Visit { clients: self.clone(), source, leave: Arc::default() })
+    }
+
+    /// Tells one connection to leave that waits for its client, if there is one: of the client that has most, the one that
+    /// waits longest.
+    pub(super) fn make_room(&self) {
+        let mut table = self.table();
+        let of = |source: &Source| table.known.get(source).map_or(0, |client| client.connections);
+        let most = table.waiting.values().map(|(source, _)| of(source)).max();
+        let longest = table.waiting.iter().find(|(_, (source, _))| Some(of(source)) == most);
+        let number = longest.map(|(number, _)| *number);
+        if let Some((_, leave)) = number.and_then(|number| table.waiting.remove(&number)) {
+            leave.notify_one();
+        }
     }
 
     fn now(&self) -> u64 {
@@ -142,7 +175,27 @@ impl Visit {
 
     /// Holds bytes of a body.
     pub(super) fn hold(&self) -> Held<'_> {
-        Held { visit: self, bytes: 0 }
+        Held { visit: self, bytes: 0, counted: 0 }
+    }
+
+    /// Waits for its client from now on: it may be told to leave.
+    pub(super) fn wait(&self) -> Waiting {
+        let mut table = self.clients.table();
+        table.came += 1;
+        let number = table.came;
+        table.waiting.insert(number, (self.source, self.leave.clone()));
+        Waiting { clients: self.clients.clone(), number }
+    }
+
+    /// Ends when it was told to leave.
+    pub(super) async fn told_to_leave(&self) {
+        self.leave.notified().await;
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.clients.table().waiting.remove(&self.number);
     }
 }
 
@@ -160,18 +213,20 @@ impl Held<'_> {
     /// # Errors
     /// [`OverLimit`]
     pub(super) fn grow(&mut self, bytes: usize) -> Result<(), OverLimit> {
+        let all = self.bytes.saturating_add(bytes);
+        let more = all.saturating_sub(FREE).saturating_sub(self.counted);
         let limits = self.visit.clients.limits;
         let mut table = self.visit.clients.table();
-        if table.held.saturating_add(bytes) > limits.body_bytes {
+        if more > 0 && table.held.saturating_add(more) > limits.body_bytes {
             return Err(OverLimit::All);
         }
         let client = table.known.entry(self.visit.source).or_default();
-        if client.held.saturating_add(bytes) > limits.client_body_bytes {
+        if more > 0 && client.held.saturating_add(more) > limits.client_body_bytes {
             return Err(OverLimit::Client);
         }
-        client.held += bytes;
-        table.held += bytes;
-        self.bytes += bytes;
+        client.held += more;
+        table.held += more;
+        (self.bytes, self.counted) = (all, self.counted + more);
         Ok(())
     }
 }
@@ -179,9 +234,9 @@ impl Held<'_> {
 impl Drop for Held<'_> {
     fn drop(&mut self) {
         let mut table = self.visit.clients.table();
-        table.held = table.held.saturating_sub(self.bytes);
+        table.held = table.held.saturating_sub(self.counted);
         if let Some(client) = table.known.get_mut(&self.visit.source) {
-            client.held = client.held.saturating_sub(self.bytes);
+            client.held = client.held.saturating_sub(self.counted);
         }
     }
 }
@@ -268,10 +323,39 @@ mod tests {
         let all = clients(Limits { client_body_bytes: 10, body_bytes: 15, ..Limits::default() });
         let (one, other) = (all.enter(HERE).expect("in"), all.enter(THERE).expect("in"));
         let (mut mine, mut theirs) = (one.hold(), other.hold());
-        assert_eq!((mine.grow(10), mine.grow(1)), (Ok(()), Err(OverLimit::Client)));
-        assert_eq!((theirs.grow(5), theirs.grow(1)), (Ok(()), Err(OverLimit::All)));
+        assert_eq!((mine.grow(FREE + 10), mine.grow(1)), (Ok(()), Err(OverLimit::Client)));
+        assert_eq!((theirs.grow(FREE + 5), theirs.grow(1)), (Ok(()), Err(OverLimit::All)));
         drop(mine);
         assert_eq!(theirs.grow(5), Ok(()));
+    }
+
+    #[test]
+    fn a_short_body_finds_room_when_others_have_taken_all_that_there_is() {
+        let all = clients(Limits { client_body_bytes: 10, body_bytes: 10, ..Limits::default() });
+        let (one, other) = (all.enter(HERE).expect("in"), all.enter(THERE).expect("in"));
+        let (mut long, mut short) = (one.hold(), other.hold());
+        assert_eq!(long.grow(FREE + 10), Ok(()));
+        assert_eq!((short.grow(FREE), short.grow(1)), (Ok(()), Err(OverLimit::All)));
+        drop((long, short));
+        assert_eq!(all.table().held, 0);
+    }
+
+    #[tokio::test]
+    async fn of_the_client_with_most_connections_the_one_that_waits_longest_leaves() {
+        let all = clients(Limits::default());
+        let visits = [THERE, HERE, HERE].map(|address| all.enter(address).expect("in"));
+        let [other, first, second] = &visits;
+        let (_other, busy) = (other.wait(), first.wait());
+        drop(busy);
+        let (_second, _first) = (second.wait(), first.wait());
+        all.make_room();
+        second.told_to_leave().await;
+        all.make_room();
+        first.told_to_leave().await;
+        all.make_room();
+        other.told_to_leave().await;
+        all.make_room();
+        assert!(all.table().waiting.is_empty());
     }
 
     #[test]

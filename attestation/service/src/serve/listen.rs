@@ -1,7 +1,7 @@
 //! Connections: how many at once, how long they may take to say something, and how they end.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
-use super::clients::{Clients, Limits, Visit};
+use super::clients::{Clients, Limits, Visit, Waiting};
 use super::identity;
 use super::routes::Peer;
 use crate::operators::Oidc;
@@ -52,8 +52,8 @@ struct Talk {
     oidc: Option<Arc<Oidc>>,
 }
 
-/// Serves until `stop` is ready, then finishes what is under way. A connection above the limit of all waits to be accepted,
-/// one above its client's is closed.
+/// Serves until `stop` is ready, then finishes what is under way. A connection above its client's limit is closed. One above
+/// the limit of all takes the place of one that waits for its client; where all are at work it waits for the first to end.
 pub async fn serve(listening: Listening, stop: impl Future<Output = ()>) {
     let Listening { listener, tls, router, limits, oidc } = listening;
     let (slots, clients) = (Arc::new(Semaphore::new(limits.connections)), Arc::new(Clients::new(limits)));
@@ -62,11 +62,6 @@ pub async fn serve(listening: Listening, stop: impl Future<Output = ()>) {
     let talk = Talk { acceptor: TlsAcceptor::from(tls), router, handshakes, stopped, oidc };
     tokio::pin!(stop);
     loop {
-        let slot = tokio::select! {
-            () = &mut stop => break,
-            slot = slots.clone().acquire_owned() => slot,
-        };
-        let Ok(slot) = slot else { break };
         let accepted = tokio::select! {
             () = &mut stop => break,
             accepted = listener.accept() => accepted,
@@ -74,9 +69,20 @@ pub async fn serve(listening: Listening, stop: impl Future<Output = ()>) {
         match accepted {
             Ok((stream, address)) => {
                 let Ok(visit) = clients.enter(address.ip()) else { continue };
-                let talk = talk.clone();
+                if slots.available_permits() == 0 {
+                    clients.make_room();
+                }
+                let slot = tokio::select! {
+                    () = &mut stop => break,
+                    slot = slots.clone().acquire_owned() => slot,
+                };
+                let Ok(slot) = slot else { break };
+                let (talk, visit) = (talk.clone(), Arc::new(visit));
                 tokio::spawn(async move {
-                    converse(stream, visit, talk).await;
+                    tokio::select! {
+                        () = converse(stream, visit.clone(), talk) => {}
+                        () = visit.told_to_leave() => {}
+                    }
                     drop(slot);
                 });
             }
@@ -94,10 +100,11 @@ pub async fn serve(listening: Listening, stop: impl Future<Output = ()>) {
     }
 }
 
-async fn converse(stream: TcpStream, visit: Visit, talk: Talk) {
+async fn converse(stream: TcpStream, visit: Arc<Visit>, talk: Talk) {
     let Talk { acceptor, router, handshakes, mut stopped, oidc } = talk;
     let _ = stream.set_nodelay(true);
     let handshake = async {
+        let _waiting = visit.wait();
         // A client that says nothing takes no turn: the first bytes are waited for before.
         stream.readable().await.ok()?;
         let _turn = handshakes.acquire().await.ok()?;
@@ -107,13 +114,20 @@ async fn converse(stream: TcpStream, visit: Visit, talk: Talk) {
         return;
     };
     let shown = identity::by_certificate(stream.get_ref().1);
-    let visit = Arc::new(visit);
+    let waiting = Arc::new(Mutex::new(Some(visit.wait())));
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        let (visit, waiting) = (visit.clone(), waiting.clone());
+        drop(turn(&waiting).take());
         let operator = shown.clone().or_else(|| identity::by_token(&request, oidc.as_ref()));
-        let peer = Arc::new(Peer { visit: visit.clone(), operator });
-        request.extensions_mut().insert(peer);
-        router.call(request)
+        request.extensions_mut().insert(Arc::new(Peer { visit: visit.clone(), operator }));
+        let answer = router.call(request);
+        async move {
+            let answer = answer.await;
+            // For the answer to be read, and for the next request.
+            *turn(&waiting) = Some(visit.wait());
+            answer
+        }
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(HEADER_BYTES);
@@ -127,4 +141,9 @@ async fn converse(stream: TcpStream, visit: Visit, talk: Talk) {
             let _ = connection.await;
         }
     }
+}
+
+/// Whose turn it is: the client's while there is something.
+fn turn(waiting: &Mutex<Option<Waiting>>) -> MutexGuard<'_, Option<Waiting>> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::running::{Ask, Service};
-use crate::{KEY, admitted, get, is, keep, kind, opened, place, post};
+use crate::running::{Ask, Conversation, Place, Service, Tls};
+use crate::{KEY, admitted, get, is, keep, kind, opened, place, post, until};
 
 /// Resident memory of the service in KiB, at its highest.
 fn peak(service: &Service) -> u64 {
@@ -45,6 +45,69 @@ fn clients_that_say_nothing_hold_up_nobody() {
     let (guest, token) = admitted(&service, &place);
     assert_eq!(opened(&guest, get(&service, &place, KEY, Some(&token))), b"a secret");
     drop((silent, slow));
+    assert!(peak(&service) < ROOM, "{} KiB", peak(&service));
+}
+
+/// Sends the head of a request that says that it has a long body, and its first bytes.
+fn begun(service: &Service, place: &Place, address: [u8; 4]) -> Tls {
+    let mut stream = service.tls_over(from(address, service.address()), &place.client(None));
+    let head = "POST /kbs/v0/attest HTTP/1.1\r\nhost: localhost\r\ncontent-length: 200000\r\n\r\n{";
+    stream.write_all(head.as_bytes()).expect("sent");
+    stream
+}
+
+/// Whether the service has closed it; what it sent before is passed over.
+fn is_closed(mut socket: &TcpStream) -> bool {
+    socket.set_nonblocking(true).expect("a socket");
+    loop {
+        match socket.read(&mut [0; 4096]) {
+            Ok(0) => return true,
+            Ok(_) => {}
+            Err(error) => return error.kind() != std::io::ErrorKind::WouldBlock,
+        }
+    }
+}
+
+#[test]
+fn when_every_connection_is_held_by_clients_that_do_nothing_one_of_them_makes_room() {
+    let place = place("connections = 40\nclient-connections = 10");
+    let service = place.start();
+    keep(&service, &place, "a secret");
+    let two = [[127, 0, 0, 11], [127, 0, 0, 12]];
+    let silent: Vec<TcpStream> =
+        two.iter().flat_map(|address| (0..10).map(|_| from(*address, service.address()))).collect();
+    let two = [[127, 0, 0, 13], [127, 0, 0, 14]];
+    let slow: Vec<Tls> =
+        two.iter().flat_map(|address| (0..10).map(|_| begun(&service, &place, *address))).collect();
+    let (guest, token) = admitted(&service, &place);
+    assert_eq!(opened(&guest, get(&service, &place, KEY, Some(&token))), b"a secret");
+    let closed =
+        silent.iter().chain(slow.iter().map(|stream| &stream.sock)).filter(|socket| is_closed(socket));
+    // Each of the guest's three connections took the place of at most one. Had they waited, all of the silent were gone.
+    assert!((1..=3).contains(&closed.count()));
+    assert!(peak(&service) < ROOM, "{} KiB", peak(&service));
+}
+
+#[test]
+fn bodies_that_fill_all_room_keep_out_no_guest() {
+    let place = place("body-bytes = 400000\nclient-body-bytes = 200000");
+    let service = place.start();
+    keep(&service, &place, "a secret");
+    let piece = [b' '; 150_000];
+    let filling: Vec<Tls> = (20..28)
+        .map(|last| {
+            let mut stream = begun(&service, &place, [127, 0, 0, last]);
+            // The last of them are refused.
+            let _ = stream.write_all(&piece);
+            stream
+        })
+        .collect();
+    let long = " ".repeat(150_000);
+    let ask = Ask { line: "POST /kbs/v0/attest", header: None, body: long.as_bytes() };
+    until(|| service.ask(&place, &ask).status == 503);
+    let (guest, token) = admitted(&service, &place);
+    assert_eq!(opened(&guest, get(&service, &place, KEY, Some(&token))), b"a secret");
+    drop(filling);
     assert!(peak(&service) < ROOM, "{} KiB", peak(&service));
 }
 
@@ -109,6 +172,43 @@ fn json_that_is_nested_deeply_or_names_things_twice_is_refused() {
     assert_eq!(ask("/kbs/v0/auth", "\u{0}"), is(400, "Malformed"));
     let asked = json!({"version": "0.4.0", "tee": "snp", "extra-params": ""});
     assert_eq!(post(&service, &place, "/kbs/v0/auth", &asked).status, 200);
+}
+
+#[test]
+fn nested_and_oversized_bodies_one_after_another_take_no_memory_and_no_guests_turn() {
+    let place = place("");
+    let service = place.start();
+    keep(&service, &place, "a secret");
+    let deep = format!("{{\"runtime-data\":{}", "[{\"a\":".repeat(60_000));
+    let wide = format!("{{\"runtime-data\":[{}0]}}", "0,".repeat(200_000));
+    let over = AtomicBool::new(false);
+    let config = place.client(None);
+    let harm = |body: &str| {
+        let mut sent = 0;
+        while !over.load(Ordering::Relaxed) {
+            let socket = from([127, 0, 0, 9], service.address());
+            let stream = service.tls_over(socket, &config);
+            let head = format!(
+                "POST /kbs/v0/attest HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}",
+                body.len()
+            );
+            let heard = Conversation::new(stream).ask(head.as_bytes()).expect("an answer");
+            assert_eq!(heard.status, 400);
+            sent += 1;
+        }
+        sent
+    };
+    std::thread::scope(|scope| {
+        let harms = [&deep, &wide].map(|body| scope.spawn(|| harm(body)));
+        for _ in 0..10 {
+            let (guest, token) = admitted(&service, &place);
+            assert_eq!(opened(&guest, get(&service, &place, KEY, Some(&token))), b"a secret");
+        }
+        over.store(true, Ordering::Relaxed);
+        let sent = harms.map(|harm| harm.join().expect("each was refused"));
+        assert!(sent.iter().all(|sent| *sent >= 1), "{sent:?}");
+    });
+    assert!(peak(&service) < ROOM, "{} KiB", peak(&service));
 }
 
 /// How often `what` is in `bytes`.
