@@ -57,14 +57,22 @@ fn load(service: &Service, place: &Place, time: Duration, strict: bool) -> bool 
     closed(service, place, 4, time / 10);
     let fast = closed(service, place, 8, time);
     let slow = paced(service, place, Paced { rate: 200, time }, |_, _| ());
-    println!("{:>7.0} exchanges a second, {} guests at once ({fast})", fast.rate(), 8);
     println!(
-        "{:>7.1} ms p99, {:.1} ms p50 at 200 a second ({slow})",
+        "{:>7.0} exchanges a second, {:.2} of the goal; {:.0}, {:.2} of it, if nothing else ran ({fast})",
+        fast.rate(),
+        fast.rate() / RATE,
+        fast.alone(),
+        fast.alone() / RATE
+    );
+    println!(
+        "{:>7.1} ms p99 at 200 a second, {:.2} of the limit; {:.1} ms p50 ({slow})",
         slow.percentile(99),
+        slow.percentile(99) / P99,
         slow.percentile(50)
     );
     let memory = process::memory(service.id());
-    println!("{:>7} KiB resident, {} KiB at most", memory.resident, memory.peak);
+    let part = memory.peak as f64 / MEMORY as f64;
+    println!("{:>7} KiB at most, {part:.2} of the limit; {} KiB resident", memory.peak, memory.resident);
     let goals = fast.rate() >= RATE && slow.percentile(99) <= P99 && memory.peak <= MEMORY;
     fast.whole() && slow.whole() && (goals || !strict)
 }

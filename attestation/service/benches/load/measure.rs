@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustls::ClientConfig;
 
 use crate::guest;
-use crate::process::processor_time;
+use crate::process::{busy_time, processor_time};
 use crate::running::{Place, Service};
 
 /// Exchanges that begin one after another at even distances, whatever becomes of those before.
@@ -29,6 +29,8 @@ pub(crate) struct Seen {
     service: Duration,
     /// Processor time of the guests.
     guests: Duration,
+    /// Processor time of everything else on the machine.
+    others: Duration,
 }
 
 /// As many exchanges as `guests` at once can make in `time`.
@@ -86,7 +88,7 @@ fn one(service: &Service, tls: &Arc<ClientConfig>, from: Instant, seen: &Mutex<S
 }
 
 fn observed(service: &Service, threads: usize, work: impl Fn(&Mutex<Seen>) + Sync) -> Seen {
-    let times = || (processor_time(service.id()), processor_time(std::process::id()));
+    let times = || (processor_time(service.id()), processor_time(std::process::id()), busy_time());
     let (start, before) = (Instant::now(), times());
     let seen = Mutex::new(Seen {
         latencies: Vec::new(),
@@ -94,6 +96,7 @@ fn observed(service: &Service, threads: usize, work: impl Fn(&Mutex<Seen>) + Syn
         took: Duration::ZERO,
         service: Duration::ZERO,
         guests: Duration::ZERO,
+        others: Duration::ZERO,
     });
     std::thread::scope(|scope| {
         for _ in 0..threads {
@@ -103,13 +106,20 @@ fn observed(service: &Service, threads: usize, work: impl Fn(&Mutex<Seen>) + Syn
     let (took, after) = (start.elapsed(), times());
     let mut seen = seen.into_inner().expect("no thread died");
     seen.latencies.sort();
-    Seen { took, service: after.0 - before.0, guests: after.1 - before.1, ..seen }
+    let (service, guests) = (after.0 - before.0, after.1 - before.1);
+    let others = (after.2 - before.2).saturating_sub(service + guests);
+    Seen { took, service, guests, others, ..seen }
 }
 
 impl Seen {
     /// Exchanges in one second.
     pub(crate) fn rate(&self) -> f64 {
         self.latencies.len() as f64 / self.took.as_secs_f64()
+    }
+
+    /// Exchanges in one second that two processors would bear that have nothing else to do, guests included.
+    pub(crate) fn alone(&self) -> f64 {
+        2.0 * self.latencies.len() as f64 / (self.service + self.guests).as_secs_f64()
     }
 
     /// In milliseconds.
@@ -129,12 +139,14 @@ impl Display for Seen {
         let each = |time: Duration| time.as_secs_f64() * 1000.0 / self.latencies.len().max(1) as f64;
         write!(
             f,
-            "{} in {:.1} s, {} failed, processor time of each: service {:.2} ms, guest {:.2} ms",
+            "{} in {:.1} s, {} failed, processor time of each: service {:.2} ms, guest {:.2} ms; \
+             others had {:.2} processors",
             self.latencies.len() + self.failures.len(),
             self.took.as_secs_f64(),
             self.failures.len(),
             each(self.service),
-            each(self.guests)
+            each(self.guests),
+            self.others.as_secs_f64() / self.took.as_secs_f64()
         )?;
         match self.failures.first() {
             Some(first) => write!(f, "; first failure: {first}"),

@@ -18,6 +18,16 @@ pub(crate) fn memory(id: u32) -> Memory {
     Memory { resident: field("VmRSS:"), peak: field("VmHWM:") }
 }
 
+/// Processor time that the whole machine has used, or was not given by what it runs on.
+pub(crate) fn busy_time() -> Duration {
+    let stat = std::fs::read_to_string("/proc/stat").expect("what the machine did");
+    let ticks = stat.lines().next().expect("a sum").split_whitespace().skip(1).enumerate();
+    // user, nice, system, idle, iowait, irq, softirq, steal; what follows is part of the first two.
+    let busy = ticks.filter(|(place, _)| matches!(place, 0..=2 | 5..=7));
+    let ticks: u64 = busy.map(|(_, field)| field.parse::<u64>().expect("a number")).sum();
+    Duration::from_millis(ticks * 10)
+}
+
 /// Processor time of all of a process's threads; the kernel counts it in hundredths of a second.
 pub(crate) fn processor_time(id: u32) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).expect("a process");

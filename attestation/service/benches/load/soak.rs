@@ -13,8 +13,9 @@ pub(crate) fn run(service: &Service, place: &Place, minutes: u64) -> bool {
         5 => {
             place.renew_certificate();
             look_again();
-            service.signal("HUP");
         }
+        // Shown when no guest is left that began without knowing it.
+        8 => service.signal("HUP"),
         25 => {
             place.renew_key();
             service.signal("HUP");

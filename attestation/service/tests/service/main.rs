@@ -7,6 +7,7 @@ mod keys;
 mod managed;
 mod replay;
 mod revoked;
+mod rotation;
 #[path = "../running/mod.rs"]
 mod running;
 #[path = "../simulated/mod.rs"]
