@@ -3,6 +3,7 @@
 use coffer_attestation::tdx::{Evidence, Expectations, TrustedRoots, appraise};
 use coffer_attestation::time::UnixTime;
 use coffer_attestation::verdict::{Appraisal, Check, Outcome, Verdict};
+use coffer_attestation::x509::{Certificate, RevocationError, RevocationList};
 
 const DEBUG: Evidence<'_> = Evidence {
     quote: include_bytes!("../testdata/tdx/quote4-debug/quote.bin"),
@@ -184,4 +185,34 @@ fn a_raw_td_report_is_no_quote() {
     let report = include_bytes!("../testdata/tdx/misc/tdreport.bin");
     let appraisal = judge(&Evidence { quote: report, ..GCP }, IN_TIME);
     assert_eq!((appraisal.verdict(), reasons(&appraisal)), (Verdict::Invalid, vec!["quote-format"]));
+}
+
+/// The PCK's certificate, its authority's and Intel's root, as the quote carries them.
+fn carried_by(quote: &[u8]) -> [Certificate; 3] {
+    let (begin, end) = ("-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----");
+    let text = String::from_utf8_lossy(quote);
+    let (from, to) = (text.find(begin).expect("a chain"), text.rfind(end).expect("a chain") + end.len());
+    let chain = Certificate::from_file(text[from..to].as_bytes()).expect("certificates");
+    chain.try_into().expect("three of them")
+}
+
+#[test]
+fn intels_lists_are_those_of_the_machines_authorities_and_of_their_time_only() {
+    let root = Certificate::from_der(include_bytes!("../testdata/tdx/misc/intel-sgx-root-ca.der"));
+    let root = root.expect("a certificate");
+    let pinned = "44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab674d3";
+    assert_eq!(hex::encode(root.fingerprint()), pinned);
+    let [pck, platform, carried] = carried_by(GCP.quote);
+    assert_eq!(carried, root);
+    let read = |bytes: &[u8]| RevocationList::from_file(bytes).expect("a list");
+    let of_root = read(include_bytes!("../testdata/tdx/misc/rootcrl.der"));
+    let of_platform = read(include_bytes!("../testdata/tdx/misc/pckcrl"));
+    assert_eq!((of_root.len(), of_platform.len()), (0, 44));
+    let at = |text: &str| text.parse().expect("a time");
+    let (then, now) = (at("2023-06-10T00:00:00Z"), at("2026-11-21T00:00:00Z"));
+    assert_eq!((of_root.check(&root, then), of_platform.check(&platform, then)), (Ok(()), Ok(())));
+    assert!(of_platform.speaks_for(&pck) && !of_platform.names(&pck) && !of_root.names(&platform));
+    assert!(matches!(of_root.check(&root, now), Err(RevocationError::Stale { .. })));
+    assert!(matches!(of_platform.check(&platform, now), Err(RevocationError::Stale { .. })));
+    assert!(matches!(of_platform.check(&root, then), Err(RevocationError::Name { .. })));
 }

@@ -148,3 +148,23 @@ fn an_expectation_that_is_met_passes() {
         .filter(|check| compared.contains(&check.name) && check.result == Outcome::Passed);
     assert_eq!((appraisal.verdict(), passed.count()), (Verdict::Affirming, 3));
 }
+
+#[test]
+fn each_report_says_what_was_launched_and_for_whom() {
+    let said = [MILAN_V2, MILAN_V3, GENOA_V3, TURIN_V5].map(|vector| {
+        let appraisal = judge(vector, NOW);
+        let text = |path| claim(&appraisal, path).as_str().unwrap_or_default().to_owned();
+        (text("report.measurement"), text("report.report_data"))
+    });
+    let measurements = [
+        "a1f3930413247bb38cfc171579ea3c12d5fe4901f0c792f63fd75d98f1ef827c23500644e0e692e6be917f9050d3d38c",
+        "0a3c0fa3f1558a883660cb3f37491e6da05e3445dc0f517ab5f9b8f7be6dc2ae2fa46a23b501d66d1d7e24796d1c2e20",
+        "6a6519d757e68c2e939c9dbbbc1828498e8de35d2766dd05f1a2cca5059d0cf4ae62a36d75c837974dd50b315506e73e",
+        "f924dd18f168df60fbea937f0b086284d51b1b376de872bac43694f61134d57967c318018de7335503023dbb50dee624",
+    ];
+    assert_eq!(said.each_ref().map(|(measurement, _)| measurement.as_str()), measurements);
+    let zeros = "00".repeat(32);
+    let [(_, of_v2), (_, of_v3), ..] = said;
+    assert_eq!(of_v2, format!("ec6c52d7533cc2c4f45be7849cf112ab82b2009fe7bd43e71ed08c14400ad7e2{zeros}"));
+    assert_eq!(of_v3, format!("6061a1b49c706591839a3d9a0fab68c6d71236b7ab912cb7f7f3f9170fcbdc51{zeros}"));
+}
