@@ -1,11 +1,13 @@
 //! One log for many threads: whoever comes while the disk is busy shares the next write.
 //!
 //! ```text
-//! record ── joins the open batch ── waits for the log ── first of its batch: closes it, writes all of it, durably, once
-//!                                                       others: find the batch written
+//! record ── joins the open batch ── nobody writes: closes it, writes all of it, durably, once; tells all who are in it,
+//!                                                  and one of the next batch that it is to write
+//!                                   somebody does: waits to be told
 //! ```
+//! Those who wait, wait for their own batch and not for the log: all of them go on at once when it is written.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use coffer_attestation::time::UnixTime;
 use serde_json::Value;
@@ -15,22 +17,32 @@ use super::log::{AuditLog, LogError, entry};
 /// The log, shared.
 #[derive(Debug)]
 pub struct Journal {
-    open: Mutex<Batch>,
+    queue: Mutex<Queue>,
     log: Mutex<AuditLog>,
 }
 
-/// Entries that are written together.
 #[derive(Debug, Default)]
-struct Batch {
-    entries: Vec<String>,
-    /// Number of the first one, once all are on disk.
-    written: Arc<OnceLock<Result<u64, Arc<LogError>>>>,
+struct Queue {
+    /// Entries that are written together, next.
+    open: Vec<String>,
+    /// What those are told who wait for them.
+    told: Arc<Told>,
+    /// Whether somebody writes the batch before.
+    writing: bool,
+}
+
+#[derive(Debug, Default)]
+struct Told {
+    /// Number of the first entry, once all are on disk.
+    written: OnceLock<Result<u64, Arc<LogError>>>,
+    /// It was written, or one of its own is to write it.
+    news: Condvar,
 }
 
 impl Journal {
     /// Takes a log over.
     pub fn new(log: AuditLog) -> Self {
-        Self { open: Mutex::default(), log: Mutex::new(log) }
+        Self { queue: Mutex::default(), log: Mutex::new(log) }
     }
 
     /// Adds an entry: `what` with the time in front. It is on disk when this returns. Answers its number.
@@ -39,26 +51,45 @@ impl Journal {
     /// [`LogError`]. When a shared write fails, it fails for all who share it.
     pub fn record(&self, at: UnixTime, what: &Value) -> Result<u64, LogError> {
         let entry = entry(at, what)?;
-        let (place, written) = {
-            let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-            open.entries.push(entry);
-            (open.entries.len() as u64 - 1, open.written.clone())
-        };
-        let mut log = self.log();
-        let first = written.get_or_init(|| {
-            let batch = std::mem::take(&mut *self.open.lock().unwrap_or_else(PoisonError::into_inner));
-            log.append(&batch.entries).map_err(Arc::new)
-        });
-        match first {
-            Ok(first) => Ok(first + place),
-            Err(error) => Err(LogError::Shared(error.clone())),
+        let mut queue = self.queue();
+        queue.open.push(entry);
+        let (place, told) = (queue.open.len() as u64 - 1, queue.told.clone());
+        loop {
+            match told.written.get() {
+                Some(Ok(first)) => return Ok(first + place),
+                Some(Err(error)) => return Err(LogError::Shared(error.clone())),
+                // Not written and nobody writes: it is the open batch.
+                None if !queue.writing => queue = self.write(queue, &told),
+                None => queue = told.news.wait(queue).unwrap_or_else(PoisonError::into_inner),
+            }
         }
+    }
+
+    /// Closes the open batch and writes it. Others fill the next one meanwhile.
+    fn write<'a>(&'a self, mut queue: MutexGuard<'a, Queue>, told: &Told) -> MutexGuard<'a, Queue> {
+        queue.writing = true;
+        let entries = std::mem::take(&mut queue.open);
+        queue.told = Arc::default();
+        drop(queue);
+        let written = self.log().append(&entries).map_err(Arc::new);
+        let mut queue = self.queue();
+        queue.writing = false;
+        // Only the one who writes a batch tells of it.
+        let _ = told.written.set(written);
+        told.news.notify_all();
+        queue.told.news.notify_one();
+        queue
     }
 
     /// The log itself, between two writes.
     pub fn log(&self) -> MutexGuard<'_, AuditLog> {
         // The log is whole even if a thread died with it: it changes after a write, at once.
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        // Each change is one step: the queue is whole even if a thread died with it.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
