@@ -142,6 +142,9 @@ pub fn printable(text: &str) -> String {
         char.is_control()
             || matches!(char, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };
+    if !text.contains(obeyed) {
+        return text.to_owned();
+    }
     text.chars().map(|char| if obeyed(char) { char::REPLACEMENT_CHARACTER } else { char }).collect()
 }
 
