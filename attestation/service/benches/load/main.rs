@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! cargo bench -p coffer-verifier --bench load                          throughput, then latency at 200 exchanges a second
+//! cargo bench -p coffer-verifier --bench load -- --flood 10            ten seconds of 10,000 challenges a second beside guests
 //! cargo bench -p coffer-verifier --bench load -- --soak 10             ten minutes at 100 a second, while certificate and
 //!                                                                      key-encryption key are replaced
 //! ```
@@ -10,6 +11,7 @@
 //! processors as the service and what they cost is printed beside it. It fails when an exchange fails, or with `--strict`
 //! when a goal is missed.
 
+mod flood;
 mod guest;
 mod measure;
 mod process;
@@ -42,9 +44,12 @@ fn main() {
     let place = guest::place();
     let service = place.start();
     guest::keep_secret(&service, &place);
-    let good = match after("--soak") {
-        Some(minutes) => soak::run(&service, &place, minutes),
-        None => load(&service, &place, seconds, arguments.iter().any(|argument| argument == "--strict")),
+    let good = match (after("--soak"), after("--flood")) {
+        (Some(minutes), _) => soak::run(&service, &place, minutes),
+        (None, Some(seconds)) => flood::run(&service, &place, Duration::from_secs(seconds)),
+        (None, None) => {
+            load(&service, &place, seconds, arguments.iter().any(|argument| argument == "--strict"))
+        }
     };
     drop(service);
     if !good {
