@@ -7,7 +7,8 @@
 //! cargo bench -p coffer-verifier --bench load -- --soak 10             ten minutes at 100 a second, while certificate and
 //!                                                                      key-encryption key are replaced
 //! ```
-//! An exchange is a connection of its own with three requests: challenge, evidence, secret. The guests run on the same
+//! What must be on disk is in a folder of its own, which `TMPDIR` places: where others write much to the same disk, that is most
+//! of an exchange's time. An exchange is a connection of its own with three requests: challenge, evidence, secret. The guests run on the same
 //! processors as the service and what they cost is printed beside it. It fails when an exchange fails, or with `--strict`
 //! when a goal is missed.
 
@@ -78,6 +79,10 @@ fn load(service: &Service, place: &Place, time: Duration, strict: bool) -> bool 
     let memory = process::memory(service.id());
     let part = memory.peak as f64 / MEMORY as f64;
     println!("{:>7} KiB at most, {part:.2} of the limit; {} KiB resident", memory.peak, memory.resident);
+    let [half, slowest] = process::durable_writes(&place.file("line"));
+    println!(
+        "        a line is on disk after {half:.1?}, in the slowest of a hundred cases after {slowest:.1?}"
+    );
     let goals = fast.rate() >= RATE && slow.percentile(99) <= P99 && memory.peak <= MEMORY;
     fast.whole() && slow.whole() && (goals || !strict)
 }

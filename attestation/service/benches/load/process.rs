@@ -1,6 +1,8 @@
 //! What a process uses, as the kernel says.
 
-use std::time::Duration;
+use std::io::Write;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// Resident memory in KiB.
 pub(crate) struct Memory {
@@ -35,4 +37,19 @@ pub(crate) fn processor_time(id: u32) -> Duration {
     let ticks: u64 =
         fields.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().expect("a number")).sum();
     Duration::from_millis(ticks * 10)
+}
+
+/// How long the disk takes to keep a line, half of the time and in the slowest of a hundred cases. Each exchange waits for two.
+pub(crate) fn durable_writes(file: &Path) -> [Duration; 2] {
+    let mut file = std::fs::File::create(file).expect("a file");
+    let mut all: Vec<Duration> = (0..100)
+        .map(|_| {
+            file.write_all(&[b'x'; 1500]).expect("written");
+            let start = Instant::now();
+            file.sync_data().expect("on disk");
+            start.elapsed()
+        })
+        .collect();
+    all.sort();
+    [all[50], all[99]]
 }
