@@ -11,8 +11,10 @@
 
 mod asn1;
 mod certificate;
+mod list;
 mod processor;
 
 pub use asn1::{element, identifier, named};
 pub use certificate::{Recipe, sign};
+pub use list::revocation_list;
 pub use processor::{Debug, FIRMWARE, Launch, Processor, SEED_BYTES, Vouched, sign_report};

@@ -7,6 +7,7 @@ use p384::ecdsa::{Signature, SigningKey};
 use sha2::{Digest, Sha384};
 
 use super::certificate::Recipe;
+use super::list::revocation_list;
 use crate::snp::{REPORT_BYTES, ReportBytes, SIGNED_BYTES, Tcb};
 use crate::x509::{Certificate, CertificateError};
 
@@ -95,6 +96,12 @@ impl Processor {
         let mut report = self.unsigned(launch, report_data);
         sign_report(&mut report, &self.vcek);
         Vouched { report, certificates: self.certificates() }
+    }
+
+    /// A revocation list of its root in DER, good between two dates such as `261101000000Z`. Its intermediate has serial
+    /// number 1.
+    pub fn revocation_list(&self, serials: &[u8], dates: [&str; 2]) -> Vec<u8> {
+        revocation_list(&self.ark_name(), &self.ark, serials, dates)
     }
 
     /// The same before it is signed.

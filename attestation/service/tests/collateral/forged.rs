@@ -5,7 +5,6 @@ use coffer_attestation::snp::{ReportBytes, UnverifiedReport};
 use coffer_attestation::x509::Certificate;
 use p384::ecdsa::SigningKey;
 
-const ECDSA_SHA384: &str = "1.2.840.10045.4.3.3";
 pub(crate) const CHIP: [u8; 8] = [0xc0, 0xff, 0xee, 1, 2, 3, 4, 5];
 /// What its service is asked for.
 pub(crate) const VCEK: &str =
@@ -41,22 +40,8 @@ pub(crate) fn other_vcek() -> Vec<u8> {
 }
 
 /// The root's list between two dates. The intermediate's serial number is 2.
-pub(crate) fn list(serials: &[u8], [from, until]: [&str; 2], signer: u8) -> Vec<u8> {
-    let entry = |serial: &u8| {
-        let date = sim::element(0x17, b"260601000000Z");
-        sim::element(0x30, &[sim::element(0x02, &[*serial]), date].concat())
-    };
-    let entries: Vec<u8> = serials.iter().flat_map(entry).collect();
-    let entries = if entries.is_empty() { entries } else { sim::element(0x30, &entries) };
-    let parts = [
-        sim::element(0x02, &[1]),
-        sim::element(0x30, &sim::identifier(ECDSA_SHA384)),
-        sim::named("ARK-Sim"),
-        sim::element(0x17, from.as_bytes()),
-        sim::element(0x17, until.as_bytes()),
-        entries,
-    ];
-    sim::sign(&sim::element(0x30, &parts.concat()), &key(signer), ECDSA_SHA384)
+pub(crate) fn list(serials: &[u8], dates: [&str; 2], signer: u8) -> Vec<u8> {
+    sim::revocation_list("ARK-Sim", &key(signer), serials, dates)
 }
 
 /// The list of this month.

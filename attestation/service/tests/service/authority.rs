@@ -28,7 +28,7 @@ const AUDIT: Ask<'_> = Ask { line: "GET /coffer/v1/audit", header: None, body: b
 const DAY: u64 = 86_400;
 
 /// Changes the configuration as a whole.
-fn reconfigure(place: &Place, change: impl FnOnce(String) -> String) {
+pub(crate) fn reconfigure(place: &Place, change: impl FnOnce(String) -> String) {
     let file = place.file("verifier.toml");
     let text = std::fs::read_to_string(&file).expect("a configuration");
     std::fs::write(&file, change(text)).expect("written");
@@ -49,7 +49,7 @@ fn own_place() -> Place {
 }
 
 /// Does something beside serving.
-fn tend(place: &Place, arguments: &[&str]) -> Output {
+pub(crate) fn tend(place: &Place, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_coffer-verifier"));
     command.arg("--config").arg(place.file("verifier.toml")).args(arguments);
     let output = command.output().expect("it runs");

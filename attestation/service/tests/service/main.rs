@@ -1,6 +1,7 @@
 //! The real service over TLS on loopback.
 
 mod authority;
+mod collateral;
 mod guests;
 mod hostile;
 mod keys;
