@@ -2,6 +2,8 @@
 //!
 //! `serde_json` keeps the last of two members with one name, other readers keep the first. Here such an object is refused. The
 //! text is read twice, first to see that it may be read at all: nothing is kept of what a stranger sends before that is known.
+//! Names that `serde_json` keeps for itself are refused: a member with one of them is a text within the text, which it would
+//! read anew, with a depth of its own.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -10,6 +12,9 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
+
+/// How the names begin that `serde_json` gives a meaning of its own.
+const RESERVED: &str = "$serde_json::";
 
 /// How large JSON may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,6 +127,9 @@ impl<'de> Visitor<'de> for Depth {
         let below = self.below()?;
         let mut all = HashSet::new();
         while let Some(name) = members.next_key::<Name<'de>>()? {
+            if name.0.starts_with(RESERVED) {
+                return Err(A::Error::custom(format!("no member's name may begin with {RESERVED:?}")));
+            }
             if all.contains(&name) {
                 let name: String = name.0.chars().take(64).collect();
                 return Err(A::Error::custom(format!("the member {name:?} is there twice")));
@@ -185,6 +193,17 @@ mod tests {
     #[test]
     fn a_member_whose_name_is_escaped_the_second_time_is_refused() {
         assert!(reason(r#"{"b":1,"\u0062":1}"#).contains("twice"));
+    }
+
+    #[test]
+    fn a_text_within_the_text_is_refused() {
+        let limits = Limits { bytes: 1 << 20, depth: 3 };
+        let within = |name: &str| format!(r#"{{"key":{{"{name}":"{{\"a\":1,\"a\":2}}"}}}}"#);
+        for name in ["$serde_json::private::RawValue", r"\u0024serde_json::private::RawValue"] {
+            let refused = parse(within(name).as_bytes(), limits).expect_err("refused").to_string();
+            assert!(refused.contains("may begin with"), "{refused}");
+        }
+        assert!(parse(within("RawValue").as_bytes(), limits).is_ok());
     }
 
     #[test]
