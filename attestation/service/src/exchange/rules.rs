@@ -139,8 +139,12 @@ impl Verifier {
     pub fn revoke(&self, by: By<'_>, kind: Revocation, name: &str) -> Result<(), Refusal> {
         let permit = self.permit(by, Verb::Put, Kind::Revocation, None)?;
         check_name(name)?;
+        let name = kind.canonical(name).ok_or_else(|| {
+            let reason = format!("what is revoked as {} is named in hexadecimal", kind.name());
+            Refusal::Malformed { reason }
+        })?;
         self.record_change(by, &permit, json!({ "what": kind.name(), "name": name }))?;
-        self.store.revoke(kind, name, by.at)?;
+        self.store.revoke(kind, &name, by.at)?;
         self.tell_guests();
         Ok(())
     }

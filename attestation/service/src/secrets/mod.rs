@@ -18,5 +18,6 @@ mod store;
 pub use documents::Document;
 pub use envelope::{KeyEncryptionKey, Secret};
 pub use path::{PathError, ResourcePath};
+pub(crate) use revoked::canonical_serial;
 pub use revoked::{Revocation, Revoked};
 pub use store::{Found, Kept, MAX_SECRET_BYTES, SecretStore, StoreError};

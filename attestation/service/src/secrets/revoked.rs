@@ -52,6 +52,30 @@ impl Revocation {
     }
 }
 
+impl Revocation {
+    /// The one way in which a name of this kind is written; `None` if it is none. Hexadecimal is taken with capitals and with
+    /// colons, too, as other programs print it.
+    pub fn canonical(self, name: &str) -> Option<String> {
+        match self {
+            Revocation::Token | Revocation::Operator => Some(name.to_owned()),
+            Revocation::Sandbox | Revocation::Measurement | Revocation::Signer | Revocation::Certificate => {
+                let plain = name.replace(':', "").to_ascii_lowercase();
+                let fits = !plain.is_empty() && plain.bytes().all(|digit| digit.is_ascii_hexdigit());
+                let serial = self == Revocation::Certificate;
+                fits.then(|| if serial { canonical_serial(&plain) } else { plain })
+            }
+        }
+    }
+}
+
+/// A serial number's hexadecimal without leading zeros, of which DER has one before each number whose first bit is set.
+pub(crate) fn canonical_serial(hexadecimal: &str) -> String {
+    match hexadecimal.trim_start_matches('0') {
+        "" => "0".to_owned(),
+        digits => digits.to_owned(),
+    }
+}
+
 impl SecretStore {
     /// Revokes; what was revoked stays so.
     ///
@@ -92,5 +116,25 @@ impl SecretStore {
             Ok(Revoked { kind: kind.to_owned(), name: name.to_owned(), at: UnixTime(at.value()) })
         });
         all.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_serial_number_is_the_same_however_it_is_printed() {
+        for printed in ["ab12", "AB:12", "00ab12", "00:AB:12", "0ab12"] {
+            assert_eq!(Revocation::Certificate.canonical(printed).as_deref(), Some("ab12"));
+        }
+        assert_eq!(Revocation::Certificate.canonical("00").as_deref(), Some("0"));
+    }
+
+    #[test]
+    fn what_is_no_hexadecimal_names_no_measurement() {
+        assert_eq!(Revocation::Measurement.canonical("sha256-ab"), None);
+        assert_eq!(Revocation::Measurement.canonical("00AB").as_deref(), Some("00ab"));
+        assert_eq!(Revocation::Operator.canonical("Alice:1").as_deref(), Some("Alice:1"));
     }
 }

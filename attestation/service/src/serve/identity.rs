@@ -9,11 +9,13 @@ use coffer_attestation::x509::Certificate;
 use rustls::ServerConnection;
 
 use crate::operators::{Oidc, Who};
+use crate::secrets::canonical_serial;
 
 /// Whoever showed a certificate, which TLS has checked.
 pub(super) fn by_certificate(connection: &ServerConnection) -> Option<Who> {
     let shown = Certificate::from_der(connection.peer_certificates()?.first()?).ok()?;
-    Some(Who::Certificate { name: shown.common_name()?, serial: hex::encode(shown.serial()) })
+    let serial = canonical_serial(&hex::encode(shown.serial()));
+    Some(Who::Certificate { name: shown.common_name()?, serial })
 }
 
 /// Whoever shows a token with a request that is an operator's: guests have tokens of their own, which nobody looks at here.
