@@ -170,6 +170,23 @@ fn evidence_for_another_key_is_refused() {
 }
 
 #[test]
+fn evidence_whose_reasons_would_fill_the_log_is_written_down_all_the_same() {
+    let running = Running::new();
+    let mut endless = body(&running.challenge().nonce, &guest().public(), |_| ());
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).expect("a key");
+    let mut own = rcgen::CertificateParams::default();
+    own.distinguished_name.push(rcgen::DnType::OrganizationName, "x".repeat(7_500));
+    own.distinguished_name.push(rcgen::DnType::CommonName, "SEV-VCEK");
+    let own = own.self_signed(&key).expect("a certificate").der().to_vec();
+    let chain = &mut endless["tee-evidence"]["primary_evidence"]["cert_chain"];
+    let leaf = chain.as_array_mut().expect("a chain").iter_mut().find(|part| part["cert_type"] == "VCEK");
+    leaf.expect("a leaf")["data"] = own.into();
+    running.refuses(&endless, 403, "EvidenceInvalid");
+    let reasons = running.last_entry()["reasons"].to_string();
+    assert!(reasons.contains("xxxxx") && reasons.len() < 4096, "{reasons}");
+}
+
+#[test]
 fn swapped_initdata_is_refused() {
     let running = Running::new();
     let mut swapped = body(&running.challenge().nonce, &guest().public(), |_| ());

@@ -4,7 +4,7 @@ use std::sync::PoisonError;
 
 use coffer_attestation::handshake::{Attestation, Ear};
 use coffer_attestation::time::UnixTime;
-use coffer_attestation::verdict::{Outcome, Verdict};
+use coffer_attestation::verdict::{Check, Outcome, Verdict};
 use serde_json::{Value, json};
 
 use super::guest::Identity;
@@ -13,6 +13,9 @@ use super::verifier::{Verifier, set};
 use crate::appraisal::{Appraised, appraise, judge};
 use crate::challenge::Redeemed;
 use crate::policy::Purpose;
+
+/// Characters of a SHA-512 digest in hexadecimal.
+const DIGEST_CHARS: usize = 128;
 
 impl Verifier {
     /// `POST /kbs/v0/attest`: judges, writes down, and answers with a token. Evidence that does not verify gets none; evidence
@@ -114,9 +117,15 @@ impl Verifier {
 }
 
 /// What the audit log is told of a guest: all that was found wrong, in full.
+/// A reason, with no more of what a stranger wrote than a digest is long.
+fn in_short(check: &Check) -> Value {
+    let cut = |text: &str| text.chars().take(DIGEST_CHARS).collect::<String>();
+    json!({ "name": check.name, "result": check.result, "expected": cut(&check.expected), "found": cut(&check.found) })
+}
+
 fn describe(event: &mut Value, appraised: &Appraised) {
     let appraisal = appraised.appraisal();
-    let reasons: Vec<_> = appraisal.reasons().take(24).collect();
+    let reasons: Vec<_> = appraisal.reasons().take(24).map(in_short).collect();
     set(event, "verdict", json!(appraisal.verdict()));
     set(event, "simulated", json!(appraisal.claims().get("simulated")));
     set(event, "reference", json!(appraised.reference().map(|known| &known.name)));

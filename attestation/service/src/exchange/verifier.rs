@@ -156,7 +156,16 @@ impl Verifier {
         set(&mut what, "outcome", json!("refused"));
         set(&mut what, "kind", json!(refusal.kind()));
         set(&mut what, "detail", json!(refusal.to_string()));
-        match self.record(at, &what) {
+        let recorded = match self.record(at, &what) {
+            // Whoever was refused has a say in how long the reasons are, but not in whether there is an entry.
+            Err(LogError::Entry { .. }) => {
+                set(&mut what, "reasons", Value::Null);
+                set(&mut what, "detail", json!(refusal.to_string().chars().take(1024).collect::<String>()));
+                self.record(at, &what)
+            }
+            recorded => recorded,
+        };
+        match recorded {
             Ok(_) => refusal,
             Err(error) => error.into(),
         }
