@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use rustix::mount::{UnmountFlags, unmount};
 
 use super::plan::{Step, plan};
-use super::{Outcome, Report, turn};
+use super::turn::{self, Turn};
+use super::{Outcome, Report};
 use crate::net;
 use crate::process::{ProcessHandle, ProcessId, boot_id};
 use crate::record::{PodKey, Record};
@@ -30,25 +31,35 @@ pub fn clean(run_root: &Path, record: &Record, deadline: Instant) -> Report {
     let boot = boot_id().unwrap_or_default();
     let own = ProcessId::current().unwrap_or(ProcessId { pid: 0, start_ticks: 0 });
     let run_dir = record.key.run_dir(run_root);
-    // A shim that hangs may be cleaning, and one that runs may still write to the record.
-    if record.boot_id == boot && record.shim != own {
-        let step = Step::Kill { process: record.shim, role: "shim".to_owned() };
-        if let Err(err) = end(record.shim, deadline) {
-            return Report { steps: vec![(step.to_string(), Outcome::Failed(err.to_string()))] };
-        }
+    // A shim that runs may still write to the record, or be cleaning. One that cannot be ended does neither any more.
+    if record.boot_id == boot && record.shim != own && end(record.shim, deadline).is_err() {
+        return run(plan(record, &run_dir, &boot, own), deadline);
     }
-    in_turn(&run_dir, deadline, || match Record::load(&run_dir) {
-        Ok(now) if !is_same_pod(&now, record) => Report::default(),
-        Ok(now) => run(plan(&now, &run_dir, &boot, own), deadline),
-        Err(_) => run(plan(record, &run_dir, &boot, own), deadline),
+    in_turn(&run_dir, deadline, |turn| match (turn, Record::load(&run_dir)) {
+        (Turn::Ours { .. }, Ok(now)) if !is_same_pod(&now, record) => Report::default(),
+        (Turn::Ours { .. }, Ok(now)) => run(plan(&now, &run_dir, &boot, own), deadline),
+        (Turn::Ours { .. }, Err(_)) => run(plan(record, &run_dir, &boot, own), deadline),
+        (Turn::NoDirectory, _) => {
+            let steps = plan(record, &run_dir, &boot, own);
+            run(steps.into_iter().filter(|step| !is_of_directory(step, &run_dir)).collect(), deadline)
+        }
     })
+}
+
+/// Whether a step is about what is the pod's only while its run directory is there: another pod may have these by now.
+fn is_of_directory(step: &Step, run_dir: &Path) -> bool {
+    match step {
+        Step::User(_) | Step::Uid { .. } => true,
+        Step::Directory(path) => path == run_dir,
+        _ => false,
+    }
 }
 
 /// Undoes what can be found without a record (missing or corrupt): processes of the pod's user, the bundle's mounts,
 /// the run directory.
 pub fn clean_unrecorded(run_root: &Path, key: &PodKey, bundle: Option<&Path>, deadline: Instant) -> Report {
     let run_dir = key.run_dir(run_root);
-    in_turn(&run_dir, deadline, || {
+    in_turn(&run_dir, deadline, |_| {
         let owner = key.to_string();
         let lease = uid::leased_to(run_root, &owner);
         let mut steps = Vec::new();
@@ -61,9 +72,9 @@ pub fn clean_unrecorded(run_root: &Path, key: &PodKey, bundle: Option<&Path>, de
     })
 }
 
-fn in_turn(run_dir: &Path, deadline: Instant, work: impl FnOnce() -> Report) -> Report {
+fn in_turn(run_dir: &Path, deadline: Instant, work: impl FnOnce(&Turn) -> Report) -> Report {
     match turn::take(run_dir, deadline) {
-        Ok(_turn) => work(),
+        Ok(turn) => work(&turn),
         Err(err) => {
             let step = format!("have {} to ourselves", run_dir.display());
             Report { steps: vec![(step, Outcome::Failed(err.to_string()))] }
