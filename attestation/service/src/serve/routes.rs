@@ -35,7 +35,7 @@ const AT_WORK: usize = 64;
 /// What the routes share.
 pub struct Door {
     pub(super) verifier: Arc<Verifier>,
-    at_work: Semaphore,
+    at_work: Arc<Semaphore>,
     /// Certificate of the verifier's own authority, in PEM.
     authority: Option<String>,
 }
@@ -65,7 +65,7 @@ struct Wait {
 impl Door {
     /// To this verifier.
     pub fn new(verifier: Arc<Verifier>) -> Self {
-        Self { verifier, at_work: Semaphore::new(AT_WORK), authority: None }
+        Self { verifier, at_work: Arc::new(Semaphore::new(AT_WORK)), authority: None }
     }
 
     /// Tells everybody which authority signs the verifier's certificates.
@@ -92,8 +92,13 @@ impl Door {
         what: impl FnOnce(&Verifier) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
         let verifier = self.verifier.clone();
-        let _turn = self.at_work.acquire().await;
-        let asked = tokio::task::spawn_blocking(move || what(&verifier)).await;
+        let turn = self.at_work.clone().acquire_owned().await;
+        let asked = tokio::task::spawn_blocking(move || {
+            // Given back when the work is done, also when whoever asked is long gone: work that nobody waits for is work.
+            let _turn = turn;
+            what(&verifier)
+        });
+        let asked = asked.await;
         asked.unwrap_or(Err(Refusal::Unavailable { reason: "the verifier stopped while it answered" }))
     }
 }
