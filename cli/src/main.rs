@@ -134,35 +134,26 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> anyhow::Result<Health> {
     let json = arguments.json;
-    let command = match arguments.command {
-        // None needs a node's configuration, which may be the very thing that is broken.
-        Command::Uninstall(place) => return install::uninstall(&place, json),
-        Command::Attest { command } => return attest::run(command, json),
-        Command::Measure(arguments) => return measure::run(&arguments, json),
-        Command::Secret { command } => return command.run(),
-        Command::Policy { command } => return command.run(),
-        Command::Reference { command } => return command.run(),
-        Command::Revoke(arguments) => return arguments.run(),
-        Command::Audit { command } => return command.run(json),
-        other => other,
-    };
-    let config = Config::find(arguments.config.as_deref(), None).context("reading the configuration")?;
-    match command {
-        Command::Check => check::run(&config, json),
-        Command::Install(install) => install::install(&config, &install, json),
+    // Read for those that are about this node alone: it may be the very thing that is broken.
+    let config = || Config::find(arguments.config.as_deref(), None).context("reading the configuration");
+    match arguments.command {
+        Command::Check => check::run(&config()?, json),
+        Command::Install(install) => install::install(&config()?, &install, json),
         Command::Uninstall(place) => install::uninstall(&place, json),
-        Command::Ps => ps::run(&config, json),
-        Command::Trace { pod } => trace::run(&config, &pod, json),
-        Command::Report { pod, output } => report::run(&config, &pod, output),
-        Command::Layers { command } => layers::run(&config, command, json),
+        Command::Ps => ps::run(&config()?, json),
+        Command::Trace { pod } => trace::run(&config()?, &pod, json),
+        Command::Report { pod, output } => report::run(&config()?, &pod, output),
+        Command::Layers { command } => layers::run(&config()?, command, json),
         Command::Attest { command } => attest::run(command, json),
-        Command::SimulatedRoot => simulated::run(&config, json),
+        Command::SimulatedRoot => simulated::run(&config()?, json),
         Command::Measure(arguments) => measure::run(&arguments, json),
         Command::Secret { command } => command.run(),
         Command::Policy { command } => command.run(),
         Command::Reference { command } => command.run(),
         Command::Revoke(arguments) => arguments.run(),
         Command::Audit { command } => command.run(json),
-        Command::Gc { dry_run } => gc::run(&config, if dry_run { gc::Run::Dry } else { gc::Run::Wet }, json),
+        Command::Gc { dry_run } => {
+            gc::run(&config()?, if dry_run { gc::Run::Dry } else { gc::Run::Wet }, json)
+        }
     }
 }
