@@ -38,6 +38,6 @@ pub use key::{TeeKey, TeeKeyError};
 pub use open::{GuestKey, OpenError};
 pub use request::{Challenge, PROTOCOL_VERSION, Request, RequestError, Tee};
 pub use sealed_secret::{ResourceName, SEALED_PREFIX, SealedSecretError, SealedString};
-pub use strict::{JsonError, Limits, parse as parse_json};
+pub use strict::{JsonError, Limits, parse as parse_json, read as read_json};
 pub use token::{PublicTokenKey, TokenError, TokenKey, Verified};
 pub use told::refusal_told_by;

@@ -14,7 +14,7 @@ use p256::ecdsa::{Signature, VerifyingKey};
 use serde::Deserialize;
 
 use super::key::verifying_key;
-use super::strict::{Limits, parse, typed};
+use super::strict::{self, Limits};
 use crate::base64;
 
 /// How every one begins.
@@ -135,7 +135,7 @@ impl SealedString {
             return Err(form("it has not four parts"));
         };
         let read = base64::url(payload).ok_or(form("its payload is not base64 for URLs"))?;
-        let read = parse(&read, LIMITS).and_then(typed::<Payload>);
+        let read = strict::read::<Payload>(&read, LIMITS);
         let read = read.map_err(|_| form("its payload is no JSON with version, type, provider and name"))?;
         if read.version != "0.1.0" {
             return Err(form("its version is not 0.1.0"));
@@ -162,7 +162,7 @@ impl SealedString {
     /// `None` for words in place of a header.
     fn header(text: &str) -> Option<Header> {
         let json = base64::url(text)?;
-        parse(&json, LIMITS).and_then(typed).ok()
+        strict::read(&json, LIMITS).ok()
     }
 
     /// The secret that it stands for.

@@ -53,7 +53,10 @@ pub fn parse(text: &[u8], limits: Limits) -> Result<Value, JsonError> {
 }
 
 /// Reads a type of ours that fills all of `text`, also where that passes over parts of it.
-pub(super) fn read<T: for<'a> Deserialize<'a>>(text: &[u8], limits: Limits) -> Result<T, JsonError> {
+///
+/// # Errors
+/// [`JsonError`]
+pub fn read<T: for<'a> Deserialize<'a>>(text: &[u8], limits: Limits) -> Result<T, JsonError> {
     if text.len() > limits.bytes {
         return Err(JsonError::TooLong { found: text.len(), limit: limits.bytes });
     }

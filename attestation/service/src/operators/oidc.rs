@@ -11,10 +11,10 @@ use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents, UnparsedPublicKey,
 };
 use base64ct::{Base64UrlUnpadded, Encoding};
-use coffer_attestation::handshake::{Limits, parse_json};
+use coffer_attestation::handshake::{Limits, read_json};
 use coffer_attestation::time::UnixTime;
 use serde::Deserialize;
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use super::who::Who;
@@ -180,12 +180,12 @@ impl Oidc {
         }
         let (signed, signature) = token.rsplit_once('.').ok_or(OidcError::Form)?;
         let (header, claims) = signed.split_once('.').ok_or(OidcError::Form)?;
-        let header: Header = read(&decoded(header)?)?;
+        let header: Header = read_json(&decoded(header)?, PART).map_err(|_| OidcError::Form)?;
         if header.crit.is_some() {
             return Err(OidcError::Form);
         }
         self.verify(&header, signed.as_bytes(), &decoded(signature)?)?;
-        let claims: Claims = read(&decoded(claims)?)?;
+        let claims: Claims = read_json(&decoded(claims)?, PART).map_err(|_| OidcError::Form)?;
         self.accept(&claims, now)
     }
 
@@ -260,12 +260,6 @@ impl Jwk {
 fn texts(value: &Value) -> impl Iterator<Item = &str> {
     let list = value.as_array().map(Vec::as_slice).unwrap_or_default();
     value.as_str().into_iter().chain(list.iter().filter_map(Value::as_str))
-}
-
-/// Reads a part of a token, which nobody vouches for yet.
-fn read<T: DeserializeOwned>(text: &[u8]) -> Result<T, OidcError> {
-    let value = parse_json(text, PART).map_err(|_| OidcError::Form)?;
-    serde_json::from_value(value).map_err(|_| OidcError::Form)
 }
 
 fn decoded(text: &str) -> Result<Vec<u8>, OidcError> {
