@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::measure::{Paced, paced};
 use crate::process;
 use crate::running::{Conversation, Place, Service};
+use crate::target::Target;
 
 /// Challenges in one second.
 const RATE: u64 = 10_000;
@@ -23,7 +24,7 @@ pub(crate) fn run(service: &Service, place: &Place, time: Duration) -> bool {
         for _ in 0..FLOODS {
             scope.spawn(|| flood(service, place, &over, &asked));
         }
-        let seen = paced(service, place, guests, |_, _| ());
+        let seen = paced(&Target::ours(service, place), guests, |_| ());
         over.store(true, Ordering::Relaxed);
         seen
     });

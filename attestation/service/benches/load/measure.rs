@@ -1,15 +1,13 @@
 //! Exchanges by the thousand: how many, how long each, and whose processor time it was.
 
 use std::fmt::{self, Display};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
-
-use rustls::ClientConfig;
 
 use crate::guest;
 use crate::process::{busy_time, processor_time};
-use crate::running::{Place, Service};
+use crate::target::Target;
 
 /// Exchanges that begin one after another at even distances, whatever becomes of those before.
 #[derive(Clone, Copy)]
@@ -34,51 +32,40 @@ pub(crate) struct Seen {
 }
 
 /// As many exchanges as `guests` at once can make in `time`.
-pub(crate) fn closed(service: &Service, place: &Place, guests: usize, time: Duration) -> Seen {
-    let tls = place.client(None);
+pub(crate) fn closed(target: &Target, guests: usize, time: Duration) -> Seen {
     let end = Instant::now() + time;
-    observed(service, guests, |seen| {
+    observed(target, guests, |seen| {
         while Instant::now() < end {
-            one(service, &tls, Instant::now(), seen);
+            one(target, Instant::now(), seen);
         }
     })
 }
 
-/// Exchanges at a steady rate. `each_second` is called as seconds pass, with what makes guests look at the certificates anew.
-pub(crate) fn paced(
-    service: &Service,
-    place: &Place,
-    paced: Paced,
-    each_second: impl Fn(u64, &dyn Fn()) + Sync,
-) -> Seen {
+/// Exchanges at a steady rate. `each_second` is called as seconds pass.
+pub(crate) fn paced(target: &Target, paced: Paced, each_second: impl Fn(u64) + Sync) -> Seen {
     let (start, next) = (Instant::now(), AtomicU64::new(0));
-    // Guests that begin after a certificate was replaced know of it.
-    let tls = RwLock::new(place.client(None));
     let total = paced.rate * paced.time.as_secs();
-    observed(service, 32, |seen| {
+    observed(target, 32, |seen| {
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
             if number >= total {
                 return;
             }
             if number.is_multiple_of(paced.rate) {
-                each_second(number / paced.rate, &|| {
-                    *tls.write().expect("no thread died") = place.client(None);
-                });
+                each_second(number / paced.rate);
             }
             // From when it should have begun: waiting behind a slow one counts.
             let due = start
                 + Duration::from_secs(1) * u32::try_from(number).unwrap_or(u32::MAX)
                     / u32::try_from(paced.rate).unwrap_or(1);
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
-            let tls = tls.read().expect("no thread died").clone();
-            one(service, &tls, due, seen);
+            one(target, due, seen);
         }
     })
 }
 
-fn one(service: &Service, tls: &Arc<ClientConfig>, from: Instant, seen: &Mutex<Seen>) {
-    let ended = guest::exchange(service, tls);
+fn one(target: &Target, from: Instant, seen: &Mutex<Seen>) {
+    let ended = guest::exchange(target);
     let took = from.elapsed();
     let mut seen = seen.lock().expect("no thread died");
     match ended {
@@ -87,8 +74,8 @@ fn one(service: &Service, tls: &Arc<ClientConfig>, from: Instant, seen: &Mutex<S
     }
 }
 
-fn observed(service: &Service, threads: usize, work: impl Fn(&Mutex<Seen>) + Sync) -> Seen {
-    let times = || (processor_time(service.id()), processor_time(std::process::id()), busy_time());
+fn observed(target: &Target, threads: usize, work: impl Fn(&Mutex<Seen>) + Sync) -> Seen {
+    let times = || (processor_time(target.process), processor_time(std::process::id()), busy_time());
     let (start, before) = (Instant::now(), times());
     let seen = Mutex::new(Seen {
         latencies: Vec::new(),
@@ -120,6 +107,11 @@ impl Seen {
     /// Exchanges in one second that two processors would bear that have nothing else to do, guests included.
     pub(crate) fn alone(&self) -> f64 {
         2.0 * self.latencies.len() as f64 / (self.service + self.guests).as_secs_f64()
+    }
+
+    /// Processor time of the service for one exchange, in milliseconds.
+    pub(crate) fn service_each(&self) -> f64 {
+        self.service.as_secs_f64() * 1000.0 / self.latencies.len().max(1) as f64
     }
 
     /// In milliseconds.

@@ -5,14 +5,16 @@ use std::time::Duration;
 use crate::measure::{Paced, paced};
 use crate::process;
 use crate::running::{Place, Service};
+use crate::target::Target;
 
 /// Runs for `minutes`. Each minute begins with a new certificate, and has a new key-encryption key in its middle.
 pub(crate) fn run(service: &Service, place: &Place, minutes: u64) -> bool {
     let wanted = Paced { rate: 100, time: Duration::from_secs(60 * minutes) };
-    let seen = paced(service, place, wanted, |second, look_again| match second % 60 {
+    let target = Target::ours(service, place);
+    let seen = paced(&target, wanted, |second| match second % 60 {
         5 => {
             place.renew_certificate();
-            look_again();
+            target.look_again(place);
         }
         // Shown when no guest is left that began without knowing it.
         8 => service.signal("HUP"),

@@ -1,7 +1,7 @@
 //! The real service as a process, and clients for it.
 
 mod operators;
-mod process;
+pub(crate) mod process;
 
 pub(crate) use operators::{OPERATORS, stranger};
 pub(crate) use process::{Answer, Ask, Conversation, Heard, Place, Service, Tls, client};

@@ -60,9 +60,7 @@ impl Place {
         place.renew_certificate();
         place.operators.write(&place.file("operators.pem"));
         std::fs::write(place.file("references.toml"), references).expect("written");
-        let pem =
-            format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", wrapped(simulated_root));
-        std::fs::write(place.file("root.pem"), pem).expect("written");
+        std::fs::write(place.file("root.pem"), pem(simulated_root)).expect("written");
         std::fs::write(place.file("limits"), limits).expect("written");
         place.renew_key();
         place.keep_only_the_newest_key();
@@ -142,14 +140,11 @@ impl Place {
     }
 }
 
-/// Base64 in lines of 64 characters, as PEM asks.
-fn wrapped(der: &[u8]) -> String {
+/// A certificate as PEM: Base64 in lines of 64 characters.
+pub(crate) fn pem(der: &[u8]) -> String {
     let text = Base64::encode_string(der);
-    text.as_bytes()
-        .chunks(64)
-        .map(|line| String::from_utf8_lossy(line).into_owned())
-        .collect::<Vec<_>>()
-        .join("\n")
+    let lines = text.as_bytes().chunks(64).map(|line| String::from_utf8_lossy(line).into_owned() + "\n");
+    format!("-----BEGIN CERTIFICATE-----\n{}-----END CERTIFICATE-----\n", lines.collect::<String>())
 }
 
 impl Service {
@@ -256,7 +251,8 @@ impl Service {
 /// A connection over TLS.
 pub(crate) type Tls = StreamOwned<ClientConnection, TcpStream>;
 
-fn handshake(mut stream: TcpStream, config: &Arc<ClientConfig>) -> std::io::Result<Tls> {
+/// TLS over a connection.
+pub(crate) fn handshake(mut stream: TcpStream, config: &Arc<ClientConfig>) -> std::io::Result<Tls> {
     stream.set_nodelay(true)?;
     let name = "localhost".try_into().expect("a name");
     let mut client = ClientConnection::new(config.clone(), name).expect("a client");
