@@ -7,6 +7,8 @@
 //! authority  certificates of the verifier's own for its TLS, components and operators
 //! policy     what operators ask for beyond that
 //! secrets    what such guests may have, encrypted at rest
+//! hsm        keys that never leave a security module
+//! database   where all of it is kept: a file, or a PostgreSQL that several replicas share
 //! operators  who may change any of it
 //! exchange   what each message is answered with
 //! serve      the same on the network, over TLS
@@ -25,7 +27,9 @@ pub mod authority;
 pub mod challenge;
 pub mod collateral;
 pub mod curves;
+pub mod database;
 pub mod exchange;
+pub mod hsm;
 pub mod operators;
 pub mod policy;
 pub mod secrets;

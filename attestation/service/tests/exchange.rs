@@ -14,6 +14,7 @@ use coffer_verifier::secrets::{KeyEncryptionKey, Revocation, SecretStore};
 use getrandom::SysRng;
 use serde_json::{Value, json};
 use simulated::Processor;
+use std::sync::Arc;
 use tempfile::TempDir;
 
 /// 2026-11-21T12:00:00Z.
@@ -36,7 +37,10 @@ struct Running {
 impl Running {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let store = SecretStore::open(&folder.path().join("store"), vec![KeyEncryptionKey::new([1; 32])]);
+        let store = SecretStore::open(
+            &folder.path().join("store"),
+            Arc::new(vec![Arc::new(KeyEncryptionKey::new([1; 32])) as _]),
+        );
         let store = store.expect("a store");
         store.put(&"acme/key/1".parse().expect("a path"), b"a secret", None).expect("kept");
         store.put(&"umbrella/key/1".parse().expect("a path"), b"another", None).expect("kept");

@@ -1,6 +1,7 @@
 //! The secret store on a real file.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use coffer_attestation::time::UnixTime;
 use coffer_verifier::secrets::{KeyEncryptionKey, ResourcePath, Revocation, SecretStore, StoreError};
@@ -23,8 +24,8 @@ impl Place {
     }
 
     fn open(&self, keys: &[u8]) -> SecretStore {
-        let keys = keys.iter().map(|byte| KeyEncryptionKey::new([*byte; 32])).collect();
-        SecretStore::open(&self.file, keys).expect("a store")
+        let keys = keys.iter().map(|byte| Arc::new(KeyEncryptionKey::new([*byte; 32])) as _).collect();
+        SecretStore::open(&self.file, Arc::new(keys)).expect("a store")
     }
 }
 

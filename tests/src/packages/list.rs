@@ -82,6 +82,10 @@ pub enum Unpacked {
     Ovmf13,
     /// OVMF in the build that takes hashes of a kernel.
     OvmfAmdSev,
+    /// A token in software, as a PKCS#11 module.
+    SoftHsm,
+    /// What makes such tokens.
+    SoftHsmUtil,
 }
 
 impl Unpacked {
@@ -102,6 +106,8 @@ impl Unpacked {
             Self::Ovmf12 => ("ovmf", Suite::Bookworm),
             Self::Ovmf13 => ("ovmf", Suite::Trixie),
             Self::OvmfAmdSev => ("ovmf-amdsev", Suite::Sid),
+            Self::SoftHsm => ("libsofthsm2", Suite::Bookworm),
+            Self::SoftHsmUtil => ("softhsm2", Suite::Bookworm),
         }
     }
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::refusal::Refusal;
 use super::verifier::{Verifier, set};
 use crate::operators::{Kind, Permit, Verb, Who};
-use crate::secrets::{KeyEncryptionKey, PathError, ResourcePath, Revocation, StoreError};
+use crate::secrets::{Keys, PathError, ResourcePath, Revocation, StoreError};
 
 /// Who asks, and when.
 #[derive(Debug, Clone, Copy)]
@@ -74,8 +74,8 @@ impl Verifier {
     /// # Errors
     /// [`StoreError`]; afterwards the new keys are in use all the same, and what the old one wraps is not readable unless it
     /// is among them.
-    pub fn replace_keys(&self, keys: Vec<KeyEncryptionKey>) -> Result<usize, StoreError> {
-        self.store.set_keys(keys);
+    pub fn replace_keys(&self, keys: Keys) -> Result<usize, StoreError> {
+        self.store.set_keys(keys)?;
         self.store.rewrap()
     }
 
@@ -106,12 +106,8 @@ impl Verifier {
             Who::Certificate { serial, .. } => Some((Revocation::Certificate, serial.as_str())),
             Who::Token { .. } => None,
         };
-        for (kind, name) in serial.into_iter().chain([(Revocation::Operator, who.name())]) {
-            if self.store.is_revoked(kind, name)? {
-                return Err(Refusal::Revoked { what: kind.name() });
-            }
-        }
-        Ok(())
+        let names: Vec<_> = serial.into_iter().chain([(Revocation::Operator, who.name())]).collect();
+        self.none_revoked(&names)
     }
 
     /// Writes down that something is changed, and how; before it is.

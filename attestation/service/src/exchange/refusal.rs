@@ -7,6 +7,7 @@ use crate::appraisal::{JudgeError, ReferenceError};
 use crate::audit::LogError;
 use crate::challenge::{ChallengeError, IssueError, SpentError};
 use crate::collateral::Absent;
+use crate::database::DatabaseError;
 use crate::operators::NotPermitted;
 use crate::policy::PolicyError;
 use crate::secrets::StoreError;
@@ -194,6 +195,14 @@ impl From<StoreError> for Refusal {
             StoreError::NotFound { .. } | StoreError::Expired { .. } => Refusal::NotFound,
             StoreError::Version { found } => Refusal::Conflict { newest: found },
             StoreError::TooLong { .. } => Refusal::TooLarge { reason: error.to_string() },
+            StoreError::Token { .. } => {
+                Refusal::Unavailable { reason: "the token that holds the keys does not answer now" }
+            }
+            StoreError::Database(
+                DatabaseError::Unreachable { .. }
+                | DatabaseError::Slow { .. }
+                | DatabaseError::Refused { .. },
+            ) => Refusal::Unavailable { reason: "the database does not answer now" },
             _ => Refusal::Unavailable { reason: "the secret store cannot answer now" },
         }
     }

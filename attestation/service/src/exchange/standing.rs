@@ -35,10 +35,8 @@ impl Verifier {
 
     /// Held against what is known now, not when the token was made.
     pub(super) fn check_standing(&self, guest: &Guest) -> Result<(), Refusal> {
-        if self.store.is_revoked(Revocation::Token, &guest.token)? {
-            return Err(Refusal::Revoked { what: Revocation::Token.name() });
-        }
-        self.check_revoked(&guest.identity)?;
+        let token = [(Revocation::Token, guest.token.as_str())];
+        self.none_revoked(&token.into_iter().chain(guest.identity.names()).collect::<Vec<_>>())?;
         let references = self.references.read().unwrap_or_else(PoisonError::into_inner);
         let known = references.reference.iter().find(|known| known.name == guest.reference);
         match known.filter(|known| known.measurement.as_ref() == Some(&guest.measurement)) {
@@ -48,12 +46,14 @@ impl Verifier {
     }
 
     pub(super) fn check_revoked(&self, identity: &Identity) -> Result<(), Refusal> {
-        for (kind, name) in identity.names() {
-            if self.store.is_revoked(kind, name)? {
-                return Err(Refusal::Revoked { what: kind.name() });
-            }
+        self.none_revoked(&identity.names().collect::<Vec<_>>())
+    }
+
+    pub(super) fn none_revoked(&self, names: &[(Revocation, &str)]) -> Result<(), Refusal> {
+        match self.store.first_revoked(names)? {
+            Some(kind) => Err(Refusal::Revoked { what: kind.name() }),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     pub(super) fn check_tenant(&self, guest: &Guest, tenant: &str) -> Result<(), Refusal> {

@@ -1,12 +1,12 @@
-//! Texts that operators keep, with every version that there was: policies and reference values. They are not secret.
+//! Texts that operators keep, with every version that there was: policies and reference values. They are not secret, and
+//! decide over secrets: where others could change them they are encrypted like those.
 
-use redb::{ReadableDatabase, ReadableTable, TableDefinition};
+use base64ct::{Base64, Encoding};
 use serde::Serialize;
 
-use super::store::{SecretStore, StoreError, failed};
-
-/// Collection, name and version → text; an empty text is one that was taken away.
-pub(super) const DOCUMENTS: TableDefinition<'_, (&str, &str, u64), &str> = TableDefinition::new("documents");
+use super::envelope::{DataKey, bound};
+use super::store::{SecretStore, StoreError, TEXTS};
+use crate::database::DocumentRow;
 
 /// One version of a text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -31,19 +31,20 @@ impl SecretStore {
         text: &str,
         expected: Option<u64>,
     ) -> Result<u64, StoreError> {
-        let write = self.database.begin_write().map_err(failed)?;
-        let version = {
-            let mut table = write.open_table(DOCUMENTS).map_err(failed)?;
-            let range = table.range((collection, name, 0)..=(collection, name, u64::MAX)).map_err(failed)?;
-            let newest = range.last().transpose().map_err(failed)?.map_or(0, |(place, _)| place.value().2);
+        loop {
+            let newest = self.database.last_document(collection, name)?;
             if expected.is_some_and(|expected| expected != newest) {
                 return Err(StoreError::Version { found: newest });
             }
-            table.insert((collection, name, newest + 1), text).map_err(failed)?;
-            newest + 1
-        };
-        write.commit().map_err(failed)?;
-        Ok(version)
+            let version = newest + 1;
+            let kept = match self.database.replicas() {
+                Some(_) => self.sealed((collection, name), version, text)?,
+                None => text.to_owned(),
+            };
+            if self.database.add_document((collection, name), version, &kept)? {
+                return Ok(version);
+            }
+        }
     }
 
     /// Every version of every document of a collection, or of one of them; oldest first.
@@ -55,18 +56,25 @@ impl SecretStore {
         collection: &str,
         name: Option<&str>,
     ) -> Result<Vec<Document>, StoreError> {
-        let read = self.database.begin_read().map_err(failed)?;
-        let table = read.open_table(DOCUMENTS).map_err(failed)?;
-        let mut all = Vec::new();
-        for entry in table.range((collection, name.unwrap_or(""), 0)..).map_err(failed)? {
-            let (place, text) = entry.map_err(failed)?;
-            let (of, found, version) = place.value();
-            if of != collection || name.is_some_and(|name| name != found) {
-                break;
-            }
-            all.push(Document { name: found.to_owned(), version, text: text.value().to_owned() });
+        let rows = self.database.documents(collection, name)?;
+        if rows.is_empty() || self.database.replicas().is_none() {
+            let plain = |row: DocumentRow| Document { name: row.name, version: row.version, text: row.text };
+            return Ok(rows.into_iter().map(plain).collect());
         }
-        Ok(all)
+        let key = self.data_key(TEXTS)?;
+        let opened = rows.into_iter().map(|row| {
+            let text = opened(&key, collection, &row);
+            let text = text.ok_or_else(|| StoreError::Text { name: format!("{collection}/{}", row.name) })?;
+            Ok(Document { name: row.name, version: row.version, text })
+        });
+        opened.collect()
+    }
+
+    /// Whoever may write to a database that is shared could put a reference there that lets in a guest of theirs: what is read
+    /// back must have been written by a replica.
+    fn sealed(&self, place: (&str, &str), version: u64, text: &str) -> Result<String, StoreError> {
+        let key = self.data_key(TEXTS)?;
+        Ok(Base64::encode_string(&key.seal(text.as_bytes(), &bound_to(place, version))?))
     }
 
     /// The newest version of every document of a collection that was not taken away.
@@ -84,4 +92,15 @@ impl SecretStore {
         newest.retain(|document| !document.text.is_empty());
         Ok(newest)
     }
+}
+
+fn opened(key: &DataKey, collection: &str, row: &DocumentRow) -> Option<String> {
+    let sealed = Base64::decode_vec(&row.text).ok()?;
+    let text = key.open(&sealed, &bound_to((collection, &row.name), row.version))?;
+    str::from_utf8(&text).ok().map(str::to_owned)
+}
+
+/// What a text's ciphertext is bound to.
+fn bound_to((collection, name): (&str, &str), version: u64) -> Vec<u8> {
+    bound("text", &[collection.as_bytes(), name.as_bytes(), &version.to_be_bytes()])
 }

@@ -7,8 +7,8 @@ use zeroize::Zeroizing;
 
 const IV_BYTES: usize = 12;
 
-/// Length of a key's name in bytes.
-pub(super) const KEK_ID_BYTES: usize = 8;
+/// The name of a key-encryption key, which stands before everything that it wraps. It says nothing about the key.
+pub type KeyId = [u8; 8];
 
 /// The key that tenants' keys are wrapped with. It is wiped when it is dropped.
 pub struct KeyEncryptionKey(DataKey);
@@ -16,8 +16,9 @@ pub struct KeyEncryptionKey(DataKey);
 /// What is kept. It cannot be printed or serialised, and is wiped when it is dropped.
 pub struct Secret(Zeroizing<Vec<u8>>);
 
-/// A key of 32 bytes that encrypts with fresh random IVs: up to 2^32 messages.
-pub(super) struct DataKey(Zeroizing<[u8; 32]>);
+/// A tenant's key: 32 bytes that encrypt with fresh random IVs, up to 2^32 messages. It is wiped when it is dropped.
+#[derive(Clone)]
+pub struct DataKey(Zeroizing<[u8; 32]>);
 
 /// There was no randomness, or the cipher refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,28 +30,13 @@ impl KeyEncryptionKey {
         Self(DataKey(Zeroizing::new(key)))
     }
 
-    /// A name that says nothing about the key, to find the right one by.
-    pub(super) fn id(&self) -> [u8; KEK_ID_BYTES] {
-        let digest: [u8; 32] = Sha256::new()
-            .chain_update(b"coffer kek id 1")
-            .chain_update(self.0.0.as_slice())
-            .finalize()
-            .into();
-        let mut id = [0; KEK_ID_BYTES];
-        id.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
-        id
+    /// A few bytes that only this key gives, for `purpose`, and that say nothing about it.
+    pub(super) fn digest(&self, purpose: &[u8]) -> KeyId {
+        first_bytes(&Zeroizing::new([purpose, self.0.0.as_slice()].concat()))
     }
 
-    /// Wraps a tenant's key.
-    pub(super) fn wrap(&self, key: &DataKey, tenant: &str) -> Result<Vec<u8>, NotEncrypted> {
-        self.0.seal(key.0.as_slice(), &bound("data key", &[tenant.as_bytes()]))
-    }
-
-    /// Unwraps a tenant's key.
-    pub(super) fn unwrap_key(&self, wrapped: &[u8], tenant: &str) -> Option<DataKey> {
-        let opened = self.0.open(wrapped, &bound("data key", &[tenant.as_bytes()]))?;
-        let key: [u8; 32] = opened.as_slice().try_into().ok()?;
-        Some(DataKey(Zeroizing::new(key)))
+    pub(super) fn key(&self) -> &DataKey {
+        &self.0
     }
 }
 
@@ -60,6 +46,16 @@ impl DataKey {
         let mut key = Zeroizing::new([0; 32]);
         getrandom::fill(key.as_mut()).map_err(|_| NotEncrypted)?;
         Ok(Self(key))
+    }
+
+    /// Takes 32 bytes, and no other number.
+    pub(super) fn of(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(|key: [u8; 32]| Self(Zeroizing::new(key)))
+    }
+
+    /// The bytes themselves, for whoever wraps it.
+    pub(super) fn expose(&self) -> &[u8] {
+        self.0.as_slice()
     }
 
     /// IV ‖ ciphertext ‖ tag.
@@ -90,6 +86,14 @@ impl Secret {
     pub fn expose(&self) -> &[u8] {
         &self.0
     }
+}
+
+/// The first bytes of a SHA-256.
+pub(super) fn first_bytes(of: &[u8]) -> KeyId {
+    let digest: [u8; 32] = Sha256::digest(of).into();
+    let mut id = KeyId::default();
+    id.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
+    id
 }
 
 /// What a ciphertext is bound to: a purpose and parts, each with its length in front so that none runs into the next.

@@ -1,13 +1,9 @@
 //! What was revoked, in the same database as the secrets.
 
 use coffer_attestation::time::UnixTime;
-use redb::{ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
 
-use super::store::{SecretStore, StoreError, failed};
-
-/// Kind and name → when.
-pub(super) const REVOKED: TableDefinition<'_, (&str, &str), u64> = TableDefinition::new("revoked");
+use super::store::{SecretStore, StoreError};
 
 /// What can be revoked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,15 +78,7 @@ impl SecretStore {
     /// # Errors
     /// [`StoreError`]
     pub fn revoke(&self, kind: Revocation, name: &str, at: UnixTime) -> Result<(), StoreError> {
-        let write = self.database.begin_write().map_err(failed)?;
-        {
-            let mut table = write.open_table(REVOKED).map_err(failed)?;
-            let known = table.get((kind.name(), name)).map_err(failed)?.is_some();
-            if !known {
-                table.insert((kind.name(), name), at.0).map_err(failed)?;
-            }
-        }
-        write.commit().map_err(failed)
+        Ok(self.database.revoke(kind.name(), name, at.0)?)
     }
 
     /// Whether it was revoked, as of this call.
@@ -98,9 +86,17 @@ impl SecretStore {
     /// # Errors
     /// [`StoreError`]
     pub fn is_revoked(&self, kind: Revocation, name: &str) -> Result<bool, StoreError> {
-        let read = self.database.begin_read().map_err(failed)?;
-        let table = read.open_table(REVOKED).map_err(failed)?;
-        Ok(table.get((kind.name(), name)).map_err(failed)?.is_some())
+        Ok(self.first_revoked(&[(kind, name)])?.is_some())
+    }
+
+    /// The first of several that was revoked, as of this call.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub fn first_revoked(&self, of: &[(Revocation, &str)]) -> Result<Option<Revocation>, StoreError> {
+        let places: Vec<(&str, &str)> = of.iter().map(|(kind, name)| (kind.name(), *name)).collect();
+        let found = self.database.any_revoked(&places)?;
+        Ok(found.and_then(|number| of.get(number)).map(|(kind, _)| *kind))
     }
 
     /// Everything that was revoked.
@@ -108,14 +104,8 @@ impl SecretStore {
     /// # Errors
     /// [`StoreError`]
     pub fn revoked(&self) -> Result<Vec<Revoked>, StoreError> {
-        let read = self.database.begin_read().map_err(failed)?;
-        let table = read.open_table(REVOKED).map_err(failed)?;
-        let all = table.iter().map_err(failed)?.map(|entry| {
-            let (place, at) = entry.map_err(failed)?;
-            let (kind, name) = place.value();
-            Ok(Revoked { kind: kind.to_owned(), name: name.to_owned(), at: UnixTime(at.value()) })
-        });
-        all.collect()
+        let all = self.database.revoked()?.into_iter();
+        Ok(all.map(|row| Revoked { kind: row.kind, name: row.name, at: UnixTime(row.at) }).collect())
     }
 }
 

@@ -1,34 +1,35 @@
-//! The database: versions, expiry, deletion, and replacement of the KEK.
+//! The store: versions, expiry, deletion, and replacement of the KEK.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use coffer_attestation::time::UnixTime;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use serde::Serialize;
 
-use super::envelope::{DataKey, KEK_ID_BYTES, KeyEncryptionKey, NotEncrypted, Secret, bound};
+use super::envelope::{DataKey, KeyId, NotEncrypted, Secret, bound};
+use super::keys::{KeyError, KeyService};
 use super::path::ResourcePath;
+use crate::database::{Database, DatabaseError};
+use crate::hsm::HsmError;
 
 /// The longest secret, in bytes.
 pub const MAX_SECRET_BYTES: usize = 1 << 20;
 
-/// Tenant → id of the KEK ‖ wrapped data key.
-const DATA_KEYS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("data-keys");
-/// Path and version → expiry, 8 bytes big endian ‖ ciphertext.
-const SECRETS: TableDefinition<'_, (&str, u64), &[u8]> = TableDefinition::new("secrets");
-/// Path → the last version given out; it stays when the secret is deleted, so that no number is used twice.
-const VERSIONS: TableDefinition<'_, &str, u64> = TableDefinition::new("versions");
 /// An expiry that never comes.
 const NEVER: u64 = u64::MAX;
+/// Whose key texts are encrypted with that others could change. No tenant can have this name.
+pub(super) const TEXTS: &str = "*";
 
 /// An open store.
 pub struct SecretStore {
     pub(super) database: Database,
     /// The current key first, then those that data keys may still be wrapped with.
-    keys: RwLock<Arc<Vec<KeyEncryptionKey>>>,
+    keys: RwLock<Keys>,
 }
+
+/// Key-encryption keys, the current one first.
+pub type Keys = Arc<Vec<Arc<dyn KeyService>>>;
 
 /// One version of a secret, as those may see it who may not see the secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -54,7 +55,7 @@ pub struct Found {
 pub enum StoreError {
     /// The database.
     #[error("the secret store cannot be read or written")]
-    Database(#[source] Box<redb::Error>),
+    Database(#[from] DatabaseError),
     /// No such secret or version, or it was deleted.
     #[error("there is no secret {path}")]
     NotFound {
@@ -96,6 +97,26 @@ pub enum StoreError {
     /// No randomness.
     #[error("nothing could be encrypted: there is no randomness")]
     Cipher,
+    /// The token that has the key.
+    #[error("the data key of tenant {tenant:?} needs a token that does not serve")]
+    Token {
+        /// The tenant.
+        tenant: String,
+        /// What is wrong.
+        source: HsmError,
+    },
+    /// Two keys that could not be told apart.
+    #[error(
+        "two key-encryption keys are the same, or have the same names: label of the token, label and id of the key; one of \
+         them needs another name"
+    )]
+    SameKey,
+    /// A policy or reference value that no replica wrote.
+    #[error("the document {name:?} does not decrypt: the database was changed")]
+    Text {
+        /// Collection and name.
+        name: String,
+    },
     /// No key at all.
     #[error("no key-encryption key is configured")]
     NoKey,
@@ -107,25 +128,26 @@ impl From<NotEncrypted> for StoreError {
     }
 }
 
-pub(super) fn failed(error: impl Into<redb::Error>) -> StoreError {
-    StoreError::Database(Box::new(error.into()))
-}
-
 impl SecretStore {
-    /// Opens or makes the database. `keys`: the current key first, then older ones that may still be in use.
+    /// Opens or makes a file. `keys`: the current key first, then older ones that may still be in use.
     ///
     /// # Errors
     /// [`StoreError`]
-    pub fn open(path: &Path, keys: Vec<KeyEncryptionKey>) -> Result<Self, StoreError> {
-        let database = Database::create(path).map_err(failed)?;
-        let write = database.begin_write().map_err(failed)?;
-        write.open_table(DATA_KEYS).map_err(failed)?;
-        write.open_table(SECRETS).map_err(failed)?;
-        write.open_table(VERSIONS).map_err(failed)?;
-        write.open_table(super::revoked::REVOKED).map_err(failed)?;
-        write.open_table(super::documents::DOCUMENTS).map_err(failed)?;
-        write.commit().map_err(failed)?;
-        Ok(Self { database, keys: RwLock::new(Arc::new(keys)) })
+    pub fn open(path: &Path, keys: Keys) -> Result<Self, StoreError> {
+        Self::over(Database::embedded(path)?, keys)
+    }
+
+    /// The same over a database that is open.
+    ///
+    /// # Errors
+    /// [`StoreError::SameKey`]
+    pub fn over(database: Database, keys: Keys) -> Result<Self, StoreError> {
+        Ok(Self { database, keys: RwLock::new(distinct(keys)?) })
+    }
+
+    /// Where it keeps things.
+    pub fn database(&self) -> &Database {
+        &self.database
     }
 
     /// Keeps `secret` as a new version. Answers its number.
@@ -141,23 +163,17 @@ impl SecretStore {
         if secret.len() > MAX_SECRET_BYTES {
             return Err(StoreError::TooLong { found: secret.len() });
         }
-        let write = self.database.begin_write().map_err(failed)?;
-        let version = {
-            let key = self.data_key_for_writing(&write, path.tenant())?;
-            let name = path.to_string();
-            let mut versions = write.open_table(VERSIONS).map_err(failed)?;
-            let last = versions.get(name.as_str()).map_err(failed)?.map_or(0, |guard| guard.value());
-            let version = last + 1;
-            let expiry = expiry.map_or(NEVER, |time| time.0);
+        let key = self.data_key(path.tenant())?;
+        let (name, expiry) = (path.to_string(), expiry.map_or(NEVER, |time| time.0));
+        // Each round that somebody else was faster kept a version: nobody waits for nothing.
+        loop {
+            let version = self.database.last_version(&name)? + 1;
             let sealed = key.seal(secret, &place(path, version, expiry))?;
             let value = [expiry.to_be_bytes().to_vec(), sealed].concat();
-            let mut secrets = write.open_table(SECRETS).map_err(failed)?;
-            secrets.insert((name.as_str(), version), value.as_slice()).map_err(failed)?;
-            versions.insert(name.as_str(), version).map_err(failed)?;
-            version
-        };
-        write.commit().map_err(failed)?;
-        Ok(version)
+            if self.database.add_secret(&name, version, &value)? {
+                return Ok(version);
+            }
+        }
     }
 
     /// Finds a version, or the newest one that there is.
@@ -165,26 +181,18 @@ impl SecretStore {
     /// # Errors
     /// [`StoreError`]
     pub fn get(&self, path: &ResourcePath, version: Option<u64>, now: UnixTime) -> Result<Found, StoreError> {
-        let read = self.database.begin_read().map_err(failed)?;
-        let secrets = read.open_table(SECRETS).map_err(failed)?;
-        let name = path.to_string();
-        let (from, to) = version.map_or((0, u64::MAX), |version| (version, version));
-        let range = secrets.range((name.as_str(), from)..=(name.as_str(), to)).map_err(failed)?;
-        let newest = range.last().transpose().map_err(failed)?;
-        let (place_of, value) = newest.ok_or_else(|| StoreError::NotFound { path: path.clone() })?;
-        let (_, version) = place_of.value();
+        let row = self.database.secret(&path.to_string(), version, path.tenant())?;
+        let row = row.ok_or_else(|| StoreError::NotFound { path: path.clone() })?;
         let damaged = || StoreError::Damaged { path: path.clone() };
-        let (expiry, sealed) = value.value().split_first_chunk().ok_or_else(damaged)?;
+        let (expiry, sealed) = row.value.split_first_chunk().ok_or_else(damaged)?;
         let expiry = u64::from_be_bytes(*expiry);
-        let keys = read.open_table(DATA_KEYS).map_err(failed)?;
-        let wrapped = keys.get(path.tenant()).map_err(failed)?.ok_or_else(damaged)?;
-        let key = self.unwrapped(wrapped.value(), path.tenant())?;
+        let key = self.unwrapped(&row.data_key.ok_or_else(damaged)?, path.tenant())?;
         // Opened before the expiry is believed: it is part of what is authenticated.
-        let secret = key.open(sealed, &place(path, version, expiry)).ok_or_else(damaged)?;
+        let secret = key.open(sealed, &place(path, row.version, expiry)).ok_or_else(damaged)?;
         if now.0 >= expiry {
             return Err(StoreError::Expired { path: path.clone(), expiry: UnixTime(expiry) });
         }
-        Ok(Found { version, secret: Secret::new(secret) })
+        Ok(Found { version: row.version, secret: Secret::new(secret) })
     }
 
     /// Deletes every version. Answers how many there were.
@@ -192,30 +200,21 @@ impl SecretStore {
     /// # Errors
     /// [`StoreError`]
     pub fn delete(&self, path: &ResourcePath) -> Result<usize, StoreError> {
-        let name = path.to_string();
-        let write = self.database.begin_write().map_err(failed)?;
-        let count = {
-            let mut secrets = write.open_table(SECRETS).map_err(failed)?;
-            let range = secrets.range((name.as_str(), 0)..=(name.as_str(), u64::MAX)).map_err(failed)?;
-            let versions: Result<Vec<u64>, _> =
-                range.map(|entry| entry.map(|(key, _)| key.value().1)).collect();
-            let versions = versions.map_err(failed)?;
-            for version in &versions {
-                secrets.remove((name.as_str(), *version)).map_err(failed)?;
-            }
-            versions.len()
-        };
-        write.commit().map_err(failed)?;
-        Ok(count)
+        Ok(self.database.delete_secret(&path.to_string())?)
     }
 
     /// Replaces the keys, for what is read and written from now on: the current one first, then all that data keys may still
     /// be wrapped with.
-    pub fn set_keys(&self, keys: Vec<KeyEncryptionKey>) {
-        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+    ///
+    /// # Errors
+    /// [`StoreError::SameKey`]; then the keys stay as they are.
+    pub fn set_keys(&self, keys: Keys) -> Result<(), StoreError> {
+        let keys = distinct(keys)?;
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        Ok(())
     }
 
-    fn keys(&self) -> Arc<Vec<KeyEncryptionKey>> {
+    fn keys(&self) -> Keys {
         self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -224,48 +223,31 @@ impl SecretStore {
     /// # Errors
     /// [`StoreError`]
     pub fn list(&self, tenant: &str) -> Result<Vec<Kept>, StoreError> {
-        let read = self.database.begin_read().map_err(failed)?;
-        let table = read.open_table(SECRETS).map_err(failed)?;
-        // Paths begin with the tenant and a slash, which comes directly before the digit 0.
-        let (from, to) = (format!("{tenant}/"), format!("{tenant}0"));
-        let range = table.range((from.as_str(), 0)..(to.as_str(), 0)).map_err(failed)?;
-        let mut all = Vec::new();
-        for entry in range {
-            let (place, value) = entry.map_err(failed)?;
-            let (path, version) = place.value();
-            let expiry = value.value().first_chunk().map_or(0, |expiry| u64::from_be_bytes(*expiry));
-            let expiry = (expiry != NEVER).then_some(UnixTime(expiry));
-            all.push(Kept { path: path.to_owned(), version, expiry });
-        }
-        Ok(all)
+        let all = self.database.secrets(tenant)?.into_iter().map(|(path, version, expiry)| {
+            let expiry = expiry.map_or(0, u64::from_be_bytes);
+            Kept { path, version, expiry: (expiry != NEVER).then_some(UnixTime(expiry)) }
+        });
+        Ok(all.collect())
     }
 
     /// Wraps every data key that an older KEK wraps with the current one. Secrets stay as they are, and readable
     /// throughout. Answers how many were wrapped anew; afterwards the older KEKs are not needed.
     ///
     /// # Errors
-    /// [`StoreError`]
+    /// [`StoreError`]; those that were wrapped until then stay so.
     pub fn rewrap(&self) -> Result<usize, StoreError> {
         let keys = self.keys();
         let current = keys.first().ok_or(StoreError::NoKey)?;
-        let write = self.database.begin_write().map_err(failed)?;
-        let count = {
-            let mut table = write.open_table(DATA_KEYS).map_err(failed)?;
-            let mut anew = Vec::new();
-            for entry in table.iter().map_err(failed)? {
-                let (tenant, wrapped) = entry.map_err(failed)?;
-                if !wrapped.value().starts_with(&current.id()) {
-                    let tenant = tenant.value().to_owned();
-                    let key = self.unwrapped(wrapped.value(), &tenant)?;
-                    anew.push((wrapped_by(current, &key, &tenant)?, tenant));
-                }
+        let mut count = 0;
+        for (tenant, wrapped) in self.database.data_keys()? {
+            if wrapped.starts_with(&current.id()) {
+                continue;
             }
-            for (wrapped, tenant) in &anew {
-                table.insert(tenant.as_str(), wrapped.as_slice()).map_err(failed)?;
-            }
-            anew.len()
-        };
-        write.commit().map_err(failed)?;
+            let key = self.unwrapped(&wrapped, &tenant)?;
+            let anew = wrapped_by(current.as_ref(), &key, &tenant)?;
+            // Another replica may have wrapped it meanwhile, with one of the same keys.
+            count += usize::from(self.database.set_data_key(&tenant, Some(&wrapped), &anew)?);
+        }
         Ok(count)
     }
 
@@ -274,36 +256,53 @@ impl SecretStore {
     /// # Errors
     /// [`StoreError`]
     pub fn tenants(&self) -> Result<BTreeSet<String>, StoreError> {
-        let read = self.database.begin_read().map_err(failed)?;
-        let table = read.open_table(DATA_KEYS).map_err(failed)?;
-        let all = table.iter().map_err(failed)?;
-        all.map(|entry| entry.map(|(tenant, _)| tenant.value().to_owned()).map_err(failed)).collect()
+        let all = self.database.data_keys()?.into_iter().map(|(tenant, _)| tenant);
+        Ok(all.filter(|tenant| tenant != TEXTS).collect())
     }
 
-    fn data_key_for_writing(&self, write: &WriteTransaction, tenant: &str) -> Result<DataKey, StoreError> {
-        let mut table = write.open_table(DATA_KEYS).map_err(failed)?;
-        let known = table.get(tenant).map_err(failed)?.map(|guard| guard.value().to_vec());
-        if let Some(wrapped) = known {
-            return self.unwrapped(&wrapped, tenant);
+    /// The tenant's key, made if there is none. While a token is waited for nothing else is held up.
+    pub(super) fn data_key(&self, tenant: &str) -> Result<DataKey, StoreError> {
+        loop {
+            if let Some(wrapped) = self.database.data_key(tenant)? {
+                return self.unwrapped(&wrapped, tenant);
+            }
+            let key = DataKey::generate()?;
+            let keys = self.keys();
+            let current = keys.first().ok_or(StoreError::NoKey)?;
+            let wrapped = wrapped_by(current.as_ref(), &key, tenant)?;
+            if self.database.set_data_key(tenant, None, &wrapped)? {
+                return Ok(key);
+            }
         }
-        let key = DataKey::generate()?;
-        let keys = self.keys();
-        let current = keys.first().ok_or(StoreError::NoKey)?;
-        table.insert(tenant, wrapped_by(current, &key, tenant)?.as_slice()).map_err(failed)?;
-        Ok(key)
     }
 
     fn unwrapped(&self, wrapped: &[u8], tenant: &str) -> Result<DataKey, StoreError> {
         let wrong = || StoreError::WrongKey { tenant: tenant.to_owned() };
-        let (id, sealed) = wrapped.split_first_chunk::<KEK_ID_BYTES>().ok_or_else(wrong)?;
+        let (id, sealed) = wrapped.split_first_chunk::<{ size_of::<KeyId>() }>().ok_or_else(wrong)?;
         let keys = self.keys();
         let key = keys.iter().find(|key| key.id() == *id).ok_or_else(wrong)?;
-        key.unwrap_key(sealed, tenant).ok_or_else(wrong)
+        key.unwrap_key(sealed, tenant).map_err(|error| told(error, tenant))
     }
 }
 
-fn wrapped_by(kek: &KeyEncryptionKey, key: &DataKey, tenant: &str) -> Result<Vec<u8>, StoreError> {
-    Ok([kek.id().to_vec(), kek.wrap(key, tenant)?].concat())
+/// Keys that have a name each.
+fn distinct(keys: Keys) -> Result<Keys, StoreError> {
+    let names: BTreeSet<KeyId> = keys.iter().map(|key| key.id()).collect();
+    if names.len() == keys.len() { Ok(keys) } else { Err(StoreError::SameKey) }
+}
+
+fn wrapped_by(kek: &dyn KeyService, key: &DataKey, tenant: &str) -> Result<Vec<u8>, StoreError> {
+    let wrapped = kek.wrap(key, tenant).map_err(|error| told(error, tenant))?;
+    Ok([kek.id().to_vec(), wrapped].concat())
+}
+
+fn told(error: KeyError, tenant: &str) -> StoreError {
+    let tenant = tenant.to_owned();
+    match error {
+        KeyError::NotOpened => StoreError::WrongKey { tenant },
+        KeyError::Cipher => StoreError::Cipher,
+        KeyError::Token(source) => StoreError::Token { tenant, source },
+    }
 }
 
 /// What a secret's ciphertext is bound to.

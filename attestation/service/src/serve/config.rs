@@ -17,6 +17,7 @@ use serde::Deserialize;
 use super::clients::Limits;
 use super::provider::Provider;
 use super::sources::{Sources, SourcesError};
+use super::stores::{StoresError, Tokens};
 use super::tls::{Certificates, TlsError};
 use super::traced::Collector;
 use crate::appraisal::{ReferenceError, References, Trust};
@@ -25,8 +26,9 @@ use crate::authority::Authority;
 use crate::challenge::{ChallengeKey, Challenger, Spent};
 use crate::collateral::{Cache, Roots};
 use crate::exchange::{Parts, Refusal, Verifier};
+use crate::hsm::KeyAddress;
 use crate::operators::{CustomRole, Directory, DirectoryError, Operator};
-use crate::secrets::{KeyEncryptionKey, SecretStore, StoreError};
+use crate::secrets::{KeyEncryptionKey, KeyService, Keys, SecretStore};
 use crate::traces::Traces;
 
 /// How many answered challenges are remembered: some 16 MiB at most.
@@ -56,8 +58,11 @@ pub struct Config {
     references: PathBuf,
     store: PathBuf,
     audit_log: PathBuf,
-    /// The current key first, then older ones that are still accepted.
-    key_encryption_keys: Vec<PathBuf>,
+    /// The current key first, then older ones that are still accepted: files, and keys in tokens by their `pkcs11:` address.
+    key_encryption_keys: Vec<String>,
+    /// How tokens are waited for.
+    #[serde(default)]
+    hsm: Tokens,
     /// The same for challenges; replicas share them.
     challenge_keys: Vec<PathBuf>,
     token_key: PathBuf,
@@ -145,9 +150,9 @@ pub enum ConfigError {
     /// Certificates and lists of makers, or a collector of traces.
     #[error("a service that the configuration names cannot be used")]
     Collateral(#[from] SourcesError),
-    /// The secret store.
-    #[error("the secret store cannot be opened")]
-    Store(#[source] StoreError),
+    /// The secret store, or a key-encryption key in a token.
+    #[error("what keeps the secrets cannot be used")]
+    Stores(#[from] StoresError),
     /// The audit log.
     #[error("the audit log cannot be opened")]
     Audit(#[source] LogError),
@@ -247,8 +252,14 @@ impl Config {
     ///
     /// # Errors
     /// [`ConfigError`]
-    pub fn key_encryption_keys(&self) -> Result<Vec<KeyEncryptionKey>, ConfigError> {
-        Ok(keys(&self.key_encryption_keys)?.into_iter().map(KeyEncryptionKey::new).collect())
+    pub fn key_encryption_keys(&self) -> Result<Keys, ConfigError> {
+        let one = |name: &String| -> Result<Arc<dyn KeyService>, ConfigError> {
+            if KeyAddress::is_one(name) {
+                return Ok(self.hsm.open(name)?);
+            }
+            Ok(Arc::new(KeyEncryptionKey::new(key(Path::new(name))?)))
+        };
+        Ok(Arc::new(self.key_encryption_keys.iter().map(one).collect::<Result<_, _>>()?))
     }
 
     /// What is insecure about it, for the log.
@@ -277,7 +288,7 @@ impl Config {
             references: self.references()?,
             token_key,
             token_lifetime: self.token_seconds,
-            store: SecretStore::open(&self.store, keks).map_err(ConfigError::Store)?,
+            store: SecretStore::open(&self.store, keks).map_err(StoresError::from)?,
             audit: AuditLog::open(&self.audit_log).map_err(ConfigError::Audit)?,
             audit_key,
             operators,

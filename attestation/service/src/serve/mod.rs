@@ -16,6 +16,7 @@ mod manage;
 mod provider;
 mod routes;
 mod sources;
+mod stores;
 mod tls;
 mod traced;
 
@@ -25,5 +26,6 @@ pub use listen::{Listening, serve};
 pub use provider::{Provider, ProviderError};
 pub use routes::{Door, router};
 pub use sources::{Sources, SourcesError};
+pub use stores::StoresError;
 pub use tls::{Certificates, TlsError};
 pub use traced::{Collector, traced};

@@ -4,6 +4,7 @@ use clap::Subcommand;
 
 use super::collateral::{self, CollateralOrder};
 use super::issue::{self, IssueOrder};
+use crate::hsm::{KeyAddress, make_key};
 use crate::serve::Config;
 
 /// What can be done beside serving.
@@ -16,6 +17,11 @@ pub enum Order {
     Authority,
     /// Have the verifier's own authority sign a certificate for an operator or a component
     Issue(IssueOrder),
+    /// Make a key in a token that the token never gives out, to wrap the tenants' keys with
+    MakeKey {
+        /// pkcs11:token=…;object=…?module-path=…&pin-source=…
+        address: KeyAddress,
+    },
 }
 
 /// Does it.
@@ -27,5 +33,6 @@ pub fn run(order: &Order, config: &Config) -> anyhow::Result<()> {
         Order::Collateral(order) => collateral::run(order, config),
         Order::Authority => issue::authority(config),
         Order::Issue(order) => issue::run(order, config),
+        Order::MakeKey { address } => Ok(make_key(address)?),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
@@ -25,6 +25,10 @@ pub(crate) struct Place {
     keys: Mutex<u8>,
     /// Further lines of the configuration, before its tables.
     more: String,
+    /// Further tables of the configuration; one for a database is instead of the file.
+    tables: String,
+    /// Variables of the service's environment.
+    environment: Vec<(&'static str, PathBuf)>,
 }
 
 /// A running service; it is ended when this is dropped.
@@ -53,7 +57,15 @@ impl Place {
     pub(crate) fn new(references: &str, simulated_root: &[u8], limits: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let (operators, certificates) = (Authority::new("operators"), Mutex::default());
-        let place = Self { folder, operators, certificates, keys: Mutex::new(0), more: String::new() };
+        let place = Self {
+            folder,
+            operators,
+            certificates,
+            keys: Mutex::new(0),
+            more: String::new(),
+            tables: String::new(),
+            environment: Vec::new(),
+        };
         ["challenge", "token", "audit-key"].iter().enumerate().for_each(|(index, name)| {
             std::fs::write(place.file(name), [index as u8 + 1; 32]).expect("written");
         });
@@ -74,6 +86,19 @@ impl Place {
         place
     }
 
+    /// The same with further tables of the configuration.
+    pub(crate) fn with_tables(self, tables: &str) -> Self {
+        let place = Self { tables: format!("{}{tables}\n", self.tables), ..self };
+        place.keep_only_the_newest_key();
+        place
+    }
+
+    /// The same with a variable in the service's environment.
+    pub(crate) fn with_variable(mut self, name: &'static str, value: PathBuf) -> Self {
+        self.environment.push((name, value));
+        self
+    }
+
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -92,19 +117,31 @@ impl Place {
     }
 
     fn configure(&self, keys: &[u8]) {
+        let path = |key: &u8| self.file(&format!("kek{key}")).display().to_string();
+        self.use_keys(&keys.iter().map(path).collect::<Vec<_>>());
+    }
+
+    /// Accepts these key-encryption keys.
+    pub(crate) fn use_keys(&self, keys: &[String]) {
         let folder = self.folder.path().display();
-        let keys: Vec<String> = keys.iter().map(|key| format!("\"{folder}/kek{key}\"")).collect();
+        let keys: Vec<String> = keys.iter().map(|key| format!("{key:?}")).collect();
+        let store = if self.tables.contains("[postgres]") {
+            String::new()
+        } else {
+            format!("store = \"{folder}/store\"\n")
+        };
         let config = format!(
             "listen = \"127.0.0.1:0\"\ntls-certificate = \"{folder}/tls.pem\"\ntls-key = \"{folder}/tls.key\"\n\
-             references = \"{folder}/references.toml\"\nstore = \"{folder}/store\"\naudit-log = \"{folder}/audit\"\n\
+             references = \"{folder}/references.toml\"\n{store}audit-log = \"{folder}/audit\"\n\
              key-encryption-keys = [{}]\nchallenge-keys = [\"{folder}/challenge\"]\n\
              token-key = \"{folder}/token\"\naudit-key = \"{folder}/audit-key\"\n\
              operator-authorities = \"{folder}/operators.pem\"\n\
-             insecure-simulated-snp-root = \"{folder}/root.pem\"\n{}[limits]\n{}\n{}",
+             insecure-simulated-snp-root = \"{folder}/root.pem\"\n{}[limits]\n{}\n{}{}",
             keys.join(", "),
             self.more,
             std::fs::read_to_string(self.file("limits")).expect("limits"),
             tables(),
+            self.tables,
         );
         // Replaced as a whole: the service may be reading it.
         std::fs::write(self.file("verifier.new"), config).expect("written");
@@ -136,7 +173,21 @@ impl Place {
     }
 
     pub(crate) fn start(&self) -> Service {
-        Service::start(&self.file("verifier.toml"))
+        let service = Service::start(self.command());
+        service.unwrap_or_else(|log| panic!("it serves: {log}"))
+    }
+
+    /// What the service says that cannot start.
+    pub(crate) fn refused(&self) -> String {
+        Service::start(self.command()).err().expect("it does not serve")
+    }
+
+    /// The program with its configuration.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_coffer-verifier"));
+        command.arg("--config").arg(self.file("verifier.toml"));
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
     }
 }
 
@@ -148,17 +199,21 @@ pub(crate) fn pem(der: &[u8]) -> String {
 }
 
 impl Service {
-    fn start(config: &Path) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_coffer-verifier"))
-            .arg("--config")
-            .arg(config)
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the service");
+    /// What it said, if it does not serve.
+    fn start(mut command: Command) -> Result<Self, String> {
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("the service");
         let mut lines = BufReader::new(child.stderr.take().expect("its log")).lines();
+        let mut said = String::new();
         let address = lines.by_ref().map_while(Result::ok).find_map(|line| {
-            line.split("address=").nth(1).map(|text| text.trim().parse().expect("an address"))
+            said.push_str(&line);
+            said.push('\n');
+            let serving = line.contains("serving").then(|| line.split("address=").nth(1)).flatten();
+            serving.map(|text| text.trim().parse().expect("an address"))
         });
+        let Some(address) = address else {
+            child.wait().expect("an end");
+            return Err(said);
+        };
         let log = Arc::new(Mutex::new(String::new()));
         let written = log.clone();
         // Read as it comes, so that it never waits for us.
@@ -172,7 +227,7 @@ impl Service {
                 }
             });
         });
-        Self { child, address: address.expect("it serves"), log }
+        Ok(Self { child, address, log })
     }
 
     /// What it wrote since it serves.

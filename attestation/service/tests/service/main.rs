@@ -4,6 +4,7 @@ mod authority;
 mod collateral;
 mod guests;
 mod hostile;
+mod hsm;
 mod keys;
 mod managed;
 mod replay;
