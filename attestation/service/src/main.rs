@@ -41,7 +41,8 @@ async fn main() -> anyhow::Result<()> {
     }
     let certificates = Arc::new(config.certificates()?);
     let tls = Arc::new(config.tls(&certificates)?);
-    let verifier = Arc::new(config.verifier()?);
+    // It may wait for a database.
+    let verifier = Arc::new(tokio::task::block_in_place(|| config.verifier())?);
     tracing::info!(
         key = verifier.audit_public_key(),
         "checkpoints of the audit log are signed with this key"
@@ -55,6 +56,7 @@ async fn main() -> anyhow::Result<()> {
         None => router(door),
     };
     let listening = Listening { listener, tls, router, limits: config.limits, oidc: oidc(&config).await };
+    tokio::spawn(verifier.clone().follow());
     tokio::spawn(renew(certificates.clone()));
     tokio::spawn(reload(arguments.config, certificates, verifier));
     let mut end = signal(SignalKind::terminate())?;

@@ -86,6 +86,14 @@ pub enum Unpacked {
     SoftHsm,
     /// What makes such tokens.
     SoftHsmUtil,
+    /// PostgreSQL's server.
+    Postgres,
+    /// Its own library.
+    Libpq,
+    /// A library that it needs.
+    Libxml2,
+    /// One that both need.
+    Libicu,
 }
 
 impl Unpacked {
@@ -108,6 +116,10 @@ impl Unpacked {
             Self::OvmfAmdSev => ("ovmf-amdsev", Suite::Sid),
             Self::SoftHsm => ("libsofthsm2", Suite::Bookworm),
             Self::SoftHsmUtil => ("softhsm2", Suite::Bookworm),
+            Self::Postgres => ("postgresql-15", Suite::Bookworm),
+            Self::Libpq => ("libpq5", Suite::Bookworm),
+            Self::Libxml2 => ("libxml2", Suite::Bookworm),
+            Self::Libicu => ("libicu72", Suite::Bookworm),
         }
     }
 

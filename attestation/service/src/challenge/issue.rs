@@ -1,6 +1,6 @@
 //! Making nonces, and taking them back.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use base64ct::{Base64, Encoding};
 use coffer_attestation::handshake::{Challenge, HashAlgorithm, Request, Tee};
@@ -10,6 +10,7 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use super::spent::{NonceId, Spent, SpentError};
+use crate::database::{Burnt, Pool};
 
 const VERSION: u8 = 1;
 const TAG_BYTES: usize = 32;
@@ -26,7 +27,15 @@ pub struct Challenger {
     /// The first one makes tags; all of them are accepted, so that a key can be replaced without refusing anybody.
     keys: Vec<ChallengeKey>,
     lifetime: u64,
-    spent: Mutex<Spent>,
+    spent: Remembered,
+}
+
+/// Where those are that were answered.
+enum Remembered {
+    /// In memory: there is one verifier.
+    Here(Mutex<Spent>),
+    /// Where all replicas look.
+    Shared(Arc<Pool>),
 }
 
 /// A challenge of ours that was answered in time and for the first time.
@@ -85,7 +94,21 @@ impl ChallengeKey {
 impl Challenger {
     /// `keys`: the current one first, then those that are still accepted. `lifetime` of a challenge in seconds.
     pub fn new(keys: Vec<ChallengeKey>, lifetime: u64, spent: Spent) -> Self {
-        Self { keys, lifetime, spent: Mutex::new(spent) }
+        Self { keys, lifetime, spent: Remembered::Here(Mutex::new(spent)) }
+    }
+
+    /// The same for a verifier that has replicas: what is answered to one is answered to all.
+    pub fn shared(keys: Vec<ChallengeKey>, lifetime: u64, replicas: Arc<Pool>) -> Self {
+        Self { keys, lifetime, spent: Remembered::Shared(replicas) }
+    }
+
+    /// A name of each key, which says nothing about it.
+    pub fn key_names(&self) -> Vec<String> {
+        self.keys
+            .iter()
+            .filter_map(|key| key.mac(b"name"))
+            .map(|mac| hex::encode(mac.finalize().into_bytes()))
+            .collect()
     }
 
     /// Makes a challenge. Nothing is stored.
@@ -123,9 +146,19 @@ impl Challenger {
         if now >= expiry {
             return Err(ChallengeError::Expired { expiry, at: now });
         }
-        // The list is whole even if a thread died with it: each change is one insertion.
-        let mut spent = self.spent.lock().unwrap_or_else(PoisonError::into_inner);
-        spent.burn(id, expiry, now)?;
+        match &self.spent {
+            Remembered::Here(spent) => {
+                // The list is whole even if a thread died with it: each change is one insertion.
+                spent.lock().unwrap_or_else(PoisonError::into_inner).burn(id, expiry, now)?;
+            }
+            Remembered::Shared(replicas) => match replicas.burn(&id, expiry.0) {
+                Ok(Burnt::Now) => {}
+                Ok(Burnt::Before) => return Err(SpentError::Replayed.into()),
+                Ok(Burnt::Late) => return Err(ChallengeError::Expired { expiry, at: now }),
+                Ok(Burnt::Full) => return Err(SpentError::SharedFull.into()),
+                Err(_) => return Err(SpentError::Unknown.into()),
+            },
+        }
         Ok(redeemed)
     }
 }

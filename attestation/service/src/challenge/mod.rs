@@ -5,7 +5,7 @@
 //! issue ── nothing is stored ── redeem: tag, expiry, then burnt for good whatever becomes of the evidence
 //! ```
 //! Never here: memory that a stranger can fill. An unanswered challenge costs nothing; an answered one costs one entry of
-//! a list of fixed size until it expires, and a full list refuses instead of forgetting.
+//! a list of fixed size until it expires, and a full list refuses instead of forgetting. Replicas have that list in their database.
 
 mod issue;
 mod spent;

@@ -28,6 +28,12 @@ pub enum SpentError {
         /// How many are remembered.
         capacity: usize,
     },
+    /// The same for all replicas.
+    #[error("too many challenges were answered and have not expired: try again later")]
+    SharedFull,
+    /// The database that replicas share.
+    #[error("whether the challenge was answered before cannot be found out now")]
+    Unknown,
 }
 
 impl Spent {

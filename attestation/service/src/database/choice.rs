@@ -1,13 +1,18 @@
 //! Either database, asked the same.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use super::connect::Postgres;
 use super::embedded::Embedded;
+use super::pool::Pool;
 
 /// An open database.
 pub enum Database {
     /// A file of this process.
     Embedded(Embedded),
+    /// One that replicas share.
+    Shared(Arc<Pool>),
 }
 
 /// One version of a secret, and the key that it is encrypted with.
@@ -19,6 +24,17 @@ pub struct SecretRow {
     pub value: Vec<u8>,
     /// Id of the key-encryption key ‖ the tenant's wrapped key.
     pub data_key: Option<Vec<u8>>,
+}
+
+/// One version of a secret, without the secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedRow {
+    /// Its path.
+    pub path: String,
+    /// Its number.
+    pub version: u64,
+    /// The expiry as it is written there, 8 bytes big endian.
+    pub expiry: Option<[u8; 8]>,
 }
 
 /// One version of a text.
@@ -114,6 +130,7 @@ macro_rules! either {
     ($database:expr, $method:ident ( $($argument:expr),* )) => {
         match $database {
             Database::Embedded(file) => file.$method($($argument),*),
+            Database::Shared(pool) => pool.$method($($argument),*),
         }
     };
 }
@@ -129,10 +146,19 @@ impl Database {
         Embedded::open(path).map(Self::Embedded)
     }
 
+    /// Connects, and makes the tables if there are none.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]
+    pub fn shared(postgres: Postgres) -> Answer<Self> {
+        Pool::open(postgres).map(Self::Shared)
+    }
+
     /// What replicas share, if this is shared.
-    pub fn replicas(&self) -> Option<&()> {
+    pub fn replicas(&self) -> Option<&Arc<Pool>> {
         match self {
             Self::Embedded(_) => None,
+            Self::Shared(pool) => Some(pool),
         }
     }
 
@@ -192,11 +218,11 @@ impl Database {
         either!(self, delete_secret(path))
     }
 
-    /// Path, version and the first bytes of the value of everything that a tenant has.
+    /// Everything that a tenant has, without what it is.
     ///
     /// # Errors
     /// [`DatabaseError`]
-    pub fn secrets(&self, tenant: &str) -> Answer<Vec<(String, u64, Option<[u8; 8]>)>> {
+    pub fn secrets(&self, tenant: &str) -> Answer<Vec<ListedRow>> {
         either!(self, secrets(tenant))
     }
 
@@ -255,6 +281,7 @@ impl Database {
     pub fn generation(&self) -> Answer<Option<u64>> {
         match self {
             Self::Embedded(_) => Ok(None),
+            Self::Shared(pool) => pool.generation().map(Some),
         }
     }
 }

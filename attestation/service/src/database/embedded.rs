@@ -4,7 +4,7 @@ use std::path::Path;
 
 use redb::{ReadableDatabase, ReadableTable, TableDefinition};
 
-use super::choice::{DatabaseError, DocumentRow, RevokedRow, SecretRow};
+use super::choice::{DatabaseError, DocumentRow, ListedRow, RevokedRow, SecretRow};
 
 /// Tenant → id of the KEK ‖ wrapped data key.
 const DATA_KEYS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("data-keys");
@@ -121,7 +121,7 @@ impl Embedded {
         Ok(count)
     }
 
-    pub(super) fn secrets(&self, tenant: &str) -> Answer<Vec<(String, u64, Option<[u8; 8]>)>> {
+    pub(super) fn secrets(&self, tenant: &str) -> Answer<Vec<ListedRow>> {
         let read = self.0.begin_read().map_err(failed)?;
         let table = read.open_table(SECRETS).map_err(failed)?;
         // Paths begin with the tenant and a slash, which comes directly before the digit 0.
@@ -130,7 +130,7 @@ impl Embedded {
         let all = range.map(|entry| {
             let (place, value) = entry.map_err(failed)?;
             let (path, version) = place.value();
-            Ok((path.to_owned(), version, value.value().first_chunk().copied()))
+            Ok(ListedRow { path: path.to_owned(), version, expiry: value.value().first_chunk().copied() })
         });
         all.collect()
     }

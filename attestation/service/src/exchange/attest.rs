@@ -53,6 +53,7 @@ impl Verifier {
     }
 
     fn appraise(&self, sent: &Attestation, redeemed: &Redeemed, now: UnixTime) -> Result<Appraised, Refusal> {
+        self.catch_up()?;
         let judged = judge(sent, redeemed, &self.trust, now)?;
         let references = self.references.read().unwrap_or_else(PoisonError::into_inner);
         Ok(appraise(judged, &references))

@@ -19,6 +19,7 @@ mod guest;
 mod inspect;
 mod refusal;
 mod release;
+mod replicas;
 mod rules;
 mod standing;
 mod verifier;

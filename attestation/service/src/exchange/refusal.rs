@@ -71,6 +71,9 @@ pub enum Refusal {
     },
 }
 
+/// What is told while the database that replicas share is away.
+const DATABASE: Refusal = Refusal::Unavailable { reason: "the database does not answer now" };
+
 /// The body of an answer that gives nothing: `{"type", "detail"}`, in the order in which clients know it.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct Told {
@@ -163,7 +166,8 @@ impl From<ChallengeError> for Refusal {
     fn from(error: ChallengeError) -> Self {
         match error {
             ChallengeError::Spent(SpentError::Replayed) => Refusal::Replayed,
-            ChallengeError::Spent(SpentError::Full { .. }) => {
+            ChallengeError::Spent(SpentError::Unknown) => DATABASE,
+            ChallengeError::Spent(SpentError::Full { .. } | SpentError::SharedFull) => {
                 Refusal::Unavailable { reason: "too many challenges were answered: try again later" }
             }
             other => Refusal::Unauthenticated { reason: other.to_string() },
@@ -202,7 +206,7 @@ impl From<StoreError> for Refusal {
                 DatabaseError::Unreachable { .. }
                 | DatabaseError::Slow { .. }
                 | DatabaseError::Refused { .. },
-            ) => Refusal::Unavailable { reason: "the database does not answer now" },
+            ) => DATABASE,
             _ => Refusal::Unavailable { reason: "the secret store cannot answer now" },
         }
     }

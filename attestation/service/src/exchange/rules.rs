@@ -64,6 +64,7 @@ impl Verifier {
     /// [`Refusal`]
     pub fn list_references(&self, by: By<'_>) -> Result<Value, Refusal> {
         self.permit(by, Verb::List, Kind::Reference, None)?;
+        self.catch_up()?;
         let in_force = self.references.read().unwrap_or_else(PoisonError::into_inner);
         let names: Vec<&str> = in_force.reference.iter().map(|known| known.name.as_str()).collect();
         Ok(json!({ "in_force": names, "added": self.store.document_versions(REFERENCES, None)? }))

@@ -35,6 +35,7 @@ impl Verifier {
 
     /// Held against what is known now, not when the token was made.
     pub(super) fn check_standing(&self, guest: &Guest) -> Result<(), Refusal> {
+        self.catch_up()?;
         let token = [(Revocation::Token, guest.token.as_str())];
         self.none_revoked(&token.into_iter().chain(guest.identity.names()).collect::<Vec<_>>())?;
         let references = self.references.read().unwrap_or_else(PoisonError::into_inner);

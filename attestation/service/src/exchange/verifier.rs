@@ -1,5 +1,6 @@
 //! What a verifier is made of.
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError, RwLock};
 
 use coffer_attestation::handshake::{Challenge, PublicTokenKey, Request, TokenKey};
@@ -47,6 +48,8 @@ pub struct Verifier {
     /// Those of the file and those that operators added.
     pub(super) references: RwLock<References>,
     pub(super) policies: RwLock<Policies>,
+    /// Which state of the documents that replicas share those are of.
+    pub(super) caught_up: AtomicU64,
     pub(super) recorded: Mutex<Recorded>,
     pub(super) token_key: TokenKey,
     pub(super) token_lifetime: u64,
@@ -70,6 +73,8 @@ impl Verifier {
             given: RwLock::default(),
             references: RwLock::default(),
             policies: RwLock::default(),
+            // No state: the first who asks reads.
+            caught_up: AtomicU64::new(u64::MAX),
             recorded: Mutex::default(),
             token_key: parts.token_key,
             token_lifetime: parts.token_lifetime,

@@ -62,9 +62,13 @@ pub struct TokenKek {
     key: HsmKey,
     id: KeyId,
     lifetime: Duration,
-    /// Tenant and wrapped key → the key, and until when. So a key that is wrapped anew is unwrapped anew.
-    known: Mutex<HashMap<(String, Vec<u8>), (DataKey, Instant)>>,
+    known: Mutex<Known>,
 }
+
+/// A tenant, and its wrapped key: a key that is wrapped anew is unwrapped anew.
+type Wrapped = (String, Vec<u8>);
+/// The keys, and until when.
+type Known = HashMap<Wrapped, (DataKey, Instant)>;
 
 impl TokenKek {
     /// `lifetime`: how long a data key that was unwrapped is remembered.
@@ -73,13 +77,13 @@ impl TokenKek {
         Self { id: first_bytes(&named), key, lifetime, known: Mutex::default() }
     }
 
-    fn known(&self, place: &(String, Vec<u8>)) -> Option<DataKey> {
+    fn known(&self, place: &Wrapped) -> Option<DataKey> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let (key, until) = known.get(place)?;
         (Instant::now() < *until).then(|| key.clone())
     }
 
-    fn keep(&self, place: (String, Vec<u8>), key: &DataKey) {
+    fn keep(&self, place: Wrapped, key: &DataKey) {
         let now = Instant::now();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= KEPT {

@@ -223,9 +223,13 @@ impl SecretStore {
     /// # Errors
     /// [`StoreError`]
     pub fn list(&self, tenant: &str) -> Result<Vec<Kept>, StoreError> {
-        let all = self.database.secrets(tenant)?.into_iter().map(|(path, version, expiry)| {
-            let expiry = expiry.map_or(0, u64::from_be_bytes);
-            Kept { path, version, expiry: (expiry != NEVER).then_some(UnixTime(expiry)) }
+        let all = self.database.secrets(tenant)?.into_iter().map(|row| {
+            let expiry = row.expiry.map_or(0, u64::from_be_bytes);
+            Kept {
+                path: row.path,
+                version: row.version,
+                expiry: (expiry != NEVER).then_some(UnixTime(expiry)),
+            }
         });
         Ok(all.collect())
     }

@@ -17,7 +17,7 @@ use serde::Deserialize;
 use super::clients::Limits;
 use super::provider::Provider;
 use super::sources::{Sources, SourcesError};
-use super::stores::{StoresError, Tokens};
+use super::stores::{Replicated, StoresError, Tokens};
 use super::tls::{Certificates, TlsError};
 use super::traced::Collector;
 use crate::appraisal::{ReferenceError, References, Trust};
@@ -25,6 +25,7 @@ use crate::audit::{AuditLog, LogError};
 use crate::authority::Authority;
 use crate::challenge::{ChallengeKey, Challenger, Spent};
 use crate::collateral::{Cache, Roots};
+use crate::database::Database;
 use crate::exchange::{Parts, Refusal, Verifier};
 use crate::hsm::KeyAddress;
 use crate::operators::{CustomRole, Directory, DirectoryError, Operator};
@@ -56,7 +57,11 @@ pub struct Config {
     #[serde(default)]
     traces: Option<Collector>,
     references: PathBuf,
-    store: PathBuf,
+    /// A file; or `[postgres]`.
+    #[serde(default)]
+    store: Option<PathBuf>,
+    #[serde(default)]
+    postgres: Option<Replicated>,
     audit_log: PathBuf,
     /// The current key first, then older ones that are still accepted: files, and keys in tokens by their `pkcs11:` address.
     key_encryption_keys: Vec<String>,
@@ -266,7 +271,9 @@ impl Config {
     pub fn insecure(&self) -> Vec<&'static str> {
         let simulated = self.insecure_simulated_snp_root.is_some().then_some("insecure-simulated-snp-root");
         let sample = self.insecure_sample.then_some("insecure-sample");
-        simulated.into_iter().chain(sample).collect()
+        let plain = self.postgres.as_ref().is_some_and(|postgres| postgres.insecure_plain);
+        let plain = plain.then_some("postgres.insecure-plain");
+        simulated.into_iter().chain(sample).chain(plain).collect()
     }
 
     /// Puts the verifier together.
@@ -274,26 +281,50 @@ impl Config {
     /// # Errors
     /// [`ConfigError`]
     pub fn verifier(&self) -> Result<Verifier, ConfigError> {
-        let keks = self.key_encryption_keys()?;
-        let challenge = keys(&self.challenge_keys)?.into_iter().map(ChallengeKey::new).collect();
+        let store = self.store()?;
+        let challenger = self.challenger(&store)?;
         let token_key = TokenKey::from_scalar(&key(&self.token_key)?)
             .ok_or_else(|| ConfigError::Key { path: self.token_key.clone() })?;
+        if let Some(replicas) = store.database().replicas() {
+            let name = [token_key.public().jwk().to_string()];
+            replicas.agree("token-key", &name).map_err(StoresError::from)?;
+        }
         let audit_key = SigningKey::from_slice(&key(&self.audit_key)?)
             .map_err(|_| ConfigError::Key { path: self.audit_key.clone() })?;
         let operators = Directory::with_groups(&self.operator, self.groups(), &self.role);
         let operators = operators.map_err(ConfigError::Operators)?;
         let verifier = Verifier::new(Parts {
-            challenger: Challenger::new(challenge, self.challenge_seconds, Spent::new(SPENT)),
+            challenger,
             trust: self.trust()?,
             references: self.references()?,
             token_key,
             token_lifetime: self.token_seconds,
-            store: SecretStore::open(&self.store, keks).map_err(StoresError::from)?,
+            store,
             audit: AuditLog::open(&self.audit_log).map_err(ConfigError::Audit)?,
             audit_key,
             operators,
         });
         verifier.map_err(ConfigError::Kept)
+    }
+
+    fn store(&self) -> Result<SecretStore, ConfigError> {
+        let keks = self.key_encryption_keys()?;
+        let database = match (&self.store, &self.postgres) {
+            (Some(file), None) => Database::embedded(file).map_err(StoresError::from)?,
+            (None, Some(postgres)) => postgres.open()?,
+            _ => return Err(StoresError::Which.into()),
+        };
+        Ok(SecretStore::over(database, keks).map_err(StoresError::from)?)
+    }
+
+    fn challenger(&self, store: &SecretStore) -> Result<Challenger, ConfigError> {
+        let keys = keys(&self.challenge_keys)?.into_iter().map(ChallengeKey::new).collect();
+        let Some(replicas) = store.database().replicas() else {
+            return Ok(Challenger::new(keys, self.challenge_seconds, Spent::new(SPENT)));
+        };
+        let challenger = Challenger::shared(keys, self.challenge_seconds, replicas.clone());
+        replicas.agree("challenge-keys", &challenger.key_names()).map_err(StoresError::from)?;
+        Ok(challenger)
     }
 
     fn groups(&self) -> &[Operator] {

@@ -1,6 +1,7 @@
 //! The real service over TLS on loopback.
 
 mod authority;
+mod cluster;
 mod collateral;
 mod guests;
 mod hostile;
@@ -8,6 +9,7 @@ mod hsm;
 mod keys;
 mod managed;
 mod replay;
+mod replicas;
 mod revoked;
 mod rotation;
 #[path = "../running/mod.rs"]
@@ -56,15 +58,19 @@ fn attest_with(service: &Service, place: &Place, key: &Value) -> Answer {
     let challenge = post(service, place, "/kbs/v0/auth", &asked);
     assert_eq!(challenge.status, 200);
     let nonce = challenge.body["nonce"].as_str().expect("a nonce");
+    post(service, place, "/kbs/v0/attest", &answer_to(nonce, key))
+}
+
+/// The answer to a challenge.
+fn answer_to(nonce: &str, key: &Value) -> Value {
     let bound = ReportData::compute(HashAlgorithm::Sha384, nonce, key, "").expect("a canonical form");
     let digest = HashAlgorithm::Sha256.digest(INITDATA.as_bytes());
     let report = simulated::report(&bound.as_report_field(), &digest);
-    let body = json!({
+    json!({
         "init-data": { "format": "toml", "body": INITDATA },
         "runtime-data": { "nonce": nonce, "tee-pubkey": key },
         "tee-evidence": { "primary_evidence": Processor::evidence(report), "additional_evidence": "" },
-    });
-    post(service, place, "/kbs/v0/attest", &body)
+    })
 }
 
 /// A guest that was admitted, and the header that says so.
