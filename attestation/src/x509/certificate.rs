@@ -232,6 +232,15 @@ impl Certificate {
     /// unknown, and the signature holds. Dates, revocation and trust in the issuer are other questions; the length of a
     /// chain is the business of whoever fixes the chain.
     pub fn check_issued_by(&self, issuer: &Certificate) -> Result<(), IssueError> {
+        self.check_issued_by_knowing(issuer, &[])
+    }
+
+    /// The same where the caller understands further critical extensions, and looks at them itself.
+    pub fn check_issued_by_knowing(
+        &self,
+        issuer: &Certificate,
+        understood: &[ObjectIdentifier],
+    ) -> Result<(), IssueError> {
         if self.issuer_name() != issuer.subject_name() {
             return Err(IssueError::Name {
                 named: self.issuer_name().to_string(),
@@ -243,7 +252,9 @@ impl Certificate {
         }
         let known = [BASIC_CONSTRAINTS, KEY_USAGE];
         let mut critical = self.extensions().filter(|extension| extension.critical);
-        if let Some(unknown) = critical.find(|extension| !known.contains(&extension.extn_id)) {
+        if let Some(unknown) =
+            critical.find(|extension| !known.iter().chain(understood).any(|oid| *oid == extension.extn_id))
+        {
             return Err(IssueError::Critical { oid: unknown.extn_id });
         }
         if self.parsed.signature_algorithm() != self.parsed.tbs_certificate().signature() {
@@ -284,11 +295,17 @@ impl Certificate {
         self.usage().is_none_or(|usage| usage.is_some_and(|usage| usage.crl_sign()))
     }
 
-    fn is_authority(&self) -> bool {
+    /// Whether it may sign certificates: a CA by its basic constraints, and no key usage forbids it.
+    pub fn is_authority(&self) -> bool {
         let constraints = self.extension(&BASIC_CONSTRAINTS);
         let is_ca =
             constraints.and_then(|der| BasicConstraints::from_der(der).ok()).is_some_and(|found| found.ca);
         is_ca && self.usage().is_none_or(|usage| usage.is_some_and(|usage| usage.key_cert_sign()))
+    }
+
+    /// Whether its key may sign messages: a key usage that says so is there (RFC 5280, section 4.2.1.3).
+    pub fn may_sign_messages(&self) -> bool {
+        self.usage().flatten().is_some_and(|usage| usage.digital_signature())
     }
 
     /// The key usage, if there is one; the inner `None` is one that cannot be read.

@@ -1,5 +1,5 @@
-//! RSA with public keys (RFC 8017): signatures in RSASSA-PSS with SHA-384 and RSASSA-PKCS1-v1_5 with SHA-256, and encryption
-//! in RSAES-OAEP with SHA-256.
+//! RSA with public keys (RFC 8017): signatures in RSASSA-PSS and RSASSA-PKCS1-v1_5 with SHA-256, SHA-384 and SHA-512,
+//! and encryption in RSAES-OAEP with SHA-256.
 //!
 //! Modulus, exponent and signatures are public, so only the exponent decides how long a power takes; what is encrypted goes
 //! through multiplications that take the same time for every value.
@@ -7,18 +7,61 @@
 
 use crypto_bigint::modular::{FixedMontyForm, FixedMontyParams};
 use crypto_bigint::{Odd, U64, U4096};
-use sha2::{Digest, Sha256, Sha384};
+use sha2::{Digest, Sha256, Sha384, Sha512};
 
 const LARGEST_BYTES: usize = 512;
 const SMALLEST_BITS: u32 = 2048;
-const SHA384_BYTES: usize = 48;
 const SHA256_BYTES: usize = 32;
 
-/// DigestInfo of SHA-256 before the digest itself (RFC 8017, section 9.2, note 1).
-const SHA256_DIGEST_INFO: [u8; 19] = [
-    0x30, 0x31, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01, 0x05, 0x00,
-    0x04, 0x20,
-];
+/// The hash of a signature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hash {
+    Sha256,
+    Sha384,
+    Sha512,
+}
+
+impl Hash {
+    fn digest(self, parts: &[&[u8]]) -> Vec<u8> {
+        match self {
+            Hash::Sha256 => of_parts::<Sha256>(parts),
+            Hash::Sha384 => of_parts::<Sha384>(parts),
+            Hash::Sha512 => of_parts::<Sha512>(parts),
+        }
+    }
+
+    fn length(self) -> usize {
+        match self {
+            Hash::Sha256 => 32,
+            Hash::Sha384 => 48,
+            Hash::Sha512 => 64,
+        }
+    }
+
+    /// DigestInfo before the digest itself (RFC 8017, section 9.2, note 1).
+    fn digest_info(self) -> [u8; 19] {
+        let (whole, last, length) = match self {
+            Hash::Sha256 => (0x31, 0x01, 0x20),
+            Hash::Sha384 => (0x41, 0x02, 0x30),
+            Hash::Sha512 => (0x51, 0x03, 0x40),
+        };
+        [
+            0x30, whole, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, last, 0x05,
+            0x00, 0x04, length,
+        ]
+    }
+
+    /// MGF1 (RFC 8017, section B.2.1), without end.
+    fn mask(self, seed: &[u8]) -> impl Iterator<Item = u8> {
+        (0_u32..).flat_map(move |counter| self.digest(&[seed, &counter.to_be_bytes()]))
+    }
+}
+
+fn of_parts<D: Digest>(parts: &[&[u8]]) -> Vec<u8> {
+    let mut digest = D::new();
+    parts.iter().for_each(|part| digest.update(part));
+    digest.finalize().to_vec()
+}
 
 /// A public key of 2048 to 4096 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,25 +94,25 @@ impl RsaKey {
         self.bits
     }
 
-    /// RSASSA-PSS-VERIFY with SHA-384, MGF1 over SHA-384 and a salt of 48 bytes (RFC 8017, section 8.1.2).
-    pub(crate) fn verifies_pss_sha384(&self, message: &[u8], signature: &[u8]) -> bool {
+    /// RSASSA-PSS-VERIFY with MGF1 over the same hash and a salt as long as it (RFC 8017, section 8.1.2).
+    pub(crate) fn verifies_pss(&self, hash: Hash, message: &[u8], signature: &[u8]) -> bool {
         let encoded_bits = self.bits - 1;
         let Some(encoded) = self.open(signature, encoded_bits.div_ceil(8) as usize) else {
             return false;
         };
         let unused_bits = 8 * encoded.len() as u32 - encoded_bits;
-        pss_holds(&encoded, unused_bits, message)
+        pss_holds(hash, &encoded, unused_bits, message)
     }
 
-    /// RSASSA-PKCS1-V1_5-VERIFY with SHA-256 (RFC 8017, section 8.2.2): the expected block is built and compared whole.
-    pub(crate) fn verifies_pkcs1_sha256(&self, message: &[u8], signature: &[u8]) -> bool {
+    /// RSASSA-PKCS1-V1_5-VERIFY (RFC 8017, section 8.2.2): the expected block is built and compared whole.
+    pub(crate) fn verifies_pkcs1(&self, hash: Hash, message: &[u8], signature: &[u8]) -> bool {
         let length = self.bits.div_ceil(8) as usize;
-        let tail = SHA256_DIGEST_INFO.len() + SHA256_BYTES;
+        let prefix = hash.digest_info();
         let mut expected = vec![0x00, 0x01];
-        expected.resize(length.saturating_sub(tail + 1), 0xff);
+        expected.resize(length.saturating_sub(prefix.len() + hash.length() + 1), 0xff);
         expected.push(0x00);
-        expected.extend(SHA256_DIGEST_INFO);
-        expected.extend(Sha256::digest(message));
+        expected.extend(prefix);
+        expected.extend(hash.digest(&[message]));
         self.open(signature, length).is_some_and(|encoded| encoded == expected)
     }
 
@@ -82,8 +125,9 @@ impl RsaKey {
         block.resize(block.len() + padding, 0);
         block.push(0x01);
         block.extend(message);
-        let masked: Vec<u8> = block.iter().zip(mask_sha256(seed)).map(|(byte, mask)| byte ^ mask).collect();
-        let masked_seed = seed.iter().zip(mask_sha256(&masked)).map(|(byte, mask)| byte ^ mask);
+        let masked: Vec<u8> =
+            block.iter().zip(Hash::Sha256.mask(seed)).map(|(byte, mask)| byte ^ mask).collect();
+        let masked_seed = seed.iter().zip(Hash::Sha256.mask(&masked)).map(|(byte, mask)| byte ^ mask);
         let encoded: Vec<u8> = std::iter::once(0).chain(masked_seed).chain(masked.iter().copied()).collect();
         self.open(&encoded, length)
     }
@@ -108,12 +152,12 @@ impl RsaKey {
 }
 
 /// EMSA-PSS-VERIFY (RFC 8017, section 9.1.2): `encoded` = masked DB ‖ H ‖ bc, its first `unused_bits` bits are zero.
-fn pss_holds(encoded: &[u8], unused_bits: u32, message: &[u8]) -> bool {
+fn pss_holds(hash: Hash, encoded: &[u8], unused_bits: u32, message: &[u8]) -> bool {
     let Some((&0xbc, encoded)) = encoded.split_last() else {
         return false;
     };
-    let Some((masked, hash)) =
-        encoded.len().checked_sub(SHA384_BYTES).and_then(|at| encoded.split_at_checked(at))
+    let Some((masked, digest)) =
+        encoded.len().checked_sub(hash.length()).and_then(|at| encoded.split_at_checked(at))
     else {
         return false;
     };
@@ -121,43 +165,20 @@ fn pss_holds(encoded: &[u8], unused_bits: u32, message: &[u8]) -> bool {
     if masked.first().is_none_or(|first| first & unused != 0) {
         return false;
     }
-    let mut block: Vec<u8> = masked.iter().zip(mask(hash)).map(|(byte, mask)| byte ^ mask).collect();
+    let mut block: Vec<u8> = masked.iter().zip(hash.mask(digest)).map(|(byte, mask)| byte ^ mask).collect();
     if let Some(first) = block.first_mut() {
         *first &= !unused;
     }
     let Some((padding, salt)) =
-        block.len().checked_sub(SHA384_BYTES).and_then(|at| block.split_at_checked(at))
+        block.len().checked_sub(hash.length()).and_then(|at| block.split_at_checked(at))
     else {
         return false;
     };
     let Some((&0x01, zeros)) = padding.split_last() else {
         return false;
     };
-    let mut digest = Sha384::new();
-    digest.update([0; 8]);
-    digest.update(Sha384::digest(message));
-    digest.update(salt);
-    zeros.iter().all(|byte| *byte == 0) && digest.finalize().as_slice() == hash
-}
-
-/// MGF1 with SHA-384 (RFC 8017, section B.2.1), without end.
-fn mask(seed: &[u8]) -> impl Iterator<Item = u8> {
-    (0_u32..).flat_map(move |counter| {
-        let mut digest = Sha384::new();
-        digest.update(seed);
-        digest.update(counter.to_be_bytes());
-        <[u8; SHA384_BYTES]>::from(digest.finalize())
-    })
-}
-
-/// MGF1 with SHA-256, without end.
-fn mask_sha256(seed: &[u8]) -> impl Iterator<Item = u8> {
-    (0_u32..).flat_map(move |counter| {
-        let mut digest = Sha256::new();
-        digest.update(seed);
-        digest.update(counter.to_be_bytes());
-        <[u8; SHA256_BYTES]>::from(digest.finalize())
-    })
+    let found = hash.digest(&[&[0; 8], &hash.digest(&[message]), salt]);
+    zeros.iter().all(|byte| *byte == 0) && found == digest
 }
 
 /// A big-endian number of at most 4096 bits; leading zeros do not count.

@@ -80,6 +80,12 @@ pub enum Unpacked {
     Ovmf12,
     /// OVMF of Debian 13.
     Ovmf13,
+    /// cosign, which image signatures are judged beside.
+    Cosign,
+    /// notation, likewise.
+    Notation,
+    /// A registry that both talk to.
+    DockerRegistry,
     /// OVMF in the build that takes hashes of a kernel.
     OvmfAmdSev,
     /// A token in software, as a PKCS#11 module.
@@ -113,6 +119,9 @@ impl Unpacked {
             Self::LabKernel => ("linux-image-amd64", Suite::Bookworm),
             Self::Ovmf12 => ("ovmf", Suite::Bookworm),
             Self::Ovmf13 => ("ovmf", Suite::Trixie),
+            Self::Cosign => ("cosign", Suite::Sid),
+            Self::Notation => ("notation", Suite::Sid),
+            Self::DockerRegistry => ("docker-registry", Suite::Sid),
             Self::OvmfAmdSev => ("ovmf-amdsev", Suite::Sid),
             Self::SoftHsm => ("libsofthsm2", Suite::Bookworm),
             Self::SoftHsmUtil => ("softhsm2", Suite::Bookworm),

@@ -14,15 +14,27 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // The service is above the formats that it shares with guests, and nothing of a guest or a node is above it.
     ("attestation/service", &["coffer-attestation"]),
     ("guest-image", &["coffer-protocol"]),
-    ("agent", &["coffer-protocol", "coffer-attestation"]),
+    // Both the agent and the command line judge images by it; certificates and verdicts are attestation's.
+    ("agent/image", &["coffer-attestation"]),
+    ("agent", &["coffer-protocol", "coffer-attestation", "coffer-image"]),
     // What shim and CLI share of a node: below both, above the middle.
     ("shim/node", &["coffer-protocol", "coffer-vmm", "coffer-guest-image", "coffer-attestation"]),
     ("shim", &["coffer-protocol", "coffer-vmm", "coffer-guest-image", "coffer-attestation", "coffer-node"]),
-    ("cli", &["coffer-protocol", "coffer-vmm", "coffer-guest-image", "coffer-attestation", "coffer-node"]),
+    (
+        "cli",
+        &[
+            "coffer-protocol",
+            "coffer-vmm",
+            "coffer-guest-image",
+            "coffer-attestation",
+            "coffer-node",
+            "coffer-image",
+        ],
+    ),
     // The harness runs the product from outside, so that it cannot lean on what it tests.
     ("tests", &[]),
     // It calls what reads other people's bytes, from inside.
-    ("tests/fuzz", &["coffer-vmm", "coffer-attestation", "coffer-node"]),
+    ("tests/fuzz", &["coffer-vmm", "coffer-attestation", "coffer-node", "coffer-image"]),
     ("tests/lab", &[]),
     ("tests/testbox", &[]),
 ];

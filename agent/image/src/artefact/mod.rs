@@ -1,0 +1,19 @@
+//! What lies in registries: names, digests, manifests and the objects that are attached to images. All of it was written by
+//! strangers and is bounded before it is kept; a document that could be read in two ways is refused.
+//!
+//! Never here: fetching, and whether a signature holds.
+
+mod attached;
+mod digest;
+mod manifest;
+mod reference;
+mod subject;
+
+pub use attached::{Attached, AttachedError, Evidence, MAX_ATTACHED, MAX_OBJECT_BYTES, SignatureNotes};
+pub use digest::{Digest, DigestError};
+pub use manifest::{
+    Annotations, Descriptor, Document, Index, MAX_ENTRIES, MAX_MANIFEST_BYTES, Manifest, ManifestError,
+    Platform,
+};
+pub use reference::{Reference, ReferenceError};
+pub use subject::{Subject, SubjectError};

@@ -1,0 +1,124 @@
+//! Images signed in every way that can be right or wrong, each with the verdict that it must get. Where cosign can be asked the
+//! same of the same bytes, it is, with no network, and must say the same.
+//!
+//! Keyless signatures are of a simulated authority (`authority.rs`), named in the trusted root that both of us are given.
+
+mod artefacts;
+mod authority;
+mod cases_keyed;
+mod cases_keyless;
+mod notation;
+mod oracle;
+mod policies;
+mod registry;
+mod world;
+
+use coffer_image::artefact::{Digest, Evidence, Subject};
+use coffer_image::judge::{Decision, judge};
+use coffer_image::policy::{NoFiles, Policy};
+use serde_json::json;
+
+use artefacts::manifest;
+use authority::{base64, pem, spki};
+use oracle::{HOST, Oracle, file, on_registry};
+use registry::Store;
+use world::{Case, World, on_host};
+
+fn cases(world: &World) -> Vec<Case> {
+    [
+        cases_keyed::bundles(world),
+        cases_keyed::lists(world),
+        cases_keyed::in_log(world),
+        cases_keyed::payloads(world),
+        cases_keyed::names(world),
+        cases_keyed::together(world),
+        cases_keyed::scopes(world),
+        cases_keyless::signers(world),
+        cases_keyless::times(world),
+        cases_keyless::missing(world),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn settle(faults: Vec<String>) {
+    assert!(faults.is_empty(), "{} differ\n  {}\n", faults.len(), faults.join("\n  "));
+}
+
+#[test]
+fn every_image_gets_the_verdict_that_it_must_get() {
+    let world = World::new();
+    let cases = cases(&world);
+    println!("{} images", cases.len());
+    assert!(cases.len() >= 60, "only {} cases", cases.len());
+    settle(cases.iter().filter_map(|case| case.fault(world.now)).collect());
+}
+
+#[test]
+fn cosign_says_the_same_of_the_same_images() {
+    let Some(oracle) = Oracle::new() else { return };
+    let world = World::new();
+    let store = Store::new(&oracle.registry());
+    file(oracle.directory.path(), "alice.pub", pem("PUBLIC KEY", &spki(&world.alice)));
+    let mut commands = Vec::new();
+    let asked: Vec<Case> = cases(&world).into_iter().filter(|case| case.cosign.is_some()).collect();
+    for case in &asked {
+        let to = case.index.as_ref().map_or(case.digest(), |index| Digest::of(index));
+        let all: Vec<&[u8]> = case.index.iter().chain([&case.manifest]).map(Vec::as_slice).collect();
+        store.put(case.name, &all, &to, &case.evidence());
+        let (options, root) = case.cosign.as_ref().expect("asked");
+        let mut arguments = on_registry(&["cosign", "verify"], &format!("{HOST}/{}@{to}", case.name));
+        arguments.extend(options.iter().cloned());
+        if let Some(root) = root {
+            let name = file(oracle.directory.path(), &format!("{}.json", case.name), root.to_string());
+            arguments.extend(["--trusted-root".to_owned(), name]);
+        }
+        commands.push((case.name.to_owned(), arguments));
+    }
+    let said = oracle.run(&commands);
+    let faults = asked.iter().filter_map(|case| {
+        let theirs = &said[case.name];
+        (theirs.well != case.expected.is_ok())
+            .then(|| format!("{}: cosign says {:?}", case.name, theirs.last))
+    });
+    println!("cosign was asked about {} images", asked.len());
+    settle(faults.collect());
+}
+
+#[test]
+fn what_cosign_signs_is_admitted_and_under_another_key_is_not() {
+    let Some(oracle) = Oracle::new() else { return };
+    let store = Store::new(&oracle.registry());
+    let key =
+        |name: &str| ["cosign", "generate-key-pair", "--output-key-prefix", name].map(str::to_owned).to_vec();
+    let mut commands = vec![("one".to_owned(), key("one")), ("two".to_owned(), key("two"))];
+    let schemes = [("new", "--new-bundle-format=true"), ("old", "--new-bundle-format=false")];
+    for (name, scheme) in schemes {
+        let image = manifest(name);
+        store.put(name, &[&image], &Digest::of(&image), &Evidence::default());
+        let mut arguments =
+            on_registry(&["cosign", "sign"], &format!("{HOST}/{name}@{}", Digest::of(&image)));
+        let options =
+            ["--key", "one.key", "--tlog-upload=false", "--use-signing-config=false", "--yes", scheme];
+        arguments.extend(options.map(str::to_owned));
+        commands.push((name.to_owned(), arguments));
+    }
+    let said = oracle.run(&commands);
+    assert!(said.values().all(|said| said.well), "{said:?}");
+    let decide = |name: &str, key: &str| {
+        let image = manifest(name);
+        let evidence = store.attached(name, &Digest::of(&image));
+        assert_eq!(evidence.attached().len(), 1, "{name}");
+        let data = base64(&std::fs::read(oracle.directory.path().join(key)).expect("a key"));
+        let requirement =
+            json!({"type": "sigstoreSigned", "keyData": data, "signedIdentity": {"type": "matchDigest"}});
+        let policy = on_host(json!([requirement])).to_string();
+        let policy = Policy::parse(policy.as_bytes(), &NoFiles).expect("a policy");
+        let reference = format!("{HOST}/{name}:v1").parse().expect("a reference");
+        let subject = Subject::of_manifest(reference, image).expect("an image");
+        judge(&policy, subject, &evidence, World::new().now).decision()
+    };
+    let found = schemes.map(|(name, _)| (decide(name, "one.pub"), decide(name, "two.pub")));
+    assert_eq!(found, [(Decision::Admitted, Decision::Refused); 2]);
+}

@@ -1,0 +1,139 @@
+//! Policies that are none: each must be refused as a whole.
+
+use coffer_image::policy::{KeyFiles, NoFiles, Policy};
+use serde_json::{Value, json};
+
+use crate::authority::{key, spki};
+use crate::world::{World, by_holder, by_key, exactly, key_data, on_host};
+
+fn refused(policy: &Value) -> String {
+    match Policy::parse(policy.to_string().as_bytes(), &NoFiles) {
+        Ok(_) => "taken".to_owned(),
+        Err(error) => error.to_string(),
+    }
+}
+
+fn with(requirement: Value) -> String {
+    refused(&json!({"default": [requirement]}))
+}
+
+#[test]
+fn a_policy_that_is_missing_is_none() {
+    assert!(Policy::parse(b"", &NoFiles).is_err());
+    assert!(refused(&json!({})).contains("missing field `default`"));
+}
+
+#[test]
+fn a_member_that_is_not_known_is_an_error() {
+    assert!(refused(&json!({"default": [{"type": "reject"}], "defaults": []})).contains("unknown field"));
+    assert!(with(json!({"type": "reject", "but": 1})).contains("unknown field"));
+    assert!(with(json!({"type": "allow"})).contains("unknown variant"));
+    let mut requirement = by_key(&key(1));
+    requirement["keyDate"] = json!("");
+    assert!(with(requirement).contains("unknown field"));
+}
+
+#[test]
+fn a_member_that_is_there_twice_is_an_error() {
+    let text = br#"{"default":[{"type":"reject"}],"default":[{"type":"insecureAcceptAnything"}]}"#;
+    assert!(Policy::parse(text, &NoFiles).is_err_and(|error| error.to_string().contains("twice")));
+}
+
+#[test]
+fn an_empty_list_of_requirements_is_an_error() {
+    assert!(refused(&json!({"default": []})).starts_with("/default: the list of requirements is empty"));
+    assert!(refused(&on_host(json!([]))).starts_with("/transports/docker/127.0.0.1:5000: the list"));
+}
+
+#[test]
+fn what_cannot_be_checked_is_said_to_be_not_supported() {
+    assert!(with(json!({"type": "signedBy", "keyType": "GPGKeys"})).contains("OpenPGP) is not supported"));
+    let fulcio = json!({"type": "sigstoreSigned", "fulcio": {"oidcIssuer": "x"}});
+    assert!(with(fulcio).contains("is not supported by this version"));
+}
+
+#[test]
+fn a_key_must_be_there_once() {
+    assert!(with(json!({"type": "sigstoreSigned"})).contains("give exactly one of keyPath"));
+    let both =
+        json!({"type": "sigstoreSigned", "keyData": key_data(&key(1)), "keyDatas": [key_data(&key(2))]});
+    assert!(with(both).contains("give exactly one of keyPath"));
+    assert!(with(json!({"type": "sigstoreSigned", "keyDatas": []})).contains("empty list"));
+    assert!(with(json!({"type": "sigstoreSigned", "keyData": "AAAA"})).contains("no public key"));
+}
+
+#[test]
+fn a_policy_in_a_guest_names_no_file() {
+    let policy = json!({"type": "sigstoreSigned", "keyPath": "/key.pub"});
+    assert!(with(policy).contains("/key.pub: this policy may name no files"));
+}
+
+#[test]
+fn a_policy_on_a_node_may_name_files() {
+    struct Files;
+    impl KeyFiles for Files {
+        fn read(&self, path: &str) -> Result<Vec<u8>, String> {
+            (path == "/key.pub").then(|| spki(&key(1))).ok_or_else(|| "there is none".to_owned())
+        }
+    }
+    let policy = |path: &str| json!({"default": [{"type": "sigstoreSigned", "keyPath": path}]}).to_string();
+    assert!(Policy::parse(policy("/key.pub").as_bytes(), &Files).is_ok());
+    assert!(Policy::parse(policy("/other").as_bytes(), &Files).is_err());
+}
+
+#[test]
+fn a_day_from_which_signatures_count_needs_somebody_who_knows_days() {
+    let mut requirement = by_key(&key(1));
+    requirement["notBefore"] = json!("2026-01-01T00:00:00Z");
+    assert!(with(requirement).contains("give rekorPublicKeyData too"));
+}
+
+#[test]
+fn an_identity_that_could_never_fit_is_an_error() {
+    let mut requirement = by_key(&key(1));
+    requirement["signedIdentity"] = json!({"type": "exactReference", "dockerReference": "r.example.com/a"});
+    assert!(with(requirement.clone()).contains("needs a tag or a digest"));
+    requirement["signedIdentity"] =
+        json!({"type": "remapIdentity", "prefix": "r.example.com/A", "signedPrefix": "x"});
+    assert!(with(requirement).contains("is no path of a repository"));
+}
+
+#[test]
+fn a_scope_that_could_never_fit_is_an_error() {
+    let scope = |scope: &str| {
+        refused(
+            &json!({"default": [{"type": "reject"}], "transports": {"docker": {scope: [{"type": "reject"}]}}}),
+        )
+    };
+    assert!(scope("busybox/x").contains("must be written in full"));
+    assert!(scope("*.example.com/a").contains("no domain"));
+    assert_eq!(scope("r.example.com:5000/a/b:v1"), "taken");
+}
+
+#[test]
+fn signers_without_a_name_are_an_error() {
+    let root = World::new().authority.trusted_root(&[]);
+    let by = |who: Value| with(by_holder(&root, who, json!({"type": "matchDigest"})));
+    assert!(by(json!({"issuer": "https://i", "subjectPattern": "*"})).contains("says nothing"));
+    assert!(by(json!({"issuer": "https://i"})).contains("give exactly one of subject"));
+    let mut nobody = by_holder(&root, exactly("x"), json!({"type": "matchDigest"}));
+    nobody["identities"] = json!([]);
+    assert!(with(nobody).contains("name who may sign"));
+}
+
+#[test]
+fn counting_signers_needs_names_that_are_there() {
+    let of = |k: usize, of: Value| {
+        refused(
+            &json!({"default": [{"type": "kOfN", "k": k, "of": of}], "requirements": {"a": by_key(&key(1))}}),
+        )
+    };
+    assert!(of(1, json!(["b"])).contains("no requirement has this name"));
+    assert!(of(2, json!(["a"])).contains("k is 2, it may be 1 to 1"));
+    assert!(of(0, json!(["a"])).contains("k is 0"));
+    assert!(of(1, json!(["a", "a"])).contains("named twice"));
+    assert_eq!(of(1, json!(["a"])), "taken");
+    let anything =
+        json!({"default": [{"type": "reject"}], "requirements": {"a": {"type": "insecureAcceptAnything"}}});
+    assert!(refused(&anything).contains("only requirements of a signature can be named"));
+}
