@@ -6,6 +6,7 @@
 //! ps  trace  report     the pods of this node, one pod's start, one pod's file for a bug report
 //! layers   gc           the layer cache; what crashed pods left
 //! attest   measure      what evidence of a confidential machine is worth, and what it must say; neither needs a node
+//! image    whether an image may run by a policy of signatures, and which rule says so; needs no node
 //! simulated-root     whom a verifier believes that is to believe a processor which this node simulates
 //! secret   policy       a verifier's secrets and rules, what it revoked, and what it decided; none needs a node
 //! reference  revoke     audit
@@ -16,6 +17,7 @@
 mod attest;
 mod check;
 mod gc;
+mod image;
 mod install;
 mod layers;
 mod measure;
@@ -86,6 +88,11 @@ enum Command {
         #[command(subcommand)]
         command: attest::AttestCommand,
     },
+    /// Judge images by a policy of signatures
+    Image {
+        #[command(subcommand)]
+        command: image::ImageCommand,
+    },
     /// Print the root certificate of the processor that this node simulates; it is made when there is none
     SimulatedRoot,
     /// Compute the launch digest of a confidential machine before it is launched
@@ -145,6 +152,7 @@ fn run(arguments: Arguments) -> anyhow::Result<Health> {
         Command::Report { pod, output } => report::run(&config()?, &pod, output),
         Command::Layers { command } => layers::run(&config()?, command, json),
         Command::Attest { command } => attest::run(command, json),
+        Command::Image { command } => image::run(&command, json),
         Command::SimulatedRoot => simulated::run(&config()?, json),
         Command::Measure(arguments) => measure::run(&arguments, json),
         Command::Secret { command } => command.run(),

@@ -22,4 +22,5 @@ mod table;
 mod tdx;
 mod verify;
 
+pub(crate) use input::file as read_file;
 pub(crate) use verify::{AttestCommand, run};

@@ -6,6 +6,7 @@
 mod boot;
 mod devices;
 mod evidence;
+mod images;
 mod tap;
 
 use std::sync::OnceLock;
@@ -38,6 +39,11 @@ const TARGETS: &[(&str, Target)] = &[
     ("kbs_bodies", evidence::kbs_bodies),
     ("initdata", evidence::initdata),
     ("token", evidence::token),
+    ("image_manifest", images::manifest),
+    ("image_reference", images::reference),
+    ("image_policy", images::policy),
+    ("image_bundle", images::bundle),
+    ("image_payload", images::payload),
 ];
 
 fn target() -> Target {

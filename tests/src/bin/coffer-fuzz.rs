@@ -51,6 +51,11 @@ const TARGETS: &[(&str, u32, &[&str])] = &[
     ("kbs_bodies", 16_384, &[]),
     ("initdata", 8192, &[]),
     ("token", 4096, &[]),
+    ("image_manifest", 8192, &[]),
+    ("image_reference", 512, &[]),
+    ("image_policy", 16_384, &[]),
+    ("image_bundle", 16_384, &[]),
+    ("image_payload", 16_384, &[]),
 ];
 
 /// Coverage as libFuzzer reads it, and every check of arithmetic that a debug build has.

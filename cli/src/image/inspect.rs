@@ -1,0 +1,58 @@
+//! `coffer image inspect`: what a directory of images holds.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use coffer_attestation::verdict::printable;
+use coffer_image::artefact::{Document, Evidence};
+use serde_json::{Value, json};
+
+use super::layout::{Layout, Stored};
+use crate::{Health, output};
+
+#[derive(Args)]
+pub(crate) struct InspectArguments {
+    /// Directory of images (OCI image layout)
+    #[arg(long, value_name = "DIR")]
+    layout: PathBuf,
+}
+
+/// Prints each manifest.
+pub(crate) fn run(arguments: &InspectArguments, as_json: bool) -> anyhow::Result<Health> {
+    let layout = Layout::open(&arguments.layout)?;
+    let all = layout.all()?;
+    let described =
+        all.iter().map(|stored| describe(&layout, stored)).collect::<anyhow::Result<Vec<Value>>>()?;
+    if as_json {
+        output::json(&described)?;
+        return Ok(Health::Well);
+    }
+    let cell = |one: &Value, member: &str| match &one[member] {
+        Value::String(text) => printable(text),
+        Value::Null => "-".to_owned(),
+        other => other.to_string(),
+    };
+    let columns = ["digest", "name", "kind", "entries", "signatures", "attachedTo"];
+    let rows: Vec<Vec<String>> =
+        described.iter().map(|one| columns.iter().map(|member| cell(one, member)).collect()).collect();
+    output::table(&["DIGEST", "NAME", "KIND", "ENTRIES", "SIGNATURES", "ATTACHED TO"], &rows)?;
+    Ok(Health::Well)
+}
+
+fn describe(layout: &Layout, stored: &Stored) -> anyhow::Result<Value> {
+    let (kind, entries, signatures, subject) = match &stored.document {
+        Document::Index(index) => ("index", index.manifests.len(), 0, None),
+        Document::Manifest(manifest) => {
+            let signatures = layout.add(&mut Evidence::default(), manifest)?;
+            (manifest.artifact_type.as_str(), manifest.layers.len(), signatures, manifest.subject.as_ref())
+        }
+    };
+    Ok(json!({
+        "digest": stored.digest,
+        "name": stored.name,
+        "kind": kind,
+        "entries": entries,
+        "signatures": signatures,
+        "attachedTo": subject.map(|subject| subject.digest),
+    }))
+}

@@ -1,0 +1,31 @@
+//! Chooses the command.
+
+use clap::Subcommand;
+
+use super::inspect::{self, InspectArguments};
+use super::policy::{self, PolicyCommand};
+use super::verify::{self, VerifyArguments};
+use crate::Health;
+
+/// What can be done with images.
+#[derive(Subcommand)]
+pub(crate) enum ImageCommand {
+    /// Judge an image by a policy; exit code 0 if it may run, 3 if it is refused
+    Verify(VerifyArguments),
+    /// Say what a directory of images holds, and what is attached to each
+    Inspect(InspectArguments),
+    /// Which rule of a policy decides about an image
+    Policy {
+        #[command(subcommand)]
+        command: PolicyCommand,
+    },
+}
+
+/// Does what was asked for.
+pub(crate) fn run(command: &ImageCommand, json: bool) -> anyhow::Result<Health> {
+    match command {
+        ImageCommand::Verify(arguments) => verify::run(arguments, json),
+        ImageCommand::Inspect(arguments) => inspect::run(arguments, json),
+        ImageCommand::Policy { command } => policy::run(command, json),
+    }
+}

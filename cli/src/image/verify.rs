@@ -1,0 +1,89 @@
+//! `coffer image verify`: judges an image of a directory, and prints why.
+
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use clap::Args;
+use coffer_attestation::time::UnixTime;
+use coffer_attestation::verdict::printable;
+use coffer_image::artefact::Reference;
+use coffer_image::judge::{Decision, Judged, Judgement, judge};
+
+use super::layout::Layout;
+use super::policy::read;
+use crate::{Health, output};
+
+#[derive(Args)]
+pub(crate) struct VerifyArguments {
+    /// Directory with the image and what is attached to it (OCI image layout)
+    #[arg(long, value_name = "DIR")]
+    layout: PathBuf,
+    /// Policy, in the form of containers-policy.json
+    #[arg(long, value_name = "FILE")]
+    policy: PathBuf,
+    /// Name under which the image would run, as in registry.example.com/app:v1
+    #[arg(long)]
+    name: Reference,
+    /// Which image of the directory, by its tag there or its digest [default: the only one]
+    #[arg(long, value_name = "TAG")]
+    reference: Option<String>,
+    /// For which machines, of an image for several
+    #[arg(long, value_name = "OS/ARCH", default_value = "linux/amd64")]
+    platform: String,
+    /// Judge as of this time, in UTC, as in 2026-11-21T12:00:00Z [default: now]
+    #[arg(long, value_name = "TIME")]
+    at: Option<UnixTime>,
+}
+
+/// Judges and prints.
+pub(crate) fn run(arguments: &VerifyArguments, json: bool) -> anyhow::Result<Health> {
+    let policy = read(&arguments.policy)?;
+    let layout = Layout::open(&arguments.layout)?;
+    let wanted = arguments.reference.as_deref();
+    let subject = layout.image(wanted, arguments.name.clone(), &arguments.platform)?;
+    let evidence = layout.attached(&subject)?;
+    let at = arguments.at.unwrap_or_else(|| SystemTime::now().into());
+    let judgement = judge(&policy, subject, &evidence, at);
+    if json {
+        output::json(&judgement)?;
+    } else {
+        print(&judgement)?;
+    }
+    Ok(match judgement.decision() {
+        Decision::Admitted => Health::Well,
+        Decision::Refused => Health::Amiss,
+    })
+}
+
+fn print(judgement: &Judgement) -> anyhow::Result<()> {
+    let said = match judgement.decision() {
+        Decision::Admitted => "admitted",
+        Decision::Refused => "refused",
+    };
+    println!("{said} by {}\n", printable(judgement.rule()));
+    let rows: Vec<Vec<String>> = judgement.requirements().iter().flat_map(rows).collect();
+    output::table(&["REQUIREMENT", "TYPE", "MET", "WHY"], &rows)?;
+    for judged in judgement.requirements().iter().flat_map(|judged| std::iter::once(judged).chain(&judged.of))
+    {
+        for attempt in &judged.attempts {
+            println!("\n{} against {}:", printable(&attempt.signature), printable(&judged.pointer));
+            for check in attempt.appraisal.checks() {
+                let (expected, found) = (printable(&check.expected), printable(&check.found));
+                println!(
+                    "  {:<16} {:<8} expected {expected}; found {found}",
+                    check.name,
+                    check.result.to_string()
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+fn rows(judged: &Judged) -> Vec<Vec<String>> {
+    let row = |judged: &Judged| {
+        let met = if judged.met { "yes" } else { "no" };
+        vec![printable(&judged.pointer), judged.kind.to_owned(), met.to_owned(), printable(&judged.reason)]
+    };
+    std::iter::once(judged).chain(&judged.of).map(row).collect()
+}

@@ -1,0 +1,58 @@
+//! What a guest reads of an image before it runs: manifests, signature objects and policies, all of which a host may have made.
+
+use coffer_image::UnixTime;
+use coffer_image::artefact::{Attached, Document, Evidence, Reference, SignatureNotes, Subject};
+use coffer_image::judge::{Decision, judge};
+use coffer_image::policy::{NoFiles, Policy};
+
+const MANIFEST: &str = r#"{"schemaVersion":2,"config":{"mediaType":"a/b","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":0},"layers":[]}"#;
+/// The key is the curve's base point: whoever knows that can sign, and no input of a fuzzer does.
+const POLICY: &str = r#"{"default":[{"type":"sigstoreSigned","keyData":"MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEaxfR8uEsQkf4vOblY6RA8ncDfYEt6zOg9KE5RdiYwpZP40Li/hp/m47n60p8D54WK84zV2sxXs7LtkBoN79R9Q==","signedIdentity":{"type":"matchDigest"}}]}"#;
+
+pub(crate) fn manifest(input: &[u8]) {
+    let _ = Document::parse(input).map_err(|error| error.to_string());
+}
+
+pub(crate) fn reference(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    let Ok(found) = text.parse::<Reference>() else { return };
+    let again = found.to_string().parse::<Reference>();
+    assert_eq!(again.as_ref(), Ok(&found), "a reference that is not its own normal form");
+    assert!(found.scopes().len() < 300, "a reference with too many scopes");
+}
+
+pub(crate) fn policy(input: &[u8]) {
+    let Ok(policy) = Policy::parse(input, &NoFiles) else { return };
+    let name = "r.example.com/app:v1".parse::<Reference>().expect("a reference");
+    assert!(!policy.rule_for(&name).explain().is_empty(), "a rule that asks for nothing");
+}
+
+/// Nobody has the key: no bundle is good.
+pub(crate) fn bundle(input: &[u8]) {
+    refused(Attached::Bundle(input.to_vec()));
+}
+
+/// The same for cosign's older scheme: payload and annotations, with a zero between them.
+pub(crate) fn payload(input: &[u8]) {
+    let mut parts = input.split(|byte| *byte == 0);
+    let mut text = || parts.next().map(|part| String::from_utf8_lossy(part).into_owned());
+    let payload = text().unwrap_or_default().into_bytes();
+    let notes = SignatureNotes {
+        signature: text().unwrap_or_default(),
+        certificate: text(),
+        log: text(),
+        timestamp: text(),
+    };
+    refused(Attached::SimpleSigning { payload, notes: Box::new(notes) });
+}
+
+fn refused(attached: Attached) {
+    let policy = Policy::parse(POLICY.as_bytes(), &NoFiles).expect("a policy");
+    let name = "r.example.com/app:v1".parse().expect("a reference");
+    let subject = Subject::of_manifest(name, MANIFEST.as_bytes().to_vec()).expect("an image");
+    let mut evidence = Evidence::default();
+    if evidence.add(attached).is_ok() {
+        let judgement = judge(&policy, subject, &evidence, UnixTime(1_780_000_000));
+        assert_eq!(judgement.decision(), Decision::Refused, "a signature that nobody made");
+    }
+}
