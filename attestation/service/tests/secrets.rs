@@ -97,6 +97,19 @@ fn the_key_is_replaced_while_secrets_stay_readable() {
 }
 
 #[test]
+fn one_key_that_cannot_be_unwrapped_keeps_no_other_from_being_wrapped_anew() {
+    let place = Place::new();
+    place.open(&[1]).put(&path("acme/key/1"), b"a", None).expect("kept");
+    place.open(&[3]).put(&path("umbrella/key/1"), b"b", None).expect("kept");
+    place.open(&[1]).put(&path("zeta/key/1"), b"c", None).expect("kept");
+    let wrong = place.open(&[2, 1]).rewrap();
+    assert!(matches!(wrong, Err(StoreError::WrongKey { tenant }) if tenant == "umbrella"));
+    let store = place.open(&[2]);
+    assert_eq!(read(&store, "acme/key/1").expect("found").1, b"a");
+    assert_eq!(read(&store, "zeta/key/1").expect("found").1, b"c");
+}
+
+#[test]
 fn a_ciphertext_that_is_moved_to_another_path_or_version_does_not_open() {
     let place = Place::new();
     let store = place.open(&[1]);

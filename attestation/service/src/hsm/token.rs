@@ -175,12 +175,15 @@ pub fn make_key(address: &KeyAddress) -> Result<(), HsmError> {
 }
 
 impl Token {
-    /// Loads the module, finds the token, logs in, and finds the key. If that cannot be done the module begins anew, and what
-    /// was wrong then is what is wrong.
+    /// Loads the module, finds the token, logs in, and finds the key.
     pub(super) fn open(address: &KeyAddress) -> Result<Self, HsmError> {
+        Self::open_in(&Module::load(&address.module)?, address)
+    }
+
+    /// The same for a key that was there before: if it is not found the module begins anew, and what is wrong then is wrong.
+    pub(super) fn open_again(address: &KeyAddress) -> Result<Self, HsmError> {
         let module = Module::load(&address.module)?;
-        let opened = Self::open_in(&module, address);
-        match opened {
+        match Self::open_in(&module, address) {
             Err(HsmError::Failed { .. } | HsmError::Token { .. } | HsmError::Key { .. }) => {
                 module.begin_anew();
                 Self::open_in(&module, address)

@@ -54,6 +54,8 @@ struct Worker {
     address: Arc<KeyAddress>,
     since: Arc<Mutex<Option<Instant>>>,
     token: Option<Token>,
+    /// Whether it ever was open.
+    known: bool,
     /// Why it could not be opened last, and when that was.
     failure: Option<(HsmError, Instant)>,
 }
@@ -66,7 +68,13 @@ impl HsmKey {
     pub fn open(address: KeyAddress, patience: Duration) -> Result<Self, HsmError> {
         let (jobs, work) = sync_channel(QUEUE);
         let (address, since) = (Arc::new(address), Arc::new(Mutex::new(None)));
-        let worker = Worker { address: address.clone(), since: since.clone(), token: None, failure: None };
+        let worker = Worker {
+            address: address.clone(),
+            since: since.clone(),
+            token: None,
+            known: false,
+            failure: None,
+        };
         thread::Builder::new()
             .name("hsm".to_owned())
             .spawn(move || worker.run(&work))
@@ -169,8 +177,10 @@ impl Worker {
         {
             return Err(failure.clone());
         }
-        match Token::open(&self.address) {
+        let open = if self.known { Token::open_again } else { Token::open };
+        match open(&self.address) {
             Ok(token) => {
+                self.known = true;
                 if self.failure.take().is_some() {
                     tracing::info!("the token is there again");
                 }

@@ -238,21 +238,28 @@ impl SecretStore {
     /// throughout. Answers how many were wrapped anew; afterwards the older KEKs are not needed.
     ///
     /// # Errors
-    /// [`StoreError`]; those that were wrapped until then stay so.
+    /// [`StoreError`] of the first that could not be wrapped; all others were.
     pub fn rewrap(&self) -> Result<usize, StoreError> {
         let keys = self.keys();
         let current = keys.first().ok_or(StoreError::NoKey)?;
-        let mut count = 0;
+        let (mut count, mut failure) = (0, None);
         for (tenant, wrapped) in self.database.data_keys()? {
             if wrapped.starts_with(&current.id()) {
                 continue;
             }
-            let key = self.unwrapped(&wrapped, &tenant)?;
-            let anew = wrapped_by(current.as_ref(), &key, &tenant)?;
-            // Another replica may have wrapped it meanwhile, with one of the same keys.
-            count += usize::from(self.database.set_data_key(&tenant, Some(&wrapped), &anew)?);
+            match self.rewrap_one(current.as_ref(), &tenant, &wrapped) {
+                Ok(anew) => count += usize::from(anew),
+                Err(error) => failure = failure.or(Some(error)),
+            }
         }
-        Ok(count)
+        failure.map_or(Ok(count), Err)
+    }
+
+    /// Answers whether it was done here: another replica may have been faster, with one of the same keys.
+    fn rewrap_one(&self, current: &dyn KeyService, tenant: &str, wrapped: &[u8]) -> Result<bool, StoreError> {
+        let key = self.unwrapped(wrapped, tenant)?;
+        let anew = wrapped_by(current, &key, tenant)?;
+        Ok(self.database.set_data_key(tenant, Some(wrapped), &anew)?)
     }
 
     /// Tenants that have a data key.

@@ -271,9 +271,7 @@ impl Config {
     pub fn insecure(&self) -> Vec<&'static str> {
         let simulated = self.insecure_simulated_snp_root.is_some().then_some("insecure-simulated-snp-root");
         let sample = self.insecure_sample.then_some("insecure-sample");
-        let plain = self.postgres.as_ref().is_some_and(|postgres| postgres.insecure_plain);
-        let plain = plain.then_some("postgres.insecure-plain");
-        simulated.into_iter().chain(sample).chain(plain).collect()
+        simulated.into_iter().chain(sample).collect()
     }
 
     /// Puts the verifier together.

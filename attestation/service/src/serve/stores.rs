@@ -43,7 +43,7 @@ pub(super) struct Replicated {
     key: Option<PathBuf>,
     /// No TLS over a network.
     #[serde(default)]
-    pub(super) insecure_plain: bool,
+    insecure_plain: bool,
     #[serde(default = "connections")]
     connections: usize,
     #[serde(default = "patience")]
@@ -134,7 +134,13 @@ impl Replicated {
                 postgres = postgres.with_tls(&identity)?;
             }
             None if own.is_some() => return Err(StoresError::Identity),
-            None if self.host.starts_with('/') || self.insecure_plain => {}
+            None if self.host.starts_with('/') => {}
+            None if self.insecure_plain => {
+                tracing::warn!(
+                    flag = "insecure-plain",
+                    "the database is spoken to without TLS: whoever is in between is it"
+                );
+            }
             None => return Err(ConnectError::Plain { host: self.host.clone() }.into()),
         }
         let patience = Duration::from_millis(self.patience_milliseconds.clamp(100, 60_000));

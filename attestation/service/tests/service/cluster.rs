@@ -31,14 +31,11 @@ impl Cluster {
     pub(crate) fn start(test: &str) -> Option<Self> {
         let wanted = [Unpacked::Postgres, Unpacked::Libpq, Unpacked::Libxml2, Unpacked::Libicu];
         let places: Result<Vec<PathBuf>, _> = wanted.into_iter().map(unpacked).collect();
-        let places = match places {
-            Ok(places) => places,
-            Err(error) => {
-                // Past the runner, which keeps what a test that passes prints.
-                let _ = writeln!(std::io::stderr(), "skipped: {test}: no PostgreSQL: {error:#}");
-                return None;
-            }
+        // Past the runner, which keeps what a test that passes prints.
+        let skipped = |reason: &str| {
+            let _ = writeln!(std::io::stderr(), "skipped: {test}: no PostgreSQL: {reason}");
         };
+        let places = places.map_err(|error| skipped(&format!("{error:#}"))).ok()?;
         let libraries =
             places.iter().map(|place| place.join("usr/lib/x86_64-linux-gnu").display().to_string());
         let folder = tempfile::tempdir().expect("a folder");
@@ -52,6 +49,11 @@ impl Cluster {
             server: Mutex::new(None),
         };
         drop(free);
+        let tried = cluster.program("postgres").arg("--version").output().expect("it is there");
+        if !tried.status.success() {
+            skipped(String::from_utf8_lossy(&tried.stderr).trim());
+            return None;
+        }
         cluster.make();
         cluster.run();
         Some(cluster)

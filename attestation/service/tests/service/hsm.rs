@@ -17,13 +17,13 @@ const PIN: &str = "2468";
 const OTHER: &str = "/kbs/v0/resource/umbrella/key/1";
 
 /// A folder with a token.
-struct Token {
+pub(crate) struct Token {
     folder: tempfile::TempDir,
     module: PathBuf,
 }
 
 /// A token with a key named `one`, and a place whose service can use it; or says why the test is skipped.
-fn token(test: &str) -> Option<(Place, Token)> {
+pub(crate) fn token(test: &str) -> Option<(Place, Token)> {
     let [library, program] = match [Unpacked::SoftHsm, Unpacked::SoftHsmUtil].map(unpacked) {
         [Ok(library), Ok(program)] => [library, program],
         [Err(error), _] | [_, Err(error)] => {
@@ -46,7 +46,7 @@ fn token(test: &str) -> Option<(Place, Token)> {
         .stdout(Stdio::null())
         .status();
     assert!(made.expect("softhsm2-util runs").success());
-    let place = place("").with_variable("SOFTHSM2_CONF", token.file("softhsm2.conf"));
+    let place = token.place();
     token.make(&place, "one");
     place.use_keys(&[token.key("one")]);
     Some((place, token))
@@ -57,8 +57,13 @@ impl Token {
         self.folder.path().join(name)
     }
 
+    /// A place whose service finds the token.
+    pub(crate) fn place(&self) -> Place {
+        place("").with_variable("SOFTHSM2_CONF", self.file("softhsm2.conf"))
+    }
+
     /// The address of a key.
-    fn key(&self, name: &str) -> String {
+    pub(crate) fn key(&self, name: &str) -> String {
         self.address("coffer", name, &self.module)
     }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, PASSWORD};
+use crate::hsm;
 use crate::running::{Answer, Place, Service};
 use crate::{KEY, admitted, answer_to, get, guest, is, keep, kind, opened, order, place, post, token, until};
 
@@ -138,6 +139,8 @@ fn a_database_that_is_killed_costs_nothing_but_the_time_that_it_is_away() {
         let put = order(service, place, "alice", &format!("POST {KEY}"), "never kept");
         assert!(says_database(&put), "{} {}", put.status, put.body);
     }
+    let said = replica(&cluster).refused();
+    assert!(said.contains("cannot be reached"), "{said}");
     cluster.run();
     for (service, place) in [(&one, here), (&other, there)] {
         until(|| get(service, place, KEY, Some(&header)).status == 200);
@@ -193,6 +196,24 @@ fn keys_are_replaced_in_one_replica_after_another() {
             }
         }
     }
+}
+
+#[test]
+fn replicas_have_their_key_in_one_token() {
+    let name = "replicas_have_their_key_in_one_token";
+    let Some((first, keys)) = hsm::token(name) else { return };
+    let Some(cluster) = Cluster::start(name) else { return };
+    let places = [first, keys.place()].map(|place| place.with_tables(&cluster.table()));
+    places.iter().for_each(|place| place.use_keys(&[keys.key("one")]));
+    let [one, other] = places.each_ref().map(Place::start);
+    keep(&one, &places[0], SECRET);
+    let (guest, header) = admitted(&one, &places[0]);
+    assert_eq!(opened(&guest, get(&other, &places[1], KEY, Some(&header))), SECRET.as_bytes());
+    // And the other way.
+    let path = "/kbs/v0/resource/acme/key/2";
+    assert_eq!(order(&other, &places[1], "alice", &format!("POST {path}"), "more").status, 200);
+    assert_eq!(opened(&guest, get(&one, &places[0], path, Some(&header))), b"more");
+    assert!(!cluster.holds(SECRET));
 }
 
 #[test]
