@@ -2,14 +2,16 @@
 //! in it runs guests with coffer-vmm.
 //!
 //! ```text
-//! initrd   kernel modules, the static program of tests/lab as /init, coffer-vmm with its libraries, the guest image
-//! nested   boots it, and reads what the program says on the console
-//! node     the same machine as a node, with this one's root file system, on which the pods' test suites run
-//! bench    what the benchmark's figures say; guests are what it boots, monitors those that ours is compared with
+//! initrd    kernel modules, the static program of tests/lab as /init, coffer-vmm with its libraries, the guest image
+//! emulator  this machine's QEMU without a fault that makes nested guests hang
+//! nested    boots it, and reads what the program says on the console
+//! node      the same machine as a node, with this one's root file system, on which the pods' test suites run
+//! bench     what the benchmark's figures say; guests are what it boots, monitors those that ours is compared with
 //! ```
 //! It is booted anew each time, in a few seconds, from packages in the cache; it has no disk and no network.
 
 mod bench;
+mod emulator;
 mod guests;
 mod initrd;
 mod monitors;

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 use super::bench::Figures;
+use super::emulator::emulator;
 use super::initrd;
 use super::monitors::Monitor;
 use crate::artefacts;
@@ -113,16 +114,13 @@ pub(super) fn boot(kernel: &Path, archive: &[u8], frame: &Frame) -> Result<Outco
             &["-accel", "tcg,thread=single", "-icount", "shift=1,sleep=on", "-smp", "1", "-rtc", "clock=vm"]
         }
     };
+    let emulator = emulator()?;
+    if let Some(reason) = &emulator.faulty {
+        println!("guests may hang by a fault of the emulator: {reason}");
+    }
     let mut command = Command::new("timeout");
-    command.args([
-        "--kill-after=5",
-        &frame.limit.to_string(),
-        "qemu-system-x86_64",
-        "-M",
-        "q35",
-        "-cpu",
-        "max",
-    ]);
+    command.args(["--kill-after=5", &frame.limit.to_string()]).arg(emulator.program);
+    command.args(["-M", "q35", "-cpu", "max"]);
     command.args(time).args([
         "-m",
         &frame.memory.to_string(),
