@@ -6,7 +6,7 @@ use super::quote::UnverifiedQuote;
 use super::roots::TrustedRoots;
 use crate::time::UnixTime;
 use crate::verdict::{Appraisal, Checks, Claims, Verdict};
-use crate::x509::{Certificate, RevocationList};
+use crate::x509::{Certificate, Edition, RevocationList};
 
 /// Which of Intel's two authorities issued a PCK certificate; each has a revocation list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -35,6 +35,8 @@ pub struct Published {
     pub issued: UnixTime,
     /// When the first part of it is to be replaced.
     pub next_update: UnixTime,
+    /// Which TCB info, QE identity (both by Intel's evaluation), list of the root and list of PCK certificates it holds.
+    pub editions: [Edition; 4],
 }
 
 impl PckAuthority {
@@ -92,6 +94,12 @@ fn publish(checks: &mut Checks, collateral: &UnverifiedCollateral, terms: Terms<
         kind: PlatformKind { fmspc: info.fmspc, authority: PckAuthority::of(authority.certificate)? },
         issued: issued.into_iter().chain([info.issue_date, identity.issue_date]).max()?,
         next_update: next.into_iter().chain([info.next_update, identity.next_update]).min()?,
+        editions: [
+            Edition::new(&info.tcb_evaluation_data_number.to_be_bytes(), info.issue_date),
+            Edition::new(&identity.tcb_evaluation_data_number.to_be_bytes(), identity.issue_date),
+            collateral.root_crl.edition(),
+            collateral.pck_crl.edition(),
+        ],
     })
 }
 

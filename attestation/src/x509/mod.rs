@@ -9,6 +9,7 @@
 //! Never here: a clock, a list of trusted roots, a private key.
 
 mod certificate;
+mod edition;
 mod issued;
 mod key;
 mod revocation;
@@ -17,5 +18,6 @@ pub(crate) mod rsa;
 pub use certificate::{
     Certificate, CertificateError, IssueError, MAX_BUNDLE, MAX_CERTIFICATE_BYTES, ValidityError,
 };
+pub use edition::Edition;
 pub use key::{Algorithm, KeyError, PublicKey, SignatureError};
 pub use revocation::{MAX_LIST_BYTES, RevocationError, RevocationList};

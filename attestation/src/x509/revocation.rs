@@ -1,18 +1,23 @@
 //! Certificate revocation lists (RFC 5280, section 5).
 
 use der::Decode;
+use der::asn1::{ObjectIdentifier, UintRef};
 use der::pem::PemLabel;
 use sha2::{Digest, Sha256};
 use x509_cert::crl::CertificateList;
 use x509_cert::ext::Extension;
 
 use super::certificate::{Certificate, pem_block, signed_part};
+use super::edition::Edition;
 use super::issued;
 use super::key::{Algorithm, SignatureError};
 use crate::time::UnixTime;
 
 /// The longest list that is read, in bytes: some 30,000 entries.
 pub const MAX_LIST_BYTES: usize = 1 << 20;
+
+/// Extension with the list's number.
+const CRL_NUMBER: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.20");
 
 const PEM_BEGIN: &str = "-----BEGIN ";
 
@@ -61,7 +66,7 @@ pub enum RevocationError {
     #[error("the list has the critical extension {oid}, which is not understood here")]
     Critical {
         /// The extension.
-        oid: der::asn1::ObjectIdentifier,
+        oid: ObjectIdentifier,
     },
     /// The signature itself.
     #[error("{subject} did not sign the list: {reason}")]
@@ -144,6 +149,13 @@ impl RevocationList {
     pub fn next_update(&self) -> Option<UnixTime> {
         let next = self.parsed.tbs_cert_list.next_update;
         next.map(|time| UnixTime(time.to_unix_duration().as_secs()))
+    }
+
+    /// By what it is told from those before and after it: its number (RFC 5280, 5.2.3), and its time.
+    pub fn edition(&self) -> Edition {
+        let number = self.extensions().find(|extension| extension.extn_id == CRL_NUMBER);
+        let number = number.and_then(|extension| UintRef::from_der(extension.extn_value.as_bytes()).ok());
+        Edition::new(number.map_or(&[], |number| number.as_bytes()), self.this_update())
     }
 
     /// Whether this list speaks for the issuer of `certificate` and names it.
