@@ -4,6 +4,7 @@
 //! snp      AMD SEV-SNP reports
 //! audit    checking a verifier's log
 //! curves   arithmetic on P-256 and P-384, built in or brought along
+//! dsse     documents that somebody signed
 //! azure    an SNP report behind the virtual TPM of an Azure machine
 //! handshake  what guest and verifier say to each other
 //! sim      a simulated processor's reports, for machines without one
@@ -20,6 +21,7 @@ pub mod azure;
 mod base64;
 mod cursor;
 pub mod curves;
+pub mod dsse;
 pub mod handshake;
 pub mod sim;
 pub mod snp;
