@@ -12,10 +12,12 @@
 //! operators  who may change any of it
 //! exchange   what each message is answered with
 //! serve      the same on the network, over TLS
+//! source     which client something comes from
 //! traces     how long requests took, for a collector
 //! upkeep     what is done on the verifier's own host, while it serves or not
 //! audit      what was decided, in a log whose every byte is vouched for
 //! curves     fast arithmetic for signatures
+//! durable    files that are there whole or not at all
 //! ```
 //! Evidence, messages, sealing and tokens are in `coffer-attestation`, which guests use too; here is what only the service
 //! needs. Time is always given by the caller.
@@ -28,11 +30,13 @@ pub mod challenge;
 pub mod collateral;
 pub mod curves;
 pub mod database;
+mod durable;
 pub mod exchange;
 pub mod hsm;
 pub mod operators;
 pub mod policy;
 pub mod secrets;
 pub mod serve;
+pub mod source;
 pub mod traces;
 pub mod upkeep;

@@ -11,7 +11,7 @@ use clap::Parser;
 use coffer_verifier::curves::AwsLc;
 use coffer_verifier::exchange::Verifier;
 use coffer_verifier::operators::Oidc;
-use coffer_verifier::serve::{Certificates, Config, Door, Listening, router, serve, traced};
+use coffer_verifier::serve::{Certificates, Clock, Config, Door, Listening, router, serve, traced};
 use coffer_verifier::upkeep::{self, Order};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -37,7 +37,7 @@ async fn main() -> anyhow::Result<()> {
         return upkeep::run(order, &config);
     }
     for flag in config.insecure() {
-        tracing::warn!(flag, "evidence of SIMULATED or no hardware is taken: for trying out only");
+        tracing::warn!(flag, "the configuration is INSECURE: for trying out only");
     }
     let certificates = Arc::new(config.certificates()?);
     let tls = Arc::new(config.tls(&certificates)?);
@@ -55,7 +55,9 @@ async fn main() -> anyhow::Result<()> {
         Some(traces) => traced(router(door), traces),
         None => router(door),
     };
-    let listening = Listening { listener, tls, router, limits: config.limits, oidc: oidc(&config).await };
+    let (limits, oidc) = (config.limits, oidc(&config).await);
+    let clock: Clock = Arc::new(|| SystemTime::now().into());
+    let listening = Listening { listener, tls, router, limits, oidc, clock };
     tokio::spawn(verifier.clone().follow());
     tokio::spawn(renew(certificates.clone()));
     tokio::spawn(reload(arguments.config, certificates, verifier));
@@ -74,7 +76,7 @@ async fn main() -> anyhow::Result<()> {
 async fn oidc(config: &Config) -> Option<Arc<Oidc>> {
     let provider = config.oidc.clone()?;
     let oidc = provider.check();
-    if let Err(error) = provider.refresh(&oidc).await {
+    if let Err(error) = provider.refresh(&oidc, SystemTime::now().into()).await {
         tracing::warn!(error = ?error, "no operator's token is taken until the provider's keys can be read");
     }
     tokio::spawn(provider.keep_fresh(oidc.clone()));
@@ -102,7 +104,10 @@ async fn reload(path: PathBuf, certificates: Arc<Certificates>, verifier: Arc<Ve
         let (path, verifier) = (path.clone(), verifier.clone());
         let read = tokio::task::spawn_blocking(move || match Config::load(&path) {
             Ok(config) => {
-                let references = || Ok(verifier.set_references(config.references()?)?);
+                let references = || {
+                    let (references, signers) = config.references()?;
+                    Ok(verifier.set_references(references, signers)?)
+                };
                 tell("reference values were", references());
                 verifier.forget_collateral();
                 let keys = || Ok(verifier.replace_keys(config.key_encryption_keys()?).map(|_| ())?);

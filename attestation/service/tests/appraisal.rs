@@ -7,13 +7,18 @@ use coffer_attestation::handshake::{Attestation, HashAlgorithm, Tee};
 use coffer_attestation::snp::TrustedRoots;
 use coffer_attestation::time::UnixTime;
 use coffer_attestation::verdict::{Outcome, Verdict};
-use coffer_verifier::appraisal::{Admitted, JudgeError, Judged, References, Refused, Trust, appraise, judge};
+use coffer_verifier::appraisal::{
+    Admitted, Asked, JudgeError, Judged, References, Refused, Trust, appraise, judge,
+};
 use coffer_verifier::challenge::Redeemed;
+use coffer_verifier::source::Source;
 use serde_json::{Value, json};
 use simulated::Processor;
 
 /// 2026-11-21T12:00:00Z.
 const NOW: UnixTime = UnixTime(1_795_262_400);
+/// Who shows it, and when.
+const SHOWN: Asked = Asked { from: Source::V4([192, 0, 2, 1]), at: NOW };
 const ASKED: Redeemed = Redeemed { tee: Tee::Snp, hash: HashAlgorithm::Sha384 };
 const INITDATA: &str =
     "version = \"0.1.0\"\nalgorithm = \"sha256\"\n[data]\n\"policy.rego\" = \"package agent_policy\"";
@@ -55,7 +60,7 @@ fn trust() -> Trust {
 }
 
 fn judged(sent: &Attestation) -> Judged {
-    judge(sent, &ASKED, &trust(), NOW).expect("evidence")
+    judge(sent, &ASKED, &trust(), SHOWN).expect("evidence")
 }
 
 fn references(change: impl FnOnce(String) -> String) -> References {
@@ -87,7 +92,7 @@ fn a_guest_whose_every_value_is_pinned_is_admitted_for_its_tenants() {
 
 #[test]
 fn a_simulated_processor_that_nobody_named_is_refused() {
-    let judged = judge(&sent(|_| ()), &ASKED, &Trust::makers(), NOW).expect("evidence");
+    let judged = judge(&sent(|_| ()), &ASKED, &Trust::makers(), SHOWN).expect("evidence");
     assert_eq!(judged.appraisal.verdict(), Verdict::Invalid);
     let refused = appraise(judged, &references(|text| text)).admit().expect_err("refused");
     assert!(refused.reasons.iter().any(|check| check.name == "root-of-trust"));
@@ -174,7 +179,7 @@ fn a_token_says_why() {
 fn additional_evidence_is_refused_and_not_passed_over() {
     let mut more = sent(|_| ());
     more.additional = "{\"nvidia\":{}}".to_owned();
-    assert!(matches!(judge(&more, &ASKED, &trust(), NOW), Err(JudgeError::Additional)));
+    assert!(matches!(judge(&more, &ASKED, &trust(), SHOWN), Err(JudgeError::Additional)));
 }
 
 #[test]
@@ -182,7 +187,7 @@ fn initdata_that_the_hardware_cannot_carry_whole_is_refused() {
     let mut long = sent(|_| ());
     let text = INITDATA.replace("sha256", "sha384");
     long.init_data = Some(coffer_attestation::handshake::InitData::parse("toml", text).expect("initdata"));
-    assert!(matches!(judge(&long, &ASKED, &trust(), NOW), Err(JudgeError::InitData(_))));
+    assert!(matches!(judge(&long, &ASKED, &trust(), SHOWN), Err(JudgeError::InitData(_))));
 }
 
 #[test]
@@ -192,13 +197,13 @@ fn recorded_sample_evidence_is_looked_at_only_where_it_was_asked_for_and_never_a
     let exchange: Value = serde_json::from_str(recorded).expect("JSON");
     let mut sent = Attestation::parse(exchange["req"].to_string().as_bytes()).expect("an attestation");
     let asked = Redeemed { tee: Tee::Sample, ..ASKED };
-    assert!(matches!(judge(&sent, &asked, &trust(), NOW), Err(JudgeError::Sample)));
+    assert!(matches!(judge(&sent, &asked, &trust(), SHOWN), Err(JudgeError::Sample)));
     let insecure = Trust { insecure_sample: true, ..trust() };
-    let judged = judge(&sent, &asked, &insecure, NOW).expect("evidence");
+    let judged = judge(&sent, &asked, &insecure, SHOWN).expect("evidence");
     assert_eq!(judged.appraisal.verdict(), Verdict::Warning);
     assert!(judged.appraisal.checks().iter().any(|check| check.found.contains("SIMULATED")));
     assert!(appraise(judged, &references(|text| text)).admit().is_err());
     sent.evidence = with(&sent.evidence, "/report_data", Base64::encode_string(&[0; 48]).into());
-    let wrong = judge(&sent, &asked, &insecure, NOW).expect("evidence").appraisal;
+    let wrong = judge(&sent, &asked, &insecure, SHOWN).expect("evidence").appraisal;
     assert_eq!(wrong.checks().first().map(|check| check.result), Some(Outcome::Failed));
 }

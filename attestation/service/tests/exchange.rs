@@ -5,12 +5,13 @@ mod simulated;
 use coffer_attestation::handshake::{Challenge, GuestKey, HashAlgorithm, ReportData, Sealed};
 use coffer_attestation::snp::TrustedRoots;
 use coffer_attestation::time::UnixTime;
-use coffer_verifier::appraisal::{References, Trust};
+use coffer_verifier::appraisal::{References, Signers, Trust};
 use coffer_verifier::audit::{AuditLog, verify};
 use coffer_verifier::challenge::{ChallengeKey, Challenger, Spent};
 use coffer_verifier::exchange::{Parts, Refusal, Verifier};
 use coffer_verifier::operators::Directory;
 use coffer_verifier::secrets::{KeyEncryptionKey, Revocation, SecretStore};
+use coffer_verifier::source::Source;
 use getrandom::SysRng;
 use serde_json::{Value, json};
 use simulated::Processor;
@@ -48,6 +49,7 @@ impl Running {
             challenger: Challenger::new(vec![ChallengeKey::new([2; 32])], 300, Spent::new(16)),
             trust: Trust { snp: TrustedRoots::amd().and_simulated(Processor::root()), ..Trust::makers() },
             references: known(),
+            signers: Signers::default(),
             token_key: coffer_attestation::handshake::TokenKey::from_scalar(&[3; 32]).expect("a key"),
             token_lifetime: 300,
             store,
@@ -64,7 +66,7 @@ impl Running {
     }
 
     fn attest(&self, body: &Value) -> Result<String, Refusal> {
-        self.verifier.attest(body.to_string().as_bytes(), NOW)
+        self.verifier.attest(body.to_string().as_bytes(), Source::Others, NOW)
     }
 
     /// A guest that is admitted, and its token.
@@ -283,7 +285,7 @@ fn a_revoked_token_opens_nothing_and_another_one_of_the_guest_does() {
 fn a_guest_that_is_not_known_any_more_gets_nothing_for_its_old_token() {
     let running = Running::new();
     let (_, token) = running.admitted();
-    running.verifier.set_references(References::default()).expect("references");
+    running.verifier.set_references(References::default(), Signers::default()).expect("references");
     assert_eq!(running.get("acme/key/1", &token).expect_err("refused").kind(), "PolicyDeny");
 }
 
@@ -300,6 +302,6 @@ fn an_old_or_changed_token_must_be_replaced() {
 fn a_body_that_is_too_long_is_413_and_one_that_is_no_json_400() {
     let running = Running::new();
     let long = running.verifier.auth(&vec![b' '; 1 << 20], NOW).expect_err("refused");
-    let none = running.verifier.attest(b"{", NOW).expect_err("refused");
+    let none = running.verifier.attest(b"{", Source::Others, NOW).expect_err("refused");
     assert_eq!((long.status(), none.status()), (413, 400));
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! secret     put, list, delete                      policy     put, get, delete, test
-//! reference  put, list, delete                      revoke, revoked
+//! reference  sign, signer, put, list, delete        revoke, revoked
 //! audit      query, prove, checkpoint               audit verify: a file, offline
 //! ```
 //! Never here: what is allowed. The verifier decides that, and says no in words that are printed as they are.

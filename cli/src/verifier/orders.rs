@@ -1,10 +1,11 @@
 //! Orders: each becomes one request, and the answer is printed.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
+use coffer_attestation::dsse::{Envelope, PrivateKey, REFERENCES};
 use coffer_attestation::time::UnixTime;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -95,9 +96,23 @@ pub(crate) struct PolicyPlace {
 /// What can be done with reference values.
 #[derive(Subcommand)]
 pub(crate) enum ReferenceCommand {
+    /// Sign a list of references, so that verifiers believe it that know the key; no verifier is asked
+    Sign {
+        /// Private key on P-256 or P-384, in PEM (PKCS #8)
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+        /// File with [[reference]] tables in TOML; - is standard input
+        file: PathBuf,
+    },
+    /// Print by which name a key that signs is revoked: its SHA-256
+    Signer {
+        /// Private key, in PEM
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+    },
     /// Add or replace one
     Put {
-        /// File with one reference in TOML; - is standard input
+        /// File with a signed list of one reference; - is standard input
         file: PathBuf,
         /// Only if this is the newest version; 0 is none
         #[arg(long)]
@@ -180,6 +195,11 @@ impl ReferenceCommand {
     pub(crate) fn run(self) -> anyhow::Result<Health> {
         const PATH: &str = "/coffer/v1/references";
         shown(match self {
+            ReferenceCommand::Sign { key, file } => return sign(&key, &file),
+            ReferenceCommand::Signer { key } => {
+                writeln!(std::io::stdout(), "{}", private_key(&key)?.signer()?.id())?;
+                return Ok(Health::Well);
+            }
             ReferenceCommand::Put { file, expected, verifier } => {
                 verifier.ask("PUT", &format!("{PATH}{}", only_if(expected)), &read(&file)?)
             }
@@ -189,6 +209,25 @@ impl ReferenceCommand {
             }
         }?)
     }
+}
+
+fn private_key(path: &Path) -> anyhow::Result<PrivateKey> {
+    let pem = Zeroizing::new(String::from_utf8(read(path)?).context("the key is no PEM file")?);
+    PrivateKey::from_pem(&pem).with_context(|| format!("the key {}", path.display()))
+}
+
+/// Writes an envelope to standard output.
+fn sign(key: &Path, file: &Path) -> anyhow::Result<Health> {
+    let text = String::from_utf8(read(file)?).context("the references are no text")?;
+    let table: toml::Table = toml::from_str(&text).context("the references are no TOML")?;
+    let known = table.keys().all(|name| name == "reference");
+    anyhow::ensure!(
+        known && !table.is_empty(),
+        "a list of references has tables [[reference]] and nothing else"
+    );
+    let signed = Envelope::sign(REFERENCES, text.as_bytes(), &private_key(key)?)?;
+    writeln!(std::io::stdout(), "{signed}")?;
+    Ok(Health::Well)
 }
 
 impl RevokeArguments {

@@ -24,6 +24,8 @@ const OPERATOR: &str = "tests";
 pub struct Verifier {
     place: PathBuf,
     program: PathBuf,
+    /// The operator's command.
+    coffer: PathBuf,
     port: u16,
     running: Option<Child>,
 }
@@ -52,10 +54,12 @@ impl Verifier {
         let root = node.coffer_command().arg("simulated-root").text()?;
         fs::write(place.join("root.pem"), root)?;
         fs::write(place.join("references.toml"), "")?;
+        make_signer(&place)?;
         // Free now, and nobody else's as long as nobody else on this machine looks for a port in this moment.
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let program = node.binaries().join("coffer-verifier");
-        let verifier = Self { place, program, port, running: None };
+        let coffer = node.binaries().join("coffer");
+        let verifier = Self { place, program, coffer, port, running: None };
         fs::write(verifier.file("verifier.toml"), verifier.configuration())?;
         Ok(verifier)
     }
@@ -66,7 +70,8 @@ impl Verifier {
             "listen = \"{}\"\ntls-certificate = {}\ntls-key = {}\nreferences = {}\nstore = {}\naudit-log = {}\n\
              key-encryption-keys = [{}]\nchallenge-keys = [{}]\ntoken-key = {}\naudit-key = {}\n\
              operator-authorities = {}\ninsecure-simulated-snp-root = {}\n\
-             [[operator]]\nname = \"{OPERATOR}\"\nrole = \"operator\"\ntenants = [\"acme\"]\n",
+             [[operator]]\nname = \"{OPERATOR}\"\nrole = \"operator\"\ntenants = [\"acme\"]\n\
+             [[reference-signer]]\nname = \"tests\"\nkey = {}\ntenants = [\"acme\"]\n",
             self.address(),
             file("tls.pem"),
             file("tls.key"),
@@ -79,6 +84,7 @@ impl Verifier {
             file("audit-key"),
             file("operator.pem"),
             file("root.pem"),
+            file("signer.pub.pem"),
         )
     }
 
@@ -132,7 +138,7 @@ impl Verifier {
         Ok(())
     }
 
-    /// Knows exactly these guests from now on, for the tenant `acme`.
+    /// Knows exactly these guests from now on, for the tenant `acme`: signs their references.
     pub fn know(&self, references: &[Reference]) -> Result<()> {
         let one = |(index, reference): (usize, &Reference)| {
             let Reference { measurement, initdata, microcode } = reference;
@@ -143,7 +149,8 @@ impl Verifier {
             )
         };
         let text: String = references.iter().enumerate().map(one).collect();
-        fs::write(self.file("references.toml"), text)?;
+        let signed = if text.is_empty() { text } else { self.signed(&text)? };
+        fs::write(self.file("references.toml"), signed)?;
         let Some(child) = &self.running else { return Ok(()) };
         let told = || self.log().map(|log| log.matches("the reference values were read again").count());
         let before = told()?;
@@ -151,6 +158,11 @@ impl Verifier {
         wait::until("the verifier to read its references", Duration::from_secs(10), || {
             Ok((told()? > before).then_some(()))
         })
+    }
+
+    fn signed(&self, references: &str) -> Result<String> {
+        let sign = Run::new(&self.coffer).args(["reference", "sign", "--key"]);
+        sign.arg(self.file("signer.key")).arg("-").input(references).text()
     }
 
     /// Keeps a secret of the tenant `acme` from now on.
@@ -191,6 +203,16 @@ impl Drop for Verifier {
 }
 
 /// A certificate and its key, in files that begin with `file`, for a name that nobody else speaks for.
+/// Whose word counts about what guests look like.
+fn make_signer(place: &Path) -> Result<()> {
+    let key = place.join("signer.key");
+    let make =
+        Run::new("openssl").args(["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"]);
+    make.arg("-out").arg(&key).text()?;
+    let public = Run::new("openssl").args(["pkey", "-pubout", "-in"]).arg(&key);
+    public.arg("-out").arg(place.join("signer.pub.pem")).text().map(drop)
+}
+
 fn make_certificate(place: &Path, file: &str, name: &str) -> Result<()> {
     let run = Run::new("openssl").args([
         "req",

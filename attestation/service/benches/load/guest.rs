@@ -37,7 +37,7 @@ pub(crate) fn authorities() -> String {
     let chain = evidence["cert_chain"].as_array().expect("certificates");
     let named = |name: &str| {
         let one = chain.iter().find(|one| one["cert_type"] == name).expect("an authority");
-        pem(&serde_json::from_value::<Vec<u8>>(one["data"].clone()).expect("DER"))
+        pem("CERTIFICATE", &serde_json::from_value::<Vec<u8>>(one["data"].clone()).expect("DER"))
     };
     named("ASK") + &named("ARK")
 }

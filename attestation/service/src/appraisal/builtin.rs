@@ -166,6 +166,13 @@ fn find(checks: &mut Checks, tee: Tee, seen: &Seen, references: &References) -> 
 fn hold_against(checks: &mut Checks, tee: Tee, seen: &Seen, reference: &Reference) {
     let missing =
         |value: &str| format!("the reference value {value} of {:?}, which is missing", reference.name);
+    match &reference.signed_by {
+        Some(by) if by.revoked => {
+            hold(checks, "reference-signer", false, "a signer that was not revoked", by.text());
+        }
+        Some(by) => hold(checks, "reference-signer", true, by.text(), by.text()),
+        None => hold(checks, "reference-signer", true, "nobody, as insecure-unsigned-references", "nobody"),
+    }
     let found = seen.initdata.clone().unwrap_or_else(|| "unknown".to_owned());
     let pinned: Vec<String> = reference.initdata.iter().map(|digest| as_carried(tee, digest)).collect();
     let expected = if pinned.is_empty() { missing("initdata") } else { pinned.join(" or ") };
@@ -200,6 +207,14 @@ impl Appraised {
     /// The reference whose measurement the guest has; whether the rest of it holds is in the checks.
     pub fn reference(&self) -> Option<&Reference> {
         self.reference.as_ref()
+    }
+
+    /// Who signed that reference, for logs and tokens.
+    pub fn signer(&self) -> Value {
+        self.reference.as_ref().map_or(Value::Null, |reference| match &reference.signed_by {
+            Some(by) => json!(by),
+            None => json!("nobody: insecure-unsigned-references"),
+        })
     }
 
     /// The kind of evidence.
@@ -246,6 +261,7 @@ impl Appraised {
                     "verdict": verdict,
                     "reasons": reasons,
                     "reference": reference.map(|reference| &reference.name),
+                    "signer": self.signer(),
                     "measurement": reference.map(|reference| &reference.measurement),
                     "tenants": reference.map(|reference| &reference.tenants),
                 },

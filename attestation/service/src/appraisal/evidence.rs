@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 
 use crate::challenge::Redeemed;
 use crate::collateral::{Absent, Collateral, Content};
+use crate::source::Source;
 
 /// The register that Azure's guests extend with the initdata's digest.
 const INITDATA_PCR: usize = 8;
@@ -86,7 +87,16 @@ pub enum JudgeError {
     },
 }
 
-/// Judges what was sent in answer to `redeemed`, as of `at`.
+/// By whom evidence is shown, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asked {
+    /// Which client: nobody may have more fetched than its share.
+    pub from: Source,
+    /// Now.
+    pub at: UnixTime,
+}
+
+/// Judges what was sent in answer to `redeemed`.
 ///
 /// # Errors
 /// [`JudgeError`]; evidence that is read and wrong is no error, but a verdict.
@@ -94,7 +104,7 @@ pub fn judge(
     sent: &Attestation,
     redeemed: &Redeemed,
     trust: &Trust,
-    at: UnixTime,
+    asked: Asked,
 ) -> Result<Judged, JudgeError> {
     if !sent.additional.is_empty() {
         return Err(JudgeError::Additional);
@@ -102,7 +112,8 @@ pub fn judge(
     let form = |reason: &(dyn Error + 'static)| form(redeemed.tee, reason);
     let bound = sent.report_data(redeemed.hash).map_err(|error| form(&error))?;
     let json = sent.evidence.as_bytes();
-    let case = Case { sent, tee: redeemed.tee, bound: &bound, trust, at };
+    let Asked { from, at } = asked;
+    let case = Case { sent, tee: redeemed.tee, bound: &bound, trust, from, at };
     let appraisal = match redeemed.tee {
         Tee::Snp => case.snp(case.snp_evidence(json)?)?,
         Tee::Tdx => case.tdx(&tdx::coco::parse(json).map_err(|error| form(&error))?)?,
@@ -122,6 +133,7 @@ struct Case<'a> {
     tee: Tee,
     bound: &'a ReportData,
     trust: &'a Trust,
+    from: Source,
     at: UnixTime,
 }
 
@@ -138,7 +150,7 @@ impl Case<'_> {
             (Err(CocoError::NoKey), Some(collateral)) => {
                 let report = snp::coco::parse_report(json).map_err(|error| form(&error))?;
                 let report = snp::UnverifiedReport::parse(&report).map_err(|error| form(&error))?;
-                let (vcek, above) = collateral.vcek(&report, self.at)?;
+                let (vcek, above) = collateral.vcek(&report, self.from, self.at)?;
                 let mut evidence = snp::coco::parse(json, Some(vcek)).map_err(|error| form(&error))?;
                 if evidence.authorities.is_empty() {
                     evidence.authorities = above;
@@ -152,7 +164,8 @@ impl Case<'_> {
     /// The list that is kept for the key's authorities. Where one is kept the evidence need not bring it, and cannot choose an
     /// older one.
     fn lists(&self, vek: &Certificate, sent: Vec<RevocationList>) -> Vec<RevocationList> {
-        let kept = self.trust.collateral.as_ref().and_then(|collateral| collateral.list(vek, self.at));
+        let kept =
+            self.trust.collateral.as_ref().and_then(|collateral| collateral.list(vek, self.from, self.at));
         kept.map_or(sent, |list| vec![list])
     }
 
@@ -176,7 +189,7 @@ impl Case<'_> {
         };
         let given = self.trust.tdx_collateral.as_deref();
         let kept = match (given, &self.trust.collateral) {
-            (None, Some(collateral)) => collateral.platform(&sent.quote, self.at),
+            (None, Some(collateral)) => collateral.platform(&sent.quote, self.from, self.at),
             _ => None,
         };
         let kept = kept.as_deref().and_then(|kept| match &kept.content {

@@ -12,7 +12,9 @@
 mod builtin;
 mod evidence;
 mod reference;
+mod signers;
 
 pub use builtin::{Admitted, Appraised, Refused, appraise};
-pub use evidence::{JudgeError, Judged, Trust, judge};
-pub use reference::{Firmware, Reference, ReferenceError, References};
+pub use evidence::{Asked, JudgeError, Judged, Trust, judge};
+pub use reference::{Firmware, Reference, ReferenceError, References, SignedBy};
+pub use signers::{Signer, Signers};

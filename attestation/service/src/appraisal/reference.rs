@@ -9,9 +9,11 @@
 //! initdata = ["…"]                  # HOST_DATA (SNP) or MRCONFIGID (TDX), in hexadecimal
 //! minimum_tcb = { boot_loader = 4, tee = 0, snp = 24, microcode = 219 }
 //! ```
-//! An unknown key is an error. A value that is left out is one that nothing can match.
+//! An unknown key is an error. A value that is left out is one that nothing can match. Who signed the list is not in it.
 
-use serde::Deserialize;
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
 
 /// Everything that is known.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -41,6 +43,20 @@ pub struct Reference {
     /// Oldest firmware: SNP only, as Intel's own status judges TDX.
     #[serde(default)]
     pub minimum_tcb: Option<Firmware>,
+    /// Who signed it. Only an operator's insecure choice lets one in that nobody did.
+    #[serde(skip)]
+    pub signed_by: Option<SignedBy>,
+}
+
+/// Whose word a reference is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SignedBy {
+    /// What the operator calls the signer.
+    pub name: String,
+    /// SHA-256 of its key in hexadecimal: what it is revoked by.
+    pub id: String,
+    /// Whether it was.
+    pub revoked: bool,
 }
 
 /// Firmware versions of AMD's secure processor.
@@ -87,6 +103,31 @@ pub enum ReferenceError {
         /// Length that it must have.
         bytes: usize,
     },
+    /// Nobody vouches for it.
+    #[error("nobody signed reference {name:?}: sign the list with coffer reference sign")]
+    Unsigned {
+        /// Name of the first.
+        name: String,
+    },
+    /// A stranger vouches for it.
+    #[error("none of the keys that may sign reference values signed this list")]
+    Signer,
+    /// Its signer may not speak for that tenant.
+    #[error("{signer} may not sign for {tenant}, which reference {name:?} is for")]
+    Tenant {
+        /// Name of the reference.
+        name: String,
+        /// Who signed it.
+        signer: String,
+        /// For whom.
+        tenant: String,
+    },
+    /// Not one.
+    #[error("a list of exactly one reference is put, this one has {found}")]
+    Count {
+        /// How many.
+        found: usize,
+    },
     /// A name that is there twice.
     #[error("there are two references {name:?}")]
     Twice {
@@ -119,8 +160,18 @@ impl References {
         Ok(all)
     }
 
+    /// The same, of which those are marked whose signer is among `revoked`.
+    #[must_use]
+    pub fn with_revoked(&self, revoked: &BTreeSet<String>) -> Self {
+        let mut marked = self.clone();
+        for signed_by in marked.reference.iter_mut().filter_map(|reference| reference.signed_by.as_mut()) {
+            signed_by.revoked = revoked.contains(&signed_by.id);
+        }
+        marked
+    }
+
     fn check(&self) -> Result<(), ReferenceError> {
-        let mut names = std::collections::BTreeSet::new();
+        let mut names = BTreeSet::new();
         for reference in &self.reference {
             if !names.insert(&reference.name) {
                 return Err(ReferenceError::Twice { name: reference.name.clone() });
@@ -131,18 +182,15 @@ impl References {
     }
 }
 
-impl Reference {
-    /// Reads one reference: the table of a list without its heading.
-    ///
-    /// # Errors
-    /// [`ReferenceError`]
-    pub fn parse(text: &str) -> Result<Self, ReferenceError> {
-        let read: Self =
-            toml::from_str(text).map_err(|error| ReferenceError::Form { reason: error.to_string() })?;
-        read.check()?;
-        Ok(read)
+impl SignedBy {
+    /// For people.
+    pub fn text(&self) -> String {
+        let short: String = self.id.chars().take(16).collect();
+        format!("{} (key {short}…)", self.name)
     }
+}
 
+impl Reference {
     fn check(&self) -> Result<(), ReferenceError> {
         let initdata_bytes = match self.tee.as_str() {
             "snp" | "az-snp-vtpm" => 32,

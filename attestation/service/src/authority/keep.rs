@@ -1,8 +1,8 @@
 //! The authority's key and certificate, made once and kept in a directory.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use coffer_attestation::time::UnixTime;
@@ -10,6 +10,8 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, 
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
+
+use crate::durable;
 
 /// Ten years, in seconds: those who believe it were told once.
 const LIFETIME: u64 = 10 * 365 * 86_400;
@@ -72,7 +74,7 @@ impl Authority {
             let folder = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
             folder.map_err(|source| at(directory, source))?;
             let made = KeyPair::generate()?;
-            write_new(&key, Zeroizing::new(made.serialize_pem()).as_bytes(), 0o600)?;
+            write_once(&key, Zeroizing::new(made.serialize_pem()).as_bytes(), 0o600)?;
         }
         let mode = fs::metadata(&key).map_err(|source| at(&key, source))?.mode() & 0o777;
         if mode & 0o077 != 0 {
@@ -82,7 +84,7 @@ impl Authority {
         let pair = KeyPair::from_pem(&text)?;
         let params = params(&pair, now)?;
         if !pem.exists() {
-            write_new(&pem, params.self_signed(&pair)?.pem().as_bytes(), 0o644)?;
+            write_once(&pem, params.self_signed(&pair)?.pem().as_bytes(), 0o644)?;
         }
         let pem = fs::read_to_string(&pem).map_err(|source| at(&pem, source))?;
         Ok(Self { issuer: Issuer::new(params, pair), pem })
@@ -127,14 +129,17 @@ pub(super) fn dated(
     Ok(())
 }
 
-/// Writes a file that must not be there, to its end.
+/// Writes a file that must not be there.
 pub(super) fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), AuthorityError> {
-    let written = || {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
-        file.write_all(bytes)?;
-        file.sync_all()
-    };
-    written().map_err(|source| at(path, source))
+    durable::create(path, bytes, mode).map_err(|source| at(path, source))
+}
+
+/// Writes a file, unless somebody else has done it meanwhile: then that one is it.
+fn write_once(path: &Path, bytes: &[u8], mode: u32) -> Result<(), AuthorityError> {
+    match durable::create(path, bytes, mode) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        written => written.map_err(|source| at(path, source)),
+    }
 }
 
 fn at(path: &Path, source: io::Error) -> AuthorityError {

@@ -1,33 +1,35 @@
 //! What is kept: a directory, and in front of it what was read from there and verified.
+//!
+//! Certificates of chips that were fetched lie below `fetched/`, as many as were allowed: the one that was not used for
+//! longest goes when another one comes. What somebody put beside it stays. No list or statement gives way to an older one.
 
-use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use coffer_attestation::snp::Generation;
 use coffer_attestation::time::UnixTime;
-use coffer_attestation::x509::Certificate;
+use coffer_attestation::x509::{Certificate, Edition};
 
 use super::item::Item;
+use super::memory::Memory;
 use super::read::{Content, Kept, Roots, Unusable};
 use super::recognise::recognise;
+use super::shelf::{Broken, Shelf, Shelves};
 
 /// The longest file that is read: Intel's collateral is some 20 KiB.
 const MAX_BYTES: u64 = 4 << 20;
-/// Items in memory; all are forgotten when there are more, and read again.
-const MAX_ITEMS: usize = 4096;
-/// Files in the directory.
-const MAX_FILES: usize = 20_000;
+/// Files that somebody brought.
+const BROUGHT: usize = 20_000;
 
 /// A directory of items.
 #[derive(Debug)]
 pub struct Cache {
-    directory: PathBuf,
+    shelves: Shelves,
+    most_fetched: usize,
     roots: Roots,
-    /// `None`: there is a file, and it is not what its name says.
-    memory: Mutex<HashMap<Item, Option<Arc<Kept>>>>,
+    memory: Memory,
 }
 
 /// Why something is not kept.
@@ -49,6 +51,16 @@ pub enum CacheError {
         /// Why it is not.
         source: Unusable,
     },
+    /// There is a newer one.
+    #[error("{item} is kept in a newer edition ({kept}) than this one ({found}), and stays")]
+    Older {
+        /// What it is.
+        item: Item,
+        /// What is kept.
+        kept: Edition,
+        /// What was offered.
+        found: Edition,
+    },
     /// Neither list, certificate nor collateral.
     #[error("{path:?} is no revocation list, certificate or collateral of a maker that is known")]
     Unknown {
@@ -56,11 +68,19 @@ pub enum CacheError {
         path: PathBuf,
     },
     /// More than anybody has machines.
-    #[error("{path:?} has {MAX_FILES} files: remove those of chips that are gone")]
+    #[error("{path:?} does not fit beside {most} other files: remove those of chips that are gone")]
     Full {
-        /// The directory.
+        /// Where it would be.
         path: PathBuf,
+        /// How many there may be.
+        most: usize,
     },
+}
+
+impl From<Broken> for CacheError {
+    fn from(Broken { path, source }: Broken) -> Self {
+        CacheError::File { path, source }
+    }
 }
 
 impl Cache {
@@ -69,8 +89,14 @@ impl Cache {
     /// # Errors
     /// [`CacheError::File`]
     pub fn open(directory: &Path, roots: Roots) -> Result<Self, CacheError> {
-        fs::create_dir_all(directory).map_err(|source| at(directory, source))?;
-        Ok(Self { directory: directory.to_owned(), roots, memory: Mutex::default() })
+        let shelves = Shelves::open(directory)?;
+        Ok(Self { shelves, most_fetched: usize::MAX, roots, memory: Memory::default() })
+    }
+
+    /// Keeps so many certificates of chips that were fetched, at least one; without this all of them.
+    #[must_use]
+    pub fn with_most_fetched(self, most: usize) -> Self {
+        Self { most_fetched: most.max(1), ..self }
     }
 
     /// Whom it trusts.
@@ -80,10 +106,10 @@ impl Cache {
 
     /// Finds an item. What is out of date is found too: dates are the verdict's business.
     pub fn find(&self, item: &Item, now: UnixTime) -> Option<Arc<Kept>> {
-        if let Some(known) = self.memory().get(item) {
-            return known.clone();
+        if let Some(known) = self.memory.find(item) {
+            return known;
         }
-        let bytes = self.bytes(item)?;
+        let bytes = self.bytes(item, now)?;
         let kept = match self.read_at_its_time(item, &bytes, now) {
             Ok(kept) => Some(Arc::new(kept)),
             Err(error) => {
@@ -93,21 +119,46 @@ impl Cache {
                 None
             }
         };
-        self.remember(item, kept.clone());
+        self.memory.remember(item, kept.clone());
         kept
     }
 
-    /// Verifies and keeps.
+    /// Verifies and keeps what somebody brought, for as long as nobody removes it.
     ///
     /// # Errors
     /// [`CacheError`]
     pub fn keep(&self, item: &Item, bytes: &[u8], now: UnixTime) -> Result<Arc<Kept>, CacheError> {
+        self.keep_on(Shelf::Brought, item, bytes, now)
+    }
+
+    /// Verifies and keeps what was fetched.
+    ///
+    /// # Errors
+    /// [`CacheError`]
+    pub fn keep_fetched(&self, item: &Item, bytes: &[u8], now: UnixTime) -> Result<Arc<Kept>, CacheError> {
+        match item {
+            Item::Vcek { .. } => self.keep_on(Shelf::Fetched, item, bytes, now),
+            Item::List { .. } | Item::Chain { .. } | Item::Platform(_) => self.keep(item, bytes, now),
+        }
+    }
+
+    fn keep_on(
+        &self,
+        shelf: Shelf,
+        item: &Item,
+        bytes: &[u8],
+        now: UnixTime,
+    ) -> Result<Arc<Kept>, CacheError> {
         let above = self.above(item, now);
         let kept = item.read(bytes, &self.roots, &above, now);
         let kept = kept.map_err(|source| CacheError::Unusable { item: item.clone(), source })?;
-        self.write(item, bytes)?;
+        if let Some((found, newer)) = self.find(item, now).and_then(|known| kept.is_before(&known)) {
+            return Err(CacheError::Older { item: item.clone(), kept: newer, found });
+        }
+        self.make_room(shelf, item)?;
+        self.shelves.write(shelf, item, bytes)?;
         let kept = Arc::new(kept);
-        self.remember(item, Some(kept.clone()));
+        self.memory.remember(item, Some(kept.clone()));
         Ok(kept)
     }
 
@@ -116,9 +167,10 @@ impl Cache {
     /// # Errors
     /// [`CacheError`]
     pub fn import(&self, path: &Path, now: UnixTime) -> Result<Item, CacheError> {
+        let at = |source| CacheError::File { path: path.to_owned(), source };
         let mut bytes = Vec::new();
-        let file = File::open(path).map_err(|source| at(path, source))?;
-        file.take(MAX_BYTES).read_to_end(&mut bytes).map_err(|source| at(path, source))?;
+        let file = File::open(path).map_err(at)?;
+        file.take(MAX_BYTES).read_to_end(&mut bytes).map_err(at)?;
         let item = recognise(&bytes, &self.roots, now);
         let item = item.ok_or_else(|| CacheError::Unknown { path: path.to_owned() })?;
         self.keep(&item, &bytes, now)?;
@@ -127,7 +179,7 @@ impl Cache {
 
     /// Forgets what is in memory: files that somebody put there are seen.
     pub fn forget(&self) {
-        self.memory().clear();
+        self.memory.clear();
     }
 
     /// Everything that is kept, by its name.
@@ -135,8 +187,10 @@ impl Cache {
     /// # Errors
     /// [`CacheError::File`]
     pub fn list(&self) -> Result<Vec<Item>, CacheError> {
-        let mut items: Vec<Item> = self.files()?.iter().filter_map(|path| Item::at(path)).collect();
+        let mut items = self.shelves.items(Shelf::Brought)?;
+        items.extend(self.shelves.items(Shelf::Fetched)?);
         items.sort_by_key(Item::path);
+        items.dedup();
         Ok(items)
     }
 
@@ -168,65 +222,43 @@ impl Cache {
         }
     }
 
-    fn bytes(&self, item: &Item) -> Option<Vec<u8>> {
-        let file = File::open(self.directory.join(item.path())).ok()?;
+    fn bytes(&self, item: &Item, now: UnixTime) -> Option<Vec<u8>> {
+        let (shelf, path) = self.shelves.find(item)?;
         let mut bytes = Vec::new();
-        file.take(MAX_BYTES).read_to_end(&mut bytes).ok()?;
+        File::open(&path).ok()?.take(MAX_BYTES).read_to_end(&mut bytes).ok()?;
+        if shelf == Shelf::Fetched {
+            let used = std::time::UNIX_EPOCH + std::time::Duration::from_secs(now.0);
+            // One that cannot be marked goes sooner, and is fetched again.
+            let _ = File::options().append(true).open(&path).and_then(|file| file.set_modified(used));
+        }
         Some(bytes)
     }
 
-    /// Whole or not at all.
-    fn write(&self, item: &Item, bytes: &[u8]) -> Result<(), CacheError> {
-        let path = self.directory.join(item.path());
-        let folder = path.parent().unwrap_or(&self.directory);
-        if !path.exists() && self.files()?.len() >= MAX_FILES {
-            return Err(CacheError::Full { path: self.directory.clone() });
+    /// Room for one more. What was fetched and not used for longest is removed for it: what is not in memory first.
+    fn make_room(&self, shelf: Shelf, item: &Item) -> Result<(), CacheError> {
+        let path = self.shelves.place(shelf, item);
+        if path.exists() {
+            return Ok(());
         }
-        let written = || {
-            fs::create_dir_all(folder)?;
-            let unfinished = path.with_file_name(".unfinished");
-            let mut file = File::create(&unfinished)?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            fs::rename(&unfinished, &path)
+        if shelf == Shelf::Brought {
+            let full = self.shelves.files(shelf)?.len() >= BROUGHT;
+            return if full { Err(CacheError::Full { path, most: BROUGHT }) } else { Ok(()) };
+        }
+        let fetched = self.shelves.items(Shelf::Fetched)?;
+        let Some(over) = (fetched.len() + 1).checked_sub(self.most_fetched).filter(|over| *over > 0) else {
+            return Ok(());
         };
-        // One at a time: the unfinished file has one name.
-        let _alone = self.memory();
-        written().map_err(|source| at(&path, source))
-    }
-
-    fn remember(&self, item: &Item, kept: Option<Arc<Kept>>) {
-        let mut memory = self.memory();
-        if memory.len() >= MAX_ITEMS {
-            memory.clear();
+        let mut by_use: Vec<_> = fetched
+            .into_iter()
+            .map(|item| ((self.memory.used(&item), self.shelves.used(&item)), item))
+            .collect();
+        by_use.sort_by_key(|(used, _)| *used);
+        for (_, item) in by_use.iter().take(over) {
+            let path = self.shelves.place(Shelf::Fetched, item);
+            fs::remove_file(&path).map_err(|source| CacheError::File { path, source })?;
+            self.memory.drop_item(item);
+            tracing::debug!(%item, "it was not used for longest, and is not kept any more");
         }
-        memory.insert(item.clone(), kept);
+        Ok(())
     }
-
-    fn memory(&self) -> MutexGuard<'_, HashMap<Item, Option<Arc<Kept>>>> {
-        // Each change is one call: the map is whole even if a thread died with it.
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Paths of all files, below the directory.
-    fn files(&self) -> Result<Vec<String>, CacheError> {
-        let (mut found, mut folders) = (Vec::new(), vec![String::new()]);
-        while let Some(folder) = folders.pop() {
-            let path = self.directory.join(&folder);
-            for entry in fs::read_dir(&path).map_err(|source| at(&path, source))? {
-                let entry = entry.map_err(|source| at(&path, source))?;
-                let name = entry.file_name().to_string_lossy().into_owned();
-                let name = if folder.is_empty() { name } else { format!("{folder}/{name}") };
-                match entry.file_type() {
-                    Ok(kind) if kind.is_dir() => folders.push(name),
-                    _ => found.push(name),
-                }
-            }
-        }
-        Ok(found)
-    }
-}
-
-fn at(path: &Path, source: io::Error) -> CacheError {
-    CacheError::File { path: path.to_owned(), source }
 }

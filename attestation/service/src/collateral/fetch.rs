@@ -1,11 +1,11 @@
 //! Asks one maker's service, on a thread of its own: one item at a time, each once however many wait for it.
 //!
 //! ```text
-//! want ── queue ── Pace says when ── questions ── answers ── Cache::keep verifies ── everybody who waits looks again
+//! want ── Line ── Pace  says when ── questions ── answers ── Cache::keep verifies ── everybody who waits looks again
 //!                    └── a failure that may pass: a pause, then again; three times ── any other: not asked for a while
 //! ```
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::error::Error;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,12 +16,12 @@ use coffer_attestation::time::UnixTime;
 use super::cache::{Cache, CacheError};
 use super::https::{GetError, Https};
 use super::item::Item;
+use super::line::{Job, Line};
 use super::pace::Pace;
 use super::questions::Makers;
 use super::read::Unusable;
+use crate::source::Source;
 
-/// Items that wait to be asked for.
-const QUEUE: usize = 16;
 /// How often one is asked for before those who wait are told.
 const TRIES: u32 = 3;
 /// How long something that the service does not have is not asked for again, in milliseconds.
@@ -41,19 +41,13 @@ struct Shared {
 }
 
 struct Queue {
-    waiting: VecDeque<Job>,
+    waiting: Line,
     /// In the queue, or asked for now.
     pending: HashSet<Item>,
     /// Until when each is not asked for again.
     refused: HashMap<Item, u64>,
     pace: Pace,
     stopped: bool,
-}
-
-struct Job {
-    item: Item,
-    at: UnixTime,
-    tries: u32,
 }
 
 /// What asks, and where it keeps what it got.
@@ -91,7 +85,7 @@ impl Fetcher {
     /// Without a thread.
     pub fn start(cache: Arc<Cache>, https: Https, makers: Makers, pace: Pace) -> std::io::Result<Self> {
         let queue = Queue {
-            waiting: VecDeque::new(),
+            waiting: Line::default(),
             pending: HashSet::new(),
             refused: HashMap::new(),
             pace,
@@ -105,22 +99,28 @@ impl Fetcher {
         Ok(Self { shared })
     }
 
-    /// Has an item fetched as of the time `at`, and does not wait for it.
+    /// Has an item fetched for `from` as of the time `at`, and does not wait for it.
     ///
     /// # Errors
     /// [`FetchError::Later`], [`FetchError::Refused`]
-    pub fn want(&self, item: &Item, at: UnixTime) -> Result<(), FetchError> {
-        self.enqueue(&mut self.shared.queue(), item, at).map(|_| ())
+    pub fn want(&self, item: &Item, from: Source, at: UnixTime) -> Result<(), FetchError> {
+        self.enqueue(&mut self.shared.queue(), item, from, at).map(|_| ())
     }
 
     /// Has an item fetched, and waits until it was, or was not to be had; the cache knows which. Waits for `patience` at most.
     ///
     /// # Errors
     /// [`FetchError::Later`], [`FetchError::Refused`]
-    pub fn wait(&self, item: &Item, at: UnixTime, patience: Duration) -> Result<(), FetchError> {
+    pub fn wait(
+        &self,
+        item: &Item,
+        from: Source,
+        at: UnixTime,
+        patience: Duration,
+    ) -> Result<(), FetchError> {
         let deadline = Instant::now() + patience;
         let mut queue = self.shared.queue();
-        let begins = self.enqueue(&mut queue, item, at)?;
+        let begins = self.enqueue(&mut queue, item, from, at)?;
         if begins.saturating_sub(self.shared.now()) > millis(patience) {
             return Err(FetchError::Later);
         }
@@ -136,17 +136,19 @@ impl Fetcher {
     }
 
     /// Answers when it may be asked for.
-    fn enqueue(&self, queue: &mut Queue, item: &Item, at: UnixTime) -> Result<u64, FetchError> {
+    fn enqueue(&self, queue: &mut Queue, item: &Item, from: Source, at: UnixTime) -> Result<u64, FetchError> {
         let now = self.shared.now();
         if queue.refused.get(item).is_some_and(|until| *until > now) {
             return Err(FetchError::Refused);
         }
         if !queue.pending.contains(item) {
-            if queue.waiting.len() >= QUEUE {
-                return Err(FetchError::Later);
+            let job = Job { item: item.clone(), at, wanted_by: from, tries: 0 };
+            let gave_way = queue.waiting.add(job).map_err(|_| FetchError::Later)?;
+            // Whoever waits for it looks again, and is told to come back.
+            if let Some(job) = gave_way {
+                queue.pending.remove(&job.item);
             }
             queue.pending.insert(item.clone());
-            queue.waiting.push_back(Job { item: item.clone(), at, tries: 0 });
             self.shared.changed.notify_all();
         }
         Ok(queue.pace.next(1))
@@ -183,12 +185,12 @@ impl Shared {
             if queue.stopped {
                 return None;
             }
-            let requests = queue.waiting.front().map(|job| job.item.questions(makers).len() as u64);
+            let requests = queue.waiting.next().map(|job| job.item.questions(makers).len() as u64);
             let pause = requests.map(|requests| queue.pace.next(requests).saturating_sub(self.now()));
             match (requests, pause) {
                 (Some(requests), Some(0)) => {
                     queue.pace.sent(requests, self.now());
-                    return queue.waiting.pop_front();
+                    return queue.waiting.take();
                 }
                 (_, Some(pause)) => {
                     let waited = self.changed.wait_timeout(queue, Duration::from_millis(pause));
@@ -209,7 +211,7 @@ impl Shared {
                 let wish = error.wait().map(|seconds| seconds.saturating_mul(1000));
                 queue.pace.failed(now, wish, chance());
                 if job.tries + 1 < TRIES {
-                    queue.waiting.push_front(Job { tries: job.tries + 1, ..job });
+                    queue.waiting.again(Job { tries: job.tries + 1, ..job });
                     return;
                 }
             }
@@ -247,14 +249,14 @@ impl Worker {
             answers.push(self.https.get(question.origin, &question.path, question.limit).await?);
         }
         let bytes = item.assemble(answers)?;
-        match self.cache.keep(item, &bytes, at) {
+        match self.cache.keep_fetched(item, &bytes, at) {
             Err(CacheError::Unusable {
                 item: Item::Vcek { generation, .. },
                 source: Unusable::Untrusted { .. },
             }) => {
                 // AMD may have an intermediate that is newer than this program.
                 self.fetch_chain(&Item::Chain { generation }, at).await?;
-                self.cache.keep(item, &bytes, at)?;
+                self.cache.keep_fetched(item, &bytes, at)?;
             }
             kept => drop(kept?),
         }
@@ -265,7 +267,7 @@ impl Worker {
         for question in chain.questions(&self.makers) {
             self.shared.queue().pace.sent(1, self.shared.now());
             let answer = self.https.get(question.origin, &question.path, question.limit).await?;
-            self.cache.keep(chain, &answer.body, at)?;
+            self.cache.keep_fetched(chain, &answer.body, at)?;
         }
         Ok(())
     }

@@ -13,10 +13,13 @@ mod cache;
 mod fetch;
 mod https;
 mod item;
+mod line;
+mod memory;
 mod pace;
 mod questions;
 mod read;
 mod recognise;
+mod shelf;
 mod supply;
 
 pub use cache::{Cache, CacheError};

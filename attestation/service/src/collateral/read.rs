@@ -4,7 +4,7 @@ use coffer_attestation::snp::{Endorsement, EndorsementError, Root, SigningKey, T
 use coffer_attestation::snp::{Generation, TrustedRoots};
 use coffer_attestation::tdx;
 use coffer_attestation::time::UnixTime;
-use coffer_attestation::x509::{Certificate, CertificateError, RevocationError, RevocationList};
+use coffer_attestation::x509::{Certificate, CertificateError, Edition, RevocationError, RevocationList};
 
 use super::item::Item;
 
@@ -26,6 +26,8 @@ pub struct Kept {
     pub from: UnixTime,
     /// Until when.
     pub until: UnixTime,
+    /// Of lists and statements, which ones they are. What has none has no newer one either.
+    pub editions: Vec<Edition>,
 }
 
 /// What an item says.
@@ -95,6 +97,13 @@ pub enum Unusable {
     },
 }
 
+impl Kept {
+    /// Which part of this is older than the same part of `other`, and that one.
+    pub fn is_before(&self, other: &Kept) -> Option<(Edition, Edition)> {
+        self.editions.iter().copied().zip(other.editions.iter().copied()).find(|(mine, theirs)| mine < theirs)
+    }
+}
+
 impl Item {
     /// Reads `bytes` as this item, as of the time `at`. `above` are authorities that were read before, beside those that are
     /// built in.
@@ -135,7 +144,8 @@ fn list(
         .ok_or_else(|| Unusable::Untrusted { generation, subject: "the issuer of the list".to_owned() })?;
     list.check(signer, at)?;
     let (from, until) = (list.this_update(), list.next_update().unwrap_or(list.this_update()));
-    Ok(Kept { content: Content::List(Box::new(list)), from, until })
+    let editions = vec![list.edition()];
+    Ok(Kept { content: Content::List(Box::new(list)), from, until, editions })
 }
 
 /// A root that is trusted for the generation, and what it issued.
@@ -159,7 +169,7 @@ fn chain(bytes: &[u8], roots: &Roots, generation: Generation, at: UnixTime) -> R
     }
     let from = chain.iter().map(Certificate::not_before).max().unwrap_or(at);
     let until = chain.iter().map(Certificate::not_after).min().unwrap_or(at);
-    Ok(Kept { content: Content::Chain(chain), from, until })
+    Ok(Kept { content: Content::Chain(chain), from, until, editions: Vec::new() })
 }
 
 fn none() -> Unusable {
@@ -192,7 +202,7 @@ fn vcek(
     }
     in_time(&vcek, at)?;
     let (from, until) = (vcek.not_before(), vcek.not_after());
-    Ok(Kept { content: Content::Vcek(Box::new(vcek)), from, until })
+    Ok(Kept { content: Content::Vcek(Box::new(vcek)), from, until, editions: Vec::new() })
 }
 
 fn in_time(certificate: &Certificate, at: UnixTime) -> Result<(), Unusable> {
@@ -216,5 +226,6 @@ fn platform(
         return Err(Unusable::Another { expected: text(kind), found: text(&published.kind) });
     }
     let (from, until) = (published.issued, published.next_update);
-    Ok(Kept { content: Content::Platform(bytes.to_vec()), from, until })
+    let editions = published.editions.to_vec();
+    Ok(Kept { content: Content::Platform(bytes.to_vec()), from, until, editions })
 }

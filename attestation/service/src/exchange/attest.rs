@@ -10,28 +10,30 @@ use serde_json::{Value, json};
 use super::guest::Identity;
 use super::refusal::Refusal;
 use super::verifier::{Verifier, set};
-use crate::appraisal::{Appraised, appraise, judge};
+use crate::appraisal::{Appraised, Asked, appraise, judge};
 use crate::challenge::Redeemed;
 use crate::policy::Purpose;
+use crate::source::Source;
 
 /// Characters of a SHA-512 digest in hexadecimal.
 const DIGEST_CHARS: usize = 128;
 
 impl Verifier {
     /// `POST /kbs/v0/attest`: judges, writes down, and answers with a token. Evidence that does not verify gets none; evidence
-    /// that verifies and is not known gets one that says so, and that opens nothing.
+    /// that verifies and is not known gets one that says so, and that opens nothing. `from` sent it.
     ///
     /// # Errors
     /// [`Refusal`]
-    pub fn attest(&self, body: &[u8], now: UnixTime) -> Result<String, Refusal> {
+    pub fn attest(&self, body: &[u8], from: Source, now: UnixTime) -> Result<String, Refusal> {
         let refuse = |what: Value, refusal: Refusal| self.refuse(now, what, refusal);
         let event = json!({ "event": "attest" });
         let sent = Attestation::parse(body).map_err(|error| refuse(event.clone(), error.into()))?;
         let redeemed = self.challenger.redeem(&sent.nonce, now);
         let redeemed = redeemed.map_err(|error| refuse(event, error.into()))?;
         let event = json!({ "event": "attest", "tee": redeemed.tee.name(), "key": sent.key.describe() });
+        let asked = Asked { from, at: now };
         let appraised =
-            self.appraise(&sent, &redeemed, now).map_err(|refusal| refuse(event.clone(), refusal))?;
+            self.appraise(&sent, &redeemed, asked).map_err(|refusal| refuse(event.clone(), refusal))?;
         let mut event = event;
         describe(&mut event, &appraised);
         let appraisal = appraised.appraisal();
@@ -52,11 +54,15 @@ impl Verifier {
         Ok(self.token_key.sign(&ear))
     }
 
-    fn appraise(&self, sent: &Attestation, redeemed: &Redeemed, now: UnixTime) -> Result<Appraised, Refusal> {
+    fn appraise(&self, sent: &Attestation, redeemed: &Redeemed, asked: Asked) -> Result<Appraised, Refusal> {
         self.catch_up()?;
-        let judged = judge(sent, redeemed, &self.trust, now)?;
+        let judged = judge(sent, redeemed, &self.trust, asked)?;
         let references = self.references.read().unwrap_or_else(PoisonError::into_inner);
-        Ok(appraise(judged, &references))
+        let revoked = self.revoked_signers(&references)?;
+        if revoked.is_empty() {
+            return Ok(appraise(judged, &references));
+        }
+        Ok(appraise(judged, &references.with_revoked(&revoked)))
     }
 
     /// Only of guests that the built-in rules affirm.
@@ -70,6 +76,7 @@ impl Verifier {
             "at": now,
             "tee": appraised.tee().name(),
             "reference": reference.map(|reference| &reference.name),
+            "signer": appraised.signer(),
             "tenants": reference.map(|reference| &reference.tenants),
             "identity": identity.to_json(),
             "claims": appraisal.claims(),
@@ -130,5 +137,6 @@ fn describe(event: &mut Value, appraised: &Appraised) {
     set(event, "verdict", json!(appraisal.verdict()));
     set(event, "simulated", json!(appraisal.claims().get("simulated")));
     set(event, "reference", json!(appraised.reference().map(|known| &known.name)));
+    set(event, "signer", appraised.signer());
     set(event, "reasons", json!(reasons));
 }

@@ -2,34 +2,40 @@
 
 use std::sync::PoisonError;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::admin::By;
 use super::refusal::Refusal;
-use super::verifier::Verifier;
+use super::verifier::{Given, Verifier};
 use crate::appraisal::{Reference, References};
 use crate::operators::{Kind, Verb};
 use crate::policy::{Policies, Purpose, Rules};
-use crate::secrets::Revocation;
+use crate::secrets::{Document, Revocation};
 
 const REFERENCES: &str = "reference";
 /// The longest name of a policy, a reference or something revoked, in bytes.
 const MAX_NAME: usize = 256;
 
 impl Verifier {
-    /// Adds or replaces a reference, in TOML. Answers its version.
+    /// Adds or replaces a reference: a signed list of one. Answers its version.
     ///
     /// # Errors
     /// [`Refusal`]
     pub fn put_reference(&self, by: By<'_>, text: &str, expected: Option<u64>) -> Result<u64, Refusal> {
         let permit = self.permit(by, Verb::Put, Kind::Reference, None)?;
-        let reference = Reference::parse(text)?;
-        check_name(&reference.name)?;
         // One change at a time: what is put together here must be what is in force afterwards.
         let given = self.given.write().unwrap_or_else(PoisonError::into_inner);
-        given.and([reference.clone()])?;
-        let what = json!({ "name": reference.name, "digest": digest(text) });
+        let reference = given.signers.read_one(text)?;
+        check_name(&reference.name)?;
+        given.references.and([reference.clone()])?;
+        if reference.signed_by.is_none() {
+            tracing::warn!(
+                reference = reference.name,
+                "insecure-unsigned-references: nobody signed what is put"
+            );
+        }
+        let what = json!({ "name": reference.name, "digest": digest(text), "signer": &reference.signed_by });
         self.record_change(by, &permit, what)?;
         let version = self.store.put_document((REFERENCES, &reference.name), text, expected)?;
         let all = self.with_added(&given)?;
@@ -66,8 +72,13 @@ impl Verifier {
         self.permit(by, Verb::List, Kind::Reference, None)?;
         self.catch_up()?;
         let in_force = self.references.read().unwrap_or_else(PoisonError::into_inner);
+        let revoked = self.revoked_signers(&in_force)?;
+        let in_force = in_force.with_revoked(&revoked);
         let names: Vec<&str> = in_force.reference.iter().map(|known| known.name.as_str()).collect();
-        Ok(json!({ "in_force": names, "added": self.store.document_versions(REFERENCES, None)? }))
+        let signed = in_force.reference.iter().map(|known| (known.name.clone(), json!(known.signed_by)));
+        let signed: Map<String, Value> = signed.collect();
+        let added = self.store.document_versions(REFERENCES, None)?;
+        Ok(json!({ "in_force": names, "signed_by": signed, "added": added }))
     }
 
     /// Puts a policy in force. `name` is a tenant, or `*`. Answers its version.
@@ -159,12 +170,18 @@ impl Verifier {
         Ok(json!({ "revoked": self.store.revoked()? }))
     }
 
-    /// `given` and what operators added.
-    pub(super) fn with_added(&self, given: &References) -> Result<References, Refusal> {
+    /// What is given, and what operators added. Of that what nobody vouches for any more counts for nothing.
+    pub(super) fn with_added(&self, given: &Given) -> Result<References, Refusal> {
         let added = self.store.documents(REFERENCES)?;
-        let added: Result<Vec<Reference>, _> =
-            added.iter().map(|document| Reference::parse(&document.text)).collect();
-        Ok(given.and(added?)?)
+        let read = |document: &Document| match given.signers.read_one(&document.text) {
+            Ok(reference) => Some(reference),
+            Err(error) => {
+                let name = document.name.as_str();
+                tracing::warn!(name, %error, "a reference that was added counts for nothing");
+                None
+            }
+        };
+        Ok(given.references.and(added.iter().filter_map(read).collect::<Vec<Reference>>())?)
     }
 
     /// Compiles every policy that is kept. One that does not compile stops the verifier: without it more would be allowed.

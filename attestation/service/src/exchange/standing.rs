@@ -1,5 +1,6 @@
 //! Whether a guest is still what its token says: asked at each release, and by guests themselves.
 
+use std::collections::BTreeSet;
 use std::sync::PoisonError;
 
 use coffer_attestation::time::UnixTime;
@@ -9,6 +10,7 @@ use tokio::sync::watch;
 use super::guest::{Guest, Identity};
 use super::refusal::Refusal;
 use super::verifier::Verifier;
+use crate::appraisal::References;
 use crate::secrets::Revocation;
 
 impl Verifier {
@@ -41,9 +43,28 @@ impl Verifier {
         let references = self.references.read().unwrap_or_else(PoisonError::into_inner);
         let known = references.reference.iter().find(|known| known.name == guest.reference);
         match known.filter(|known| known.measurement.as_ref() == Some(&guest.measurement)) {
-            Some(_) => Ok(()),
+            Some(known) => match &known.signed_by {
+                // Its values count for nothing from then on, whoever else signed the same.
+                Some(by) if self.store.is_revoked(Revocation::Signer, &by.id)? => {
+                    Err(Refusal::Revoked { what: Revocation::Signer.name() })
+                }
+                _ => Ok(()),
+            },
             None => Err(Refusal::Denied { reason: "the guest is not known any more: attest again" }),
         }
+    }
+
+    /// Keys of those who signed references and were revoked.
+    pub(super) fn revoked_signers(&self, references: &References) -> Result<BTreeSet<String>, Refusal> {
+        let signed = references.reference.iter().filter_map(|reference| reference.signed_by.as_ref());
+        let signers: BTreeSet<&String> = signed.map(|by| &by.id).collect();
+        let mut revoked = BTreeSet::new();
+        for id in signers {
+            if self.store.is_revoked(Revocation::Signer, id)? {
+                revoked.insert(id.clone());
+            }
+        }
+        Ok(revoked)
     }
 
     pub(super) fn check_revoked(&self, identity: &Identity) -> Result<(), Refusal> {

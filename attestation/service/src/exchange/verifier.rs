@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::counters::Counters;
 use super::refusal::Refusal;
-use crate::appraisal::{References, Trust};
+use crate::appraisal::{References, Signers, Trust};
 use crate::audit::{AuditLog, Journal, LogError};
 use crate::challenge::Challenger;
 use crate::operators::Directory;
@@ -25,6 +25,8 @@ pub struct Parts {
     pub trust: Trust,
     /// Which guests it knows without any that operators added.
     pub references: References,
+    /// Who may sign those that operators add.
+    pub signers: Signers,
     /// Signs tokens.
     pub token_key: TokenKey,
     /// How long a token is good, in seconds.
@@ -44,7 +46,7 @@ pub struct Verifier {
     pub(super) challenger: Challenger,
     pub(super) trust: Trust,
     /// Those of the file.
-    pub(super) given: RwLock<References>,
+    pub(super) given: RwLock<Given>,
     /// Those of the file and those that operators added.
     pub(super) references: RwLock<References>,
     pub(super) policies: RwLock<Policies>,
@@ -59,6 +61,13 @@ pub struct Verifier {
     pub(super) operators: Directory,
     pub(super) changed: watch::Sender<u64>,
     pub(super) counters: Counters,
+}
+
+/// What whoever runs the verifier says about guests.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Given {
+    pub(super) references: References,
+    pub(super) signers: Signers,
 }
 
 impl Verifier {
@@ -85,7 +94,7 @@ impl Verifier {
             changed: watch::Sender::new(0),
             counters: Counters::default(),
         };
-        verifier.set_references(parts.references)?;
+        verifier.set_references(parts.references, parts.signers)?;
         verifier.read_policies()?;
         Ok(verifier)
     }
@@ -101,11 +110,13 @@ impl Verifier {
         Ok(challenge)
     }
 
-    /// Replaces what is given. Tokens of guests that are not known any more open nothing from now on.
+    /// Replaces what is given, and who may sign what operators add: what they added before counts only if one of these signed
+    /// it. Tokens of guests that are not known any more open nothing from now on.
     ///
     /// # Errors
     /// [`Refusal`], when what operators added does not fit; then nothing changes.
-    pub fn set_references(&self, given: References) -> Result<(), Refusal> {
+    pub fn set_references(&self, references: References, signers: Signers) -> Result<(), Refusal> {
+        let given = Given { references, signers };
         let mut current = self.given.write().unwrap_or_else(PoisonError::into_inner);
         let all = self.with_added(&given)?;
         *current = given;

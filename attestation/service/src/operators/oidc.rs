@@ -6,6 +6,7 @@
 //! Claims are read only after the signature held. There is no way to have one accepted without a signature.
 
 use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
 
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents, UnparsedPublicKey,
@@ -16,6 +17,7 @@ use coffer_attestation::time::UnixTime;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
+use tokio::sync::Notify;
 
 use super::who::Who;
 
@@ -38,7 +40,18 @@ pub struct Oidc {
     audience: String,
     /// Which claim lists groups.
     claim: String,
-    keys: RwLock<Vec<Key>>,
+    keys: RwLock<Keys>,
+    /// How old they may be, in seconds.
+    most_age: u64,
+    /// Told when a token names a key that is not there.
+    unknown: Notify,
+}
+
+#[derive(Debug)]
+struct Keys {
+    all: Vec<Key>,
+    /// When the provider last said that these are its keys.
+    read: UnixTime,
 }
 
 #[derive(Debug, Clone)]
@@ -72,6 +85,12 @@ pub enum OidcError {
     Key {
         /// Its id, cut.
         id: Option<String>,
+    },
+    /// The provider has not said for too long which keys it has: one of these may have been taken back.
+    #[error("the provider's keys were last read at {read}, which is too long ago")]
+    OldKeys {
+        /// When.
+        read: UnixTime,
     },
     /// The signature.
     #[error("the token's signature does not hold")]
@@ -147,17 +166,24 @@ struct Jwk {
 }
 
 impl Oidc {
-    /// Without keys nothing is accepted yet.
-    pub fn new(issuer: &str, audience: &str, claim: &str) -> Self {
+    /// Without keys nothing is accepted yet, and nothing any more when they have not been read for `most_age`.
+    pub fn new(issuer: &str, audience: &str, claim: &str, most_age: Duration) -> Self {
         let [issuer, audience, claim] = [issuer, audience, claim].map(str::to_owned);
-        Self { issuer, audience, claim, keys: RwLock::default() }
+        let most_age = most_age.as_secs();
+        let keys = RwLock::new(Keys { all: Vec::new(), read: UnixTime(0) });
+        Self { issuer, audience, claim, keys, most_age, unknown: Notify::new() }
     }
 
-    /// Replaces the provider's keys by those of a JSON Web Key Set; on an error they stay.
+    /// Ends when a token has named a key that is not there: the provider may have a new one.
+    pub async fn unknown_key(&self) {
+        self.unknown.notified().await;
+    }
+
+    /// Replaces the provider's keys by those of a JSON Web Key Set, which was read at the time `now`; on an error they stay.
     ///
     /// # Errors
     /// [`OidcError::KeySet`]
-    pub fn set_keys(&self, json: &[u8]) -> Result<(), OidcError> {
+    pub fn set_keys(&self, json: &[u8], now: UnixTime) -> Result<(), OidcError> {
         let set: KeySet = match json.len() {
             0..=MAX_KEY_SET => serde_json::from_slice(json).map_err(|_| OidcError::KeySet)?,
             _ => return Err(OidcError::KeySet),
@@ -166,7 +192,7 @@ impl Oidc {
         if keys.is_empty() {
             return Err(OidcError::KeySet);
         }
-        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Keys { all: keys, read: now };
         Ok(())
     }
 
@@ -184,12 +210,18 @@ impl Oidc {
         if header.crit.is_some() {
             return Err(OidcError::Form);
         }
-        self.verify(&header, signed.as_bytes(), &decoded(signature)?)?;
+        self.verify(&header, signed.as_bytes(), &decoded(signature)?, now)?;
         let claims: Claims = read_json(&decoded(claims)?, PART).map_err(|_| OidcError::Form)?;
         self.accept(&claims, now)
     }
 
-    fn verify(&self, header: &Header, signed: &[u8], signature: &[u8]) -> Result<(), OidcError> {
+    fn verify(
+        &self,
+        header: &Header,
+        signed: &[u8],
+        signature: &[u8],
+        now: UnixTime,
+    ) -> Result<(), OidcError> {
         let cut = |text: &str| text.chars().take(64).collect::<String>();
         let fits: fn(&Material) -> bool = match header.alg.as_str() {
             "ES256" => |material: &Material| matches!(material, Material::Es256(_)),
@@ -197,10 +229,14 @@ impl Oidc {
             other => return Err(OidcError::Algorithm { found: cut(other) }),
         };
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        if now.0 > keys.read.0.saturating_add(self.most_age) {
+            return Err(OidcError::OldKeys { read: keys.read });
+        }
         // A token without a key's id may be of any of them.
         let named = |key: &&Key| header.kid.is_none() || key.id == header.kid;
-        let mut candidates = keys.iter().filter(named).filter(|key| fits(&key.material)).peekable();
+        let mut candidates = keys.all.iter().filter(named).filter(|key| fits(&key.material)).peekable();
         if candidates.peek().is_none() {
+            self.unknown.notify_one();
             return Err(OidcError::Key { id: header.kid.as_deref().map(cut) });
         }
         let holds = candidates.any(|key| key.material.verifies(signed, signature));
@@ -278,6 +314,7 @@ mod tests {
     use std::sync::LazyLock;
 
     const NOW: UnixTime = UnixTime(1_795_262_400);
+    const DAY: Duration = Duration::from_secs(86_400);
 
     static EC: LazyLock<EcdsaKeyPair> =
         LazyLock::new(|| EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key"));
@@ -302,8 +339,8 @@ mod tests {
     }
 
     fn oidc() -> Oidc {
-        let oidc = Oidc::new("https://idp.example", "coffer", "roles");
-        oidc.set_keys(keys().to_string().as_bytes()).expect("keys");
+        let oidc = Oidc::new("https://idp.example", "coffer", "roles", DAY);
+        oidc.set_keys(keys().to_string().as_bytes(), NOW).expect("keys");
         oidc
     }
 
@@ -393,9 +430,41 @@ mod tests {
     fn a_set_without_a_usable_key_leaves_the_old_ones() {
         let oidc = oidc();
         for set in ["{}", "{\"keys\":[]}", "{\"keys\":[{\"kty\":\"oct\"}]}", "["] {
-            assert_eq!(oidc.set_keys(set.as_bytes()), Err(OidcError::KeySet));
+            assert_eq!(oidc.set_keys(set.as_bytes(), NOW), Err(OidcError::KeySet));
         }
         assert!(oidc.check(&es256("ec", &claims()), NOW).is_ok());
+    }
+
+    #[test]
+    fn keys_are_believed_for_as_long_as_the_provider_was_heard_of_and_a_day() {
+        let oidc = oidc();
+        let good = |seconds: u64| {
+            let claims = changed("exp", json!(NOW.0 + 200_000));
+            oidc.check(&es256("ec", &claims), UnixTime(NOW.0 + seconds)).map(|_| ())
+        };
+        assert_eq!(good(86_400), Ok(()));
+        assert_eq!(good(86_401), Err(OidcError::OldKeys { read: NOW }));
+        // A set that cannot be used is no word of the provider.
+        assert_eq!(oidc.set_keys(b"{}", UnixTime(NOW.0 + 86_400)), Err(OidcError::KeySet));
+        assert_eq!(good(86_401), Err(OidcError::OldKeys { read: NOW }));
+        oidc.set_keys(keys().to_string().as_bytes(), UnixTime(NOW.0 + 86_400)).expect("keys");
+        assert_eq!(good(86_401), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_token_that_names_an_unknown_key_has_them_read_again_and_no_other_token_has() {
+        let oidc = oidc();
+        let asked = || {
+            let waiting = std::pin::pin!(oidc.unknown_key());
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            waiting.poll(&mut context).is_ready()
+        };
+        let _ = (oidc.check(&es256("ec", &claims()), NOW), oidc.check("a.b.c", NOW));
+        let other = es256("ec", &claims()).replace('.', ".e");
+        let _ = oidc.check(&other, NOW);
+        assert!(!asked());
+        assert!(oidc.check(&es256("else", &claims()), NOW).is_err());
+        assert!(asked() && !asked());
     }
 
     #[test]
@@ -403,7 +472,7 @@ mod tests {
         let oidc = oidc();
         let mut set = keys();
         set["keys"].as_array_mut().expect("a list").remove(0);
-        oidc.set_keys(set.to_string().as_bytes()).expect("keys");
+        oidc.set_keys(set.to_string().as_bytes(), NOW).expect("keys");
         assert!(matches!(oidc.check(&es256("ec", &claims()), NOW), Err(OidcError::Key { .. })));
     }
 }

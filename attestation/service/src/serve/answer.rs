@@ -6,7 +6,7 @@ use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use super::clients::OverLimit;
+use super::turns::OverLimit;
 use crate::exchange::{Refusal, Told};
 
 pub(super) type Answer = Result<Response, Refused>;

@@ -2,7 +2,8 @@
 //!
 //! A client is an IPv4 address or the first 64 bits of an IPv6 address. The table has a fixed size; when it is full of
 //! clients that are busy, those who come new share one entry. When every connection is taken, one that waits for its client
-//! is given to who comes new: the oldest of the client that has most.
+//! is given to who comes new: the oldest of the client that has most. Where none does, a guest that waits to hear of a change
+//! is answered sooner.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -12,11 +13,16 @@ use std::time::Instant;
 use serde::Deserialize;
 use tokio::sync::Notify;
 
+use super::turns::{OverLimit, Turn, Turns};
+use crate::source::Source;
+
 /// Bytes of each body that count as nobody's: as much as evidence of SNP has, so that bodies of others never keep it out. There
 /// are not more of them than connections.
 const FREE: usize = 32 << 10;
 /// Entries of the table: half a MiB.
 const CLIENTS: usize = 8192;
+/// TLS handshakes at once: each holds certificates and buffers of its own.
+const HANDSHAKES: usize = 64;
 const SECOND: u64 = 1_000_000_000;
 
 /// What may come in.
@@ -33,6 +39,12 @@ pub struct Limits {
     pub body_bytes: usize,
     /// Those of one client.
     pub client_body_bytes: usize,
+    /// TLS handshakes at once of one client; its others wait. There are 64 in all.
+    pub client_handshakes: usize,
+    /// Guests that wait at once to hear of a change, of all clients together.
+    pub waiting_guests: usize,
+    /// Those of one client.
+    pub client_waiting_guests: usize,
 }
 
 impl Default for Limits {
@@ -43,6 +55,9 @@ impl Default for Limits {
             client_requests_per_second: 500,
             body_bytes: 24 << 20,
             client_body_bytes: 8 << 20,
+            client_handshakes: 8,
+            waiting_guests: 256,
+            client_waiting_guests: 32,
         }
     }
 }
@@ -51,6 +66,8 @@ impl Default for Limits {
 pub(super) struct Clients {
     limits: Limits,
     start: Instant,
+    handshakes: Arc<Turns>,
+    waiting_guests: Arc<Turns>,
     table: Mutex<Table>,
 }
 
@@ -63,16 +80,10 @@ struct Table {
     searched: u64,
     /// Connections that wait for their client, in the order in which they came to wait.
     waiting: BTreeMap<u64, (Source, Arc<Notify>)>,
+    /// Guests that wait to hear of a change, in the same order.
+    guests: BTreeMap<u64, (Source, Arc<Notify>)>,
     /// How often one came to wait.
     came: u64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Source {
-    V4([u8; 4]),
-    V6([u8; 8]),
-    /// Who came when the table was full.
-    Others,
 }
 
 /// What one client uses.
@@ -98,6 +109,15 @@ pub(super) struct Waiting {
     number: u64,
 }
 
+/// A guest that waits to hear of a change, until this is dropped.
+pub(super) struct WaitingGuest {
+    clients: Arc<Clients>,
+    number: u64,
+    /// Told when it is to be answered.
+    answer: Arc<Notify>,
+    _turn: Turn,
+}
+
 /// Bytes that are held for a client until this is dropped.
 pub(super) struct Held<'a> {
     visit: &'a Visit,
@@ -107,19 +127,12 @@ pub(super) struct Held<'a> {
     counted: usize,
 }
 
-/// A client that wants more than its share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum OverLimit {
-    /// It asks too often, or sends too much at once.
-    Client,
-    /// All together send too much at once.
-    All,
-}
-
 impl Clients {
     /// Nobody yet.
     pub(super) fn new(limits: Limits) -> Self {
-        Self { limits, start: Instant::now(), table: Mutex::default() }
+        let handshakes = Turns::new(HANDSHAKES, limits.client_handshakes);
+        let waiting_guests = Turns::new(limits.waiting_guests, limits.client_waiting_guests);
+        Self { limits, start: Instant::now(), handshakes, waiting_guests, table: Mutex::default() }
     }
 
     /// Lets a client in that has connected, if it may.
@@ -140,16 +153,19 @@ impl Clients {
     }
 
     /// Tells one connection to leave that waits for its client, if there is one: of the client that has most, the one that
-    /// waits longest.
-    pub(super) fn make_room(&self) {
+    /// waits longest. If there is none, a guest is answered that waits to hear of a change, and its connection ends then.
+    /// Answers whether there was one.
+    pub(super) fn make_room(&self) -> bool {
         let mut table = self.table();
-        let of = |source: &Source| table.known.get(source).map_or(0, |client| client.connections);
-        let most = table.waiting.values().map(|(source, _)| of(source)).max();
-        let longest = table.waiting.iter().find(|(_, (source, _))| Some(of(source)) == most);
-        let number = longest.map(|(number, _)| *number);
-        if let Some((_, leave)) = number.and_then(|number| table.waiting.remove(&number)) {
+        let number = table.longest_of_most(&table.waiting);
+        let leaves = number.and_then(|number| table.waiting.remove(&number)).or_else(|| {
+            let number = table.longest_of_most(&table.guests)?;
+            table.guests.remove(&number)
+        });
+        if let Some((_, leave)) = &leaves {
             leave.notify_one();
         }
+        leaves.is_some()
     }
 
     fn now(&self) -> u64 {
@@ -187,9 +203,46 @@ impl Visit {
         Waiting { clients: self.clients.clone(), number }
     }
 
+    /// Which client it is.
+    pub(super) fn source(&self) -> Source {
+        self.source
+    }
+
+    /// Waits for a turn at a TLS handshake.
+    pub(super) async fn handshake(&self) -> Option<Turn> {
+        self.clients.handshakes.wait(self.source).await
+    }
+
+    /// Waits to hear of a change from now on.
+    ///
+    /// # Errors
+    /// [`OverLimit`]
+    pub(super) fn wait_for_change(&self) -> Result<WaitingGuest, OverLimit> {
+        let turn = self.clients.waiting_guests.take(self.source)?;
+        let answer = Arc::<Notify>::default();
+        let mut table = self.clients.table();
+        table.came += 1;
+        let number = table.came;
+        table.guests.insert(number, (self.source, answer.clone()));
+        Ok(WaitingGuest { clients: self.clients.clone(), number, answer, _turn: turn })
+    }
+
     /// Ends when it was told to leave.
     pub(super) async fn told_to_leave(&self) {
         self.leave.notified().await;
+    }
+}
+
+impl WaitingGuest {
+    /// Ends when it is to be answered because somebody else needs its connection.
+    pub(super) async fn told_to_end(&self) {
+        self.answer.notified().await;
+    }
+}
+
+impl Drop for WaitingGuest {
+    fn drop(&mut self) {
+        self.clients.table().guests.remove(&self.number);
     }
 }
 
@@ -242,6 +295,14 @@ impl Drop for Held<'_> {
 }
 
 impl Table {
+    /// Of the client that has most connections, the one that waits longest.
+    fn longest_of_most(&self, waiting: &BTreeMap<u64, (Source, Arc<Notify>)>) -> Option<u64> {
+        let of = |source: &Source| self.known.get(source).map_or(0, |client| client.connections);
+        let most = waiting.values().map(|(source, _)| of(source)).max();
+        let longest = waiting.iter().find(|(_, (source, _))| Some(of(source)) == most);
+        longest.map(|(number, _)| *number)
+    }
+
     /// The entry that `source` has, or gets.
     fn place_for(&mut self, source: Source, now: u64) -> Source {
         if self.known.contains_key(&source) || self.known.len() < CLIENTS {
@@ -265,18 +326,6 @@ impl Client {
         }
         self.due = due;
         Ok(())
-    }
-}
-
-impl Source {
-    fn of(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V4(address) => Source::V4(address.octets()),
-            IpAddr::V6(address) => {
-                let [a, b, c, d, e, f, g, h, ..] = address.octets();
-                Source::V6([a, b, c, d, e, f, g, h])
-            }
-        }
     }
 }
 
@@ -348,14 +397,42 @@ mod tests {
         let (_other, busy) = (other.wait(), first.wait());
         drop(busy);
         let (_second, _first) = (second.wait(), first.wait());
-        all.make_room();
+        assert!(all.make_room());
         second.told_to_leave().await;
-        all.make_room();
+        assert!(all.make_room());
         first.told_to_leave().await;
-        all.make_room();
+        assert!(all.make_room());
         other.told_to_leave().await;
-        all.make_room();
+        assert!(!all.make_room());
         assert!(all.table().waiting.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_waits_is_answered_when_no_connection_waits_for_its_client() {
+        let all = clients(Limits::default());
+        let visits = [HERE, THERE].map(|address| all.enter(address).expect("in"));
+        let [idle, polling] = &visits;
+        let (idle_waits, guest) = (idle.wait(), polling.wait_for_change().expect("a turn"));
+        assert!(all.make_room());
+        idle.told_to_leave().await;
+        drop(idle_waits);
+        assert!(all.make_room());
+        guest.told_to_end().await;
+        drop(guest);
+        assert!(all.table().guests.is_empty());
+    }
+
+    #[test]
+    fn guests_that_wait_have_a_share_of_their_client_and_of_all() {
+        let limits = Limits { waiting_guests: 3, client_waiting_guests: 2, ..Limits::default() };
+        let all = clients(limits);
+        let (one, other) = (all.enter(HERE).expect("in"), all.enter(THERE).expect("in"));
+        let waiting = [one.wait_for_change().expect("a turn"), one.wait_for_change().expect("a turn")];
+        assert_eq!(one.wait_for_change().err(), Some(OverLimit::Client));
+        let last = other.wait_for_change().expect("a turn");
+        assert_eq!(other.wait_for_change().err(), Some(OverLimit::All));
+        drop((waiting, last));
+        assert!(one.wait_for_change().is_ok());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use coffer_attestation::dsse::SignerKey;
 use coffer_attestation::handshake::TokenKey;
 use coffer_attestation::snp::TrustedRoots;
 use coffer_attestation::x509::Certificate;
@@ -20,7 +21,7 @@ use super::sources::{Sources, SourcesError};
 use super::stores::{Replicated, StoresError, Tokens};
 use super::tls::{Certificates, TlsError};
 use super::traced::Collector;
-use crate::appraisal::{ReferenceError, References, Trust};
+use crate::appraisal::{ReferenceError, References, Signer, Signers, Trust};
 use crate::audit::{AuditLog, LogError};
 use crate::authority::Authority;
 use crate::challenge::{ChallengeKey, Challenger, Spent};
@@ -56,7 +57,14 @@ pub struct Config {
     /// Who is told how long requests took.
     #[serde(default)]
     traces: Option<Collector>,
+    /// A list that a signer signed.
     references: PathBuf,
+    /// Who may sign reference values.
+    #[serde(default)]
+    reference_signer: Vec<PinnedSigner>,
+    /// Whether reference values count that nobody signed.
+    #[serde(default)]
+    insecure_unsigned_references: bool,
     /// A file; or `[postgres]`.
     #[serde(default)]
     store: Option<PathBuf>,
@@ -101,6 +109,17 @@ pub struct Config {
     insecure_sample: bool,
 }
 
+/// A key that may sign reference values.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct PinnedSigner {
+    name: String,
+    /// Its public key in PEM.
+    key: PathBuf,
+    /// For whose guests; `*` for everybody's.
+    tenants: Vec<String>,
+}
+
 /// The verifier signs its certificates itself.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -132,7 +151,9 @@ pub enum ConfigError {
         reason: String,
     },
     /// A key of another length.
-    #[error("{path:?} must hold a key of exactly 32 bytes")]
+    #[error(
+        "{path:?} is no key of the kind that is wanted here: 32 bytes, or a public key in PEM of a signer"
+    )]
     Key {
         /// Its path.
         path: PathBuf,
@@ -228,13 +249,24 @@ impl Config {
         authority.map_err(|error| ConfigError::Tls(error.into()))
     }
 
-    /// Reads the reference values.
+    /// Reads the reference values, and who may sign further ones.
     ///
     /// # Errors
     /// [`ConfigError`]
-    pub fn references(&self) -> Result<References, ConfigError> {
+    pub fn references(&self) -> Result<(References, Signers), ConfigError> {
+        let signers = self.signers()?;
         let text = String::from_utf8_lossy(&read(&self.references)?).into_owned();
-        References::parse(&text).map_err(ConfigError::References)
+        Ok((signers.read(&text).map_err(ConfigError::References)?, signers))
+    }
+
+    fn signers(&self) -> Result<Signers, ConfigError> {
+        let one = |PinnedSigner { name, key: path, tenants }: &PinnedSigner| {
+            let pem = String::from_utf8_lossy(&read(path)?).into_owned();
+            let key = SignerKey::from_pem(&pem).map_err(|_| ConfigError::Key { path: path.clone() })?;
+            Ok(Signer { name: name.clone(), key, tenants: tenants.clone() })
+        };
+        let pinned: Result<Vec<_>, ConfigError> = self.reference_signer.iter().map(one).collect();
+        Ok(Signers::new(pinned?, self.insecure_unsigned_references))
     }
 
     /// What TLS is told.
@@ -271,7 +303,8 @@ impl Config {
     pub fn insecure(&self) -> Vec<&'static str> {
         let simulated = self.insecure_simulated_snp_root.is_some().then_some("insecure-simulated-snp-root");
         let sample = self.insecure_sample.then_some("insecure-sample");
-        simulated.into_iter().chain(sample).collect()
+        let unsigned = self.insecure_unsigned_references.then_some("insecure-unsigned-references");
+        simulated.into_iter().chain(sample).chain(unsigned).collect()
     }
 
     /// Puts the verifier together.
@@ -291,10 +324,12 @@ impl Config {
             .map_err(|_| ConfigError::Key { path: self.audit_key.clone() })?;
         let operators = Directory::with_groups(&self.operator, self.groups(), &self.role);
         let operators = operators.map_err(ConfigError::Operators)?;
+        let (references, signers) = self.references()?;
         let verifier = Verifier::new(Parts {
             challenger,
             trust: self.trust()?,
-            references: self.references()?,
+            references,
+            signers,
             token_key,
             token_lifetime: self.token_seconds,
             store,

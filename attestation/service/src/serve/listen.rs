@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
+use coffer_attestation::time::UnixTime;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
@@ -12,11 +13,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
 use super::clients::{Clients, Limits, Visit, Waiting};
-use super::identity;
+use super::identity::{self, Shown};
 use super::routes::Peer;
 use crate::operators::Oidc;
 
@@ -26,8 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const FAREWELL: Duration = Duration::from_secs(10);
 /// A token in a header or a cookie, and the rest.
 const HEADER_BYTES: usize = 80 << 10;
-/// TLS handshakes at once: each holds certificates and buffers of its own.
-const HANDSHAKES: usize = 64;
+/// Says what time it is.
+pub type Clock = Arc<dyn Fn() -> UnixTime + Send + Sync>;
 
 /// What is listened on, and what is said there.
 pub struct Listening {
@@ -41,25 +42,26 @@ pub struct Listening {
     pub limits: Limits,
     /// Checks operators' tokens, where they have any.
     pub oidc: Option<Arc<Oidc>>,
+    /// When each request is made: certificates and tokens are held against it.
+    pub clock: Clock,
 }
 
 #[derive(Clone)]
 struct Talk {
     acceptor: TlsAcceptor,
     router: Router,
-    handshakes: Arc<Semaphore>,
     stopped: watch::Receiver<bool>,
     oidc: Option<Arc<Oidc>>,
+    clock: Clock,
 }
 
 /// Serves until `stop` is ready, then finishes what is under way. A connection above its client's limit is closed. One above
 /// the limit of all takes the place of one that waits for its client; where all are at work it waits for the first to end.
 pub async fn serve(listening: Listening, stop: impl Future<Output = ()>) {
-    let Listening { listener, tls, router, limits, oidc } = listening;
+    let Listening { listener, tls, router, limits, oidc, clock } = listening;
     let (slots, clients) = (Arc::new(Semaphore::new(limits.connections)), Arc::new(Clients::new(limits)));
     let (stopping, stopped) = watch::channel(false);
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
-    let talk = Talk { acceptor: TlsAcceptor::from(tls), router, handshakes, stopped, oidc };
+    let talk = Talk { acceptor: TlsAcceptor::from(tls), router, stopped, oidc, clock };
     tokio::pin!(stop);
     loop {
         let accepted = tokio::select! {
@@ -69,14 +71,11 @@ pub async fn serve(listening: Listening, stop: impl Future<Output = ()>) {
         match accepted {
             Ok((stream, address)) => {
                 let Ok(visit) = clients.enter(address.ip()) else { continue };
-                if slots.available_permits() == 0 {
-                    clients.make_room();
-                }
                 let slot = tokio::select! {
                     () = &mut stop => break,
-                    slot = slots.clone().acquire_owned() => slot,
+                    slot = slot(&slots, &clients) => slot,
                 };
-                let Ok(slot) = slot else { break };
+                let Some(slot) = slot else { break };
                 let (talk, visit) = (talk.clone(), Arc::new(visit));
                 tokio::spawn(async move {
                     tokio::select! {
@@ -100,26 +99,39 @@ pub async fn serve(listening: Listening, stop: impl Future<Output = ()>) {
     }
 }
 
+/// A place for one more connection. Where there is none, room is asked for again and again: those that are at work may come to
+/// wait, and one that was told to leave has a second to do so.
+async fn slot(slots: &Arc<Semaphore>, clients: &Clients) -> Option<OwnedSemaphorePermit> {
+    let mut pause = Duration::ZERO;
+    loop {
+        match tokio::time::timeout(pause, slots.clone().acquire_owned()).await {
+            Ok(slot) => return slot.ok(),
+            Err(_) if clients.make_room() => pause = Duration::from_secs(1),
+            Err(_) => pause = Duration::from_millis(100),
+        }
+    }
+}
+
 async fn converse(stream: TcpStream, visit: Arc<Visit>, talk: Talk) {
-    let Talk { acceptor, router, handshakes, mut stopped, oidc } = talk;
+    let Talk { acceptor, router, mut stopped, oidc, clock } = talk;
     let _ = stream.set_nodelay(true);
     let handshake = async {
         let _waiting = visit.wait();
         // A client that says nothing takes no turn: the first bytes are waited for before.
         stream.readable().await.ok()?;
-        let _turn = handshakes.acquire().await.ok()?;
+        let _turn = visit.handshake().await?;
         acceptor.accept(stream).await.ok()
     };
     let Ok(Some(stream)) = tokio::time::timeout(PATIENCE, handshake).await else {
         return;
     };
-    let shown = identity::by_certificate(stream.get_ref().1);
+    let shown = Shown::of(stream.get_ref().1.peer_certificates().unwrap_or_default());
     let waiting = Arc::new(Mutex::new(Some(visit.wait())));
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         let (visit, waiting) = (visit.clone(), waiting.clone());
         drop(turn(&waiting).take());
-        let operator = shown.clone().or_else(|| identity::by_token(&request, oidc.as_ref()));
+        let operator = identity::of_request(shown.as_ref(), &request, oidc.as_ref(), clock());
         request.extensions_mut().insert(Arc::new(Peer { visit: visit.clone(), operator }));
         let answer = router.call(request);
         async move {

@@ -54,14 +54,15 @@ async fn ask<T: Send + 'static>(
     peer: &Arc<Peer>,
     what: impl FnOnce(&Verifier, By<'_>) -> Result<T, Refusal> + Send + 'static,
 ) -> Result<T, Refused> {
-    let peer = peer.clone();
-    let asked = door.ask(move |verifier| what(verifier, By { who: peer.operator.as_ref(), at: Door::now() }));
-    Ok(asked.await?)
+    let asking = peer.clone();
+    let asked =
+        door.ask(move |verifier| what(verifier, By { who: asking.operator.known(), at: Door::now() }));
+    asked.await.map_err(|refusal| peer.operator.explain(refusal).into())
 }
 
 /// A body in UTF-8, from an operator: who is none sends nothing that is read.
 async fn text(request: Request, peer: &Peer, limit: usize) -> Result<String, Refused> {
-    if peer.operator.is_none() {
+    if peer.operator.known().is_none() {
         return Ok(String::new());
     }
     let (body, _held) = bounded(request, &peer.visit, limit).await?;
@@ -82,7 +83,7 @@ pub(super) async fn put_secret(
         Some(text) => Some(text.parse::<UnixTime>().map_err(|error| malformed(&error))?),
         None => None,
     };
-    let (body, _held) = match peer.operator {
+    let (body, _held) = match peer.operator.known() {
         Some(_) => bounded(request, &peer.visit, MAX_SECRET_BYTES).await?,
         None => (Vec::new(), peer.visit.hold()),
     };
@@ -170,7 +171,7 @@ async fn test_policy(
 async fn revoke(State(door): AtDoor, Extension(peer): From, request: Request) -> Answer {
     door.admit(&peer)?;
     let text = text(request, &peer, MAX_TEXT).await?;
-    if peer.operator.is_none() {
+    if peer.operator.known().is_none() {
         // Refused by the directory, which writes it down.
         return good(&ask(&door, &peer, |verifier, by| verifier.list_revoked(by)).await?);
     }

@@ -19,10 +19,11 @@ mod sources;
 mod stores;
 mod tls;
 mod traced;
+mod turns;
 
 pub use clients::Limits;
 pub use config::{Config, ConfigError};
-pub use listen::{Listening, serve};
+pub use listen::{Clock, Listening, serve};
 pub use provider::{Provider, ProviderError};
 pub use routes::{Door, router};
 pub use sources::{Sources, SourcesError};

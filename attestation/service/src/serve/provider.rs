@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::http::Uri;
+use coffer_attestation::time::UnixTime;
 use serde::Deserialize;
 
 use crate::collateral::{GetError, Https, Origin, OriginError};
@@ -14,6 +15,8 @@ use crate::operators::{MAX_KEY_SET, Oidc, OidcError, Operator};
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// How often it is asked for its keys.
 const PERIOD: Duration = Duration::from_secs(600);
+/// How often at most, also when tokens name keys that it did not have.
+const LEAST: Duration = Duration::from_secs(10);
 
 /// What the operator wrote.
 #[derive(Debug, Clone, Deserialize)]
@@ -29,6 +32,9 @@ pub struct Provider {
     /// Which claim lists groups.
     #[serde(default = "roles")]
     claim: String,
+    /// How long its keys are believed when it cannot be reached.
+    #[serde(default = "a_day")]
+    keys_hours: u64,
     /// What each group may do.
     #[serde(default)]
     pub(super) group: Vec<Operator>,
@@ -60,6 +66,10 @@ fn authorities() -> PathBuf {
     PathBuf::from("/etc/ssl/certs/ca-certificates.crt")
 }
 
+fn a_day() -> u64 {
+    24
+}
+
 fn roles() -> String {
     "roles".to_owned()
 }
@@ -67,14 +77,15 @@ fn roles() -> String {
 impl Provider {
     /// A check without keys yet.
     pub fn check(&self) -> Arc<Oidc> {
-        Arc::new(Oidc::new(&self.issuer, &self.audience, &self.claim))
+        let most_age = Duration::from_secs(self.keys_hours.saturating_mul(3600));
+        Arc::new(Oidc::new(&self.issuer, &self.audience, &self.claim, most_age))
     }
 
-    /// Reads the keys once.
+    /// Reads the keys once; they are those of the time `now`.
     ///
     /// # Errors
     /// [`ProviderError`]
-    pub async fn refresh(&self, oidc: &Oidc) -> Result<(), ProviderError> {
+    pub async fn refresh(&self, oidc: &Oidc, now: UnixTime) -> Result<(), ProviderError> {
         let keys = match self.keys.strip_prefix("https://") {
             Some(_) => self.fetch().await?,
             None => {
@@ -82,16 +93,22 @@ impl Provider {
                 read.map_err(|source| ProviderError::File { path: Path::new(&self.keys).to_owned(), source })?
             }
         };
-        Ok(oidc.set_keys(&keys)?)
+        Ok(oidc.set_keys(&keys, now)?)
     }
 
-    /// Reads the keys again and again, for as long as the service runs. Those that are there stay until others were read.
+    /// Reads the keys again and again, for as long as the service runs, and sooner when a token names one that is not there.
+    /// Those that are there stay until others were read, or until they are too old.
     pub async fn keep_fresh(self, oidc: Arc<Oidc>) {
         loop {
-            if let Err(error) = self.refresh(&oidc).await {
+            if let Err(error) = self.refresh(&oidc, SystemTime::now().into()).await {
                 tracing::warn!(error = ?error, "the keys of the operators' identity provider were not read");
             }
-            tokio::time::sleep(PERIOD).await;
+            let wanted = async {
+                tokio::time::sleep(LEAST).await;
+                oidc.unknown_key().await;
+            };
+            // An end of the time is as good as a token.
+            let _ = tokio::time::timeout(PERIOD, wanted).await;
         }
     }
 

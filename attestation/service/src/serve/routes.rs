@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Extension, Path, Query, Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HeaderValue, SET_COOKIE};
+use axum::http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, COOKIE, HeaderValue, SET_COOKIE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::routing::{get, post};
@@ -20,9 +20,9 @@ use tokio::time::Instant;
 use super::answer::{Answer, good, in_json};
 use super::body::bounded;
 use super::clients::Visit;
+use super::identity::Asker;
 use super::manage;
 use crate::exchange::{Refusal, Verifier};
-use crate::operators::Who;
 
 const SESSION: &str = "kbs-session-id";
 /// The longest request for a challenge, in bytes.
@@ -45,7 +45,7 @@ pub(super) struct Peer {
     /// What it may use.
     pub(super) visit: Arc<Visit>,
     /// Whose certificate or token it showed.
-    pub(super) operator: Option<Who>,
+    pub(super) operator: Asker,
 }
 
 #[derive(Deserialize)]
@@ -135,7 +135,8 @@ async fn auth(State(door): AtDoor, Extension(peer): From, request: Request) -> A
 async fn attest(State(door): AtDoor, Extension(peer): From, request: Request) -> Answer {
     door.admit(&peer)?;
     let (body, _held) = bounded(request, &peer.visit, Attestation::MAX_BYTES).await?;
-    let token = door.ask(move |verifier| verifier.attest(&body, Door::now())).await?;
+    let from = peer.visit.source();
+    let token = door.ask(move |verifier| verifier.attest(&body, from, Door::now())).await?;
     Ok(with_session(in_json(StatusCode::OK, &json!({ "token": token })), &token))
 }
 
@@ -164,6 +165,7 @@ async fn standing(
     let Query(Wait { wait }) = query.map_err(|error| malformed(&error))?;
     let until = Instant::now() + Duration::from_secs(wait.min(WAIT));
     let (token, mut changes) = (token_of(&headers), door.verifier.changes());
+    let mut waiting = None;
     loop {
         changes.mark_unchanged();
         let token = token.clone();
@@ -173,8 +175,24 @@ async fn standing(
         if pause.is_zero() {
             return good(&standing);
         }
-        let _ = tokio::time::timeout(pause, changes.changed()).await;
+        let waiting = match &waiting {
+            Some(waiting) => waiting,
+            // After the first look: a guest that must drop what it has is told so in any case.
+            None => waiting.insert(peer.visit.wait_for_change().inspect_err(|_| {
+                door.verifier.counters().over_limit();
+            })?),
+        };
+        tokio::select! {
+            _ = tokio::time::timeout(pause, changes.changed()) => {}
+            () = waiting.told_to_end() => return good(&standing).map(ending),
+        }
     }
+}
+
+/// The connection ends with this answer: somebody else needs it.
+fn ending(mut response: Response) -> Response {
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 async fn token_keys(State(door): AtDoor, Extension(peer): From) -> Answer {

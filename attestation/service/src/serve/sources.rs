@@ -36,6 +36,9 @@ pub struct Sources {
     authorities: PathBuf,
     #[serde(default = "requests")]
     requests_per_minute: u32,
+    /// Certificates of chips that were fetched and are kept; the one that was not used for longest gives way.
+    #[serde(default = "fetched")]
+    most_fetched: usize,
     /// How long a guest waits for what is fetched.
     #[serde(default = "patience")]
     patience_seconds: u64,
@@ -89,6 +92,10 @@ fn requests() -> u32 {
     20
 }
 
+fn fetched() -> usize {
+    8192
+}
+
 fn patience() -> u64 {
     8
 }
@@ -104,7 +111,7 @@ impl Sources {
     /// # Errors
     /// [`SourcesError`]
     pub fn cache(&self, roots: Roots) -> Result<Cache, SourcesError> {
-        Ok(Cache::open(&self.directory, roots)?)
+        Ok(Cache::open(&self.directory, roots)?.with_most_fetched(self.most_fetched))
     }
 
     /// Opens the cache, and begins to fetch if that is allowed.

@@ -1,16 +1,17 @@
 //! What is fetched: how often, from whom, and what is not taken.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use coffer_attestation::snp::UnverifiedReport;
 use coffer_attestation::tdx;
 use coffer_attestation::time::UnixTime;
 use coffer_attestation::verdict::Verdict;
 use coffer_verifier::collateral::{Absent, Collateral, Content};
+use coffer_verifier::source::Source;
 use serde_json::Value;
 
-use crate::cases::{INTELS, INTELS_TIME, LONG, MILAN, MILAN_VCEK, NOW, QUOTE, cache, online};
+use crate::cases::{HERE, INTELS, INTELS_TIME, LONG, MILAN, MILAN_VCEK, NOW, QUOTE, cache, online, supplied};
 use crate::forged;
 use crate::played::{Played, Say};
 
@@ -31,7 +32,7 @@ fn milan_path() -> String {
 
 /// Asked once, and what came of it after whoever asks has been patient.
 fn ask(supply: &Collateral) -> Result<Vec<u8>, Absent> {
-    supply.vcek(&milan(), NOW).map(|(vcek, _)| vcek.der().to_vec())
+    supply.vcek(&milan(), HERE, NOW).map(|(vcek, _)| vcek.der().to_vec())
 }
 
 #[test]
@@ -60,7 +61,7 @@ fn what_is_not_the_chips_certificate_is_not_taken_and_not_asked_for_again() {
     let supply = online(folder.path(), &played, LONG);
     let report = forged::parsed(&forged::sign(vec_of_a_report()));
     for _ in 0..3 {
-        assert!(matches!(supply.vcek(&report, NOW), Err(Absent::Unknown { .. })));
+        assert!(matches!(supply.vcek(&report, HERE, NOW), Err(Absent::Unknown { .. })));
     }
     assert_eq!(played.asked(), [forged::VCEK]);
     assert_eq!(cache(folder.path()).list().expect("a list"), []);
@@ -116,6 +117,34 @@ fn a_service_that_says_nothing_does_not_hold_a_guest_for_longer_than_its_patienc
 }
 
 #[test]
+fn chips_that_a_stranger_invents_keep_nobody_elses_from_being_asked_for() {
+    let (folder, played) = (tempfile::tempdir().expect("a folder"), Played::start());
+    // Nothing else is asked while the service is silent.
+    played.say(&milan_path(), Say::Nothing);
+    let supply = supplied(folder.path(), &played, [LONG, Duration::ZERO]);
+    assert!(matches!(ask(&supply), Err(Absent::Later { .. })));
+    let mut invented = milan();
+    let stranger = Source::V4([192, 0, 2, 66]);
+    for number in 1..=40 {
+        invented.chip_id = [number; 64];
+        assert!(matches!(supply.vcek(&invented, stranger, NOW), Err(Absent::Later { .. })));
+    }
+    let report = forged::parsed(&forged::sign(vec_of_a_report()));
+    played.answer(forged::VCEK, &forged::vcek());
+    played.answer(forged::CHAIN, &forged::chain());
+    assert!(matches!(supply.vcek(&report, HERE, NOW), Err(Absent::Later { .. })));
+    played.answer(&milan_path(), MILAN_VCEK);
+    played.hang_up();
+    let start = Instant::now();
+    while supply.vcek(&report, HERE, NOW).is_err() {
+        assert!(start.elapsed() < LONG, "asked were {:?}", played.asked());
+    }
+    let of_the_stranger = played.asked().iter().filter(|path| path.starts_with("/vcek/v1/Milan")).count();
+    // The one that it was silent about, once more, and at most a share of what was invented.
+    assert!(of_the_stranger <= 2 + 4, "asked were {:?}", played.asked());
+}
+
+#[test]
 fn a_service_below_another_authority_is_not_asked() {
     let (folder, played, other) = (tempfile::tempdir().expect("a folder"), Played::start(), Played::start());
     std::fs::copy(other.authority(), played.authority()).expect("copied");
@@ -130,14 +159,14 @@ fn intels_answers_become_collateral_and_only_the_quotes_own_platform_is_asked_fo
     let fmspc = play_intel(&played, |answer| answer);
     let supply = online(folder.path(), &played, LONG);
     let at: UnixTime = INTELS_TIME.parse().expect("a time");
-    let kept = supply.platform(QUOTE, at).expect("collateral");
+    let kept = supply.platform(QUOTE, HERE, at).expect("collateral");
     let Content::Platform(json) = &kept.content else { panic!("not collateral") };
     let evidence = tdx::Evidence { quote: QUOTE, collateral: Some(json), event_log: None };
     let judged = tdx::appraise(&evidence, &tdx::Expectations::default(), &tdx::TrustedRoots::intel(), at);
     assert_eq!(judged.verdict(), Verdict::Affirming, "{:?}", judged.reasons().collect::<Vec<_>>());
     let tcb = format!("/tdx/certification/v4/tcb?fmspc={fmspc}");
     assert_eq!((played.asked().len(), &played.asked()[0]), (4, &tcb));
-    assert!(supply.platform(QUOTE, at).is_some() && played.asked().len() == 4);
+    assert!(supply.platform(QUOTE, HERE, at).is_some() && played.asked().len() == 4);
 }
 
 #[test]
@@ -145,7 +174,7 @@ fn a_statement_of_intels_that_was_changed_on_the_way_is_not_kept() {
     let (folder, played) = (tempfile::tempdir().expect("a folder"), Played::start());
     play_intel(&played, |answer| answer.replace("UpToDate", "UpToDatE"));
     let supply = online(folder.path(), &played, LONG);
-    assert!(supply.platform(QUOTE, INTELS_TIME.parse().expect("a time")).is_none());
+    assert!(supply.platform(QUOTE, HERE, INTELS_TIME.parse().expect("a time")).is_none());
     assert_eq!(cache(folder.path()).list().expect("a list"), []);
 }
 

@@ -36,7 +36,12 @@ pub(crate) fn vcek() -> Vec<u8> {
 
 /// The VCEK of another chip, as good as the first.
 pub(crate) fn other_vcek() -> Vec<u8> {
-    Recipe::vcek(FIRMWARE, &[9; 8], key(4), ("SEV-Sim", key(2))).der()
+    vcek_of(&[9; 8])
+}
+
+/// The VCEK of any chip.
+pub(crate) fn vcek_of(chip: &[u8; 8]) -> Vec<u8> {
+    Recipe::vcek(FIRMWARE, chip, key(4), ("SEV-Sim", key(2))).der()
 }
 
 /// The root's list between two dates. The intermediate's serial number is 2.

@@ -6,15 +6,18 @@ use coffer_attestation::handshake::{Attestation, HashAlgorithm, Tee};
 use coffer_attestation::sim::{Debug, FIRMWARE, Launch, Processor};
 use coffer_attestation::snp::coco;
 use coffer_attestation::verdict::{Check, Verdict};
-use coffer_verifier::appraisal::{JudgeError, Judged, Trust, judge};
+use coffer_verifier::appraisal::{Asked, JudgeError, Judged, Trust, judge};
 use coffer_verifier::challenge::Redeemed;
 use coffer_verifier::collateral::{Absent, Collateral, Item};
+use coffer_verifier::source::Source;
 use serde_json::{Value, json};
 
 use crate::cases::{LONG, NOW, cache, online, roots};
 use crate::forged;
 use crate::played::Played;
 
+/// Who shows it, and when.
+const SHOWN: Asked = Asked { from: Source::V4([192, 0, 2, 1]), at: NOW };
 const ASKED: Redeemed = Redeemed { tee: Tee::Snp, hash: HashAlgorithm::Sha384 };
 
 pub(crate) fn unsigned(report_data: &[u8; 64]) -> Vec<u8> {
@@ -49,7 +52,7 @@ fn judged(supply: Option<Collateral>, sent: &Attestation, required: bool) -> Res
         snp_revocation_list: required,
         ..Trust::makers()
     };
-    judge(sent, &ASKED, &trust, NOW)
+    judge(sent, &ASKED, &trust, SHOWN)
 }
 
 /// Name, expected and found of each reason.

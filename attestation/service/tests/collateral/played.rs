@@ -27,8 +27,16 @@ pub(crate) struct Played {
     address: SocketAddr,
     folder: TempDir,
     answers: Arc<Mutex<BTreeMap<String, Say>>>,
-    asked: Arc<Mutex<Vec<String>>>,
-    told: Arc<Mutex<Vec<Vec<u8>>>>,
+    heard: Arc<Mutex<Heard>>,
+}
+
+/// What came.
+#[derive(Default)]
+struct Heard {
+    paths: Vec<String>,
+    bodies: Vec<Vec<u8>>,
+    /// Connections on which nothing is said.
+    silent: Vec<TcpStream>,
 }
 
 impl Played {
@@ -37,14 +45,13 @@ impl Played {
         let config = Arc::new(identity(&folder.path().join("authority.pem")));
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
-        let played =
-            Self { address, folder, answers: Arc::default(), asked: Arc::default(), told: Arc::default() };
-        let (answers, asked, told) = (played.answers.clone(), played.asked.clone(), played.told.clone());
+        let played = Self { address, folder, answers: Arc::default(), heard: Arc::default() };
+        let (answers, heard) = (played.answers.clone(), played.heard.clone());
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let (config, answers) = (config.clone(), answers.clone());
-                let (asked, told) = (asked.clone(), told.clone());
-                std::thread::spawn(move || serve(stream, config, &answers, (&asked, &told)));
+                let heard = heard.clone();
+                std::thread::spawn(move || serve(stream, config, &answers, &heard));
             }
         });
         played
@@ -58,13 +65,19 @@ impl Played {
         self.answers.lock().expect("no thread died").insert(path.to_owned(), what);
     }
 
+    /// Ends the connections on which nothing was said.
+    pub(crate) fn hang_up(&self) {
+        let silent = std::mem::take(&mut self.heard.lock().expect("no thread died").silent);
+        silent.iter().for_each(|stream| drop(stream.shutdown(std::net::Shutdown::Both)));
+    }
+
     pub(crate) fn asked(&self) -> Vec<String> {
-        self.asked.lock().expect("no thread died").clone()
+        self.heard.lock().expect("no thread died").paths.clone()
     }
 
     /// Bodies that were sent.
     pub(crate) fn told(&self) -> Vec<Vec<u8>> {
-        self.told.lock().expect("no thread died").clone()
+        self.heard.lock().expect("no thread died").bodies.clone()
     }
 
     pub(crate) fn origin(&self) -> String {
@@ -98,7 +111,7 @@ fn serve(
     stream: TcpStream,
     config: Arc<ServerConfig>,
     answers: &Mutex<BTreeMap<String, Say>>,
-    (asked, told): (&Mutex<Vec<String>>, &Mutex<Vec<Vec<u8>>>),
+    heard: &Mutex<Heard>,
 ) {
     let Ok(connection) = ServerConnection::new(config) else { return };
     let mut reader = BufReader::new(StreamOwned::new(connection, stream));
@@ -113,15 +126,17 @@ fn serve(
     if let Some(length) = length {
         let mut body: Vec<u8> = vec![0; length];
         reader.read_exact(&mut body).expect("a body");
-        told.lock().expect("no thread died").push(body);
+        heard.lock().expect("no thread died").bodies.push(body);
     }
     let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
     let says = answers.lock().expect("no thread died").get(&path).cloned();
-    asked.lock().expect("no thread died").push(path);
+    heard.lock().expect("no thread died").paths.push(path);
     let (status, headers, body) = match says {
         Some(Say::Answer(status, headers, body)) => (status, headers, body),
         None => (404, String::new(), Vec::new()),
         Some(Say::Nothing) => {
+            let connection = reader.get_ref().sock.try_clone();
+            heard.lock().expect("no thread died").silent.extend(connection);
             // Until the client goes.
             let _ = reader.read_line(&mut head);
             return;

@@ -4,4 +4,6 @@ mod operators;
 pub(crate) mod process;
 
 pub(crate) use operators::{OPERATORS, stranger};
-pub(crate) use process::{Answer, Ask, Conversation, Heard, Place, Service, Tls, client};
+pub(crate) use process::{
+    Answer, Ask, Conversation, Heard, Place, SIGNER, Service, Tls, client, pem, signed,
+};

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use base64ct::{Base64, Encoding};
+use coffer_attestation::dsse::{Envelope, PrivateKey, REFERENCES};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, version};
@@ -14,6 +15,16 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::operators::{Authority, Identity, tables};
+
+/// Whoever signs reference values.
+pub(crate) const SIGNER: &str = include_str!("../../../testdata/dsse/p256.pem");
+const SIGNERS_PUBLIC_KEY: &str = include_str!("../../../testdata/dsse/p256.pub.pem");
+
+/// A list of reference values that the owner of a key has signed.
+pub(crate) fn signed(key: &str, references: &str) -> String {
+    let key = PrivateKey::from_pem(key).expect("a key");
+    Envelope::sign(REFERENCES, references.as_bytes(), &key).expect("signed")
+}
 
 /// A folder with everything that a service needs.
 pub(crate) struct Place {
@@ -71,8 +82,9 @@ impl Place {
         });
         place.renew_certificate();
         place.operators.write(&place.file("operators.pem"));
-        std::fs::write(place.file("references.toml"), references).expect("written");
-        std::fs::write(place.file("root.pem"), pem(simulated_root)).expect("written");
+        std::fs::write(place.file("references.toml"), signed(SIGNER, references)).expect("written");
+        std::fs::write(place.file("signer.pem"), SIGNERS_PUBLIC_KEY).expect("written");
+        std::fs::write(place.file("root.pem"), pem("CERTIFICATE", simulated_root)).expect("written");
         std::fs::write(place.file("limits"), limits).expect("written");
         place.renew_key();
         place.keep_only_the_newest_key();
@@ -136,7 +148,8 @@ impl Place {
              key-encryption-keys = [{}]\nchallenge-keys = [\"{folder}/challenge\"]\n\
              token-key = \"{folder}/token\"\naudit-key = \"{folder}/audit-key\"\n\
              operator-authorities = \"{folder}/operators.pem\"\n\
-             insecure-simulated-snp-root = \"{folder}/root.pem\"\n{}[limits]\n{}\n{}{}",
+             insecure-simulated-snp-root = \"{folder}/root.pem\"\n{}[limits]\n{}\n{}{}\
+             [[reference-signer]]\nname = \"release\"\nkey = \"{folder}/signer.pem\"\ntenants = [\"*\"]\n",
             keys.join(", "),
             self.more,
             std::fs::read_to_string(self.file("limits")).expect("limits"),
@@ -191,11 +204,11 @@ impl Place {
     }
 }
 
-/// A certificate as PEM: Base64 in lines of 64 characters.
-pub(crate) fn pem(der: &[u8]) -> String {
+/// DER in base64, in lines of 64 characters.
+pub(crate) fn pem(label: &str, der: &[u8]) -> String {
     let text = Base64::encode_string(der);
     let lines = text.as_bytes().chunks(64).map(|line| String::from_utf8_lossy(line).into_owned() + "\n");
-    format!("-----BEGIN CERTIFICATE-----\n{}-----END CERTIFICATE-----\n", lines.collect::<String>())
+    format!("-----BEGIN {label}-----\n{}-----END {label}-----\n", lines.collect::<String>())
 }
 
 impl Service {

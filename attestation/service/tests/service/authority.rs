@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use crate::running::{Answer, Ask, Place, client};
-use crate::{is, kind, place};
+use crate::{is, kind, place, until};
 
 const AUDIT: Ask<'_> = Ask { line: "GET /coffer/v1/audit", header: None, body: b"" };
 const DAY: u64 = 86_400;
@@ -103,6 +103,23 @@ fn the_verifiers_own_authority_signs_for_it_and_for_operators_who_can_be_revoked
 }
 
 #[test]
+fn a_verifier_that_died_while_it_made_its_key_makes_one_at_the_next_start() {
+    let place = own_place();
+    let mut command = Command::new("sh");
+    // The first byte that it writes to a file ends it, as a loss of power would.
+    command.args([
+        "-c",
+        "ulimit -c 0; ulimit -f 0; exec \"$0\" \"$@\"",
+        env!("CARGO_BIN_EXE_coffer-verifier"),
+    ]);
+    let died = command.arg("--config").arg(place.file("verifier.toml")).arg("authority").output();
+    assert!(!died.expect("a shell").status.success());
+    assert!(place.file("authority").is_dir(), "it came as far as its key");
+    let authority = tend(&place, &["authority"]).stdout;
+    assert_eq!(authority, tend(&place, &["authority"]).stdout);
+}
+
+#[test]
 fn a_certificate_of_another_authority_is_turned_away() {
     let place = own_place();
     let authority = believed(&tend(&place, &["authority"]).stdout);
@@ -130,7 +147,8 @@ async fn a_certificate_is_renewed_after_two_thirds_of_its_time_and_no_connection
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let router = Router::new().route("/", on_get(|| async { "well" }));
-    let listening = Listening { listener, tls, router, limits: Limits::default(), oidc: None };
+    let (limits, clock) = (Limits::default(), Arc::new(|| SystemTime::now().into()));
+    let listening = Listening { listener, tls, router, limits, oidc: None, clock };
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
     let serving = tokio::spawn(serve(listening, async { drop(ended.await) }));
     let seen = tokio::task::spawn_blocking(move || {
@@ -193,32 +211,89 @@ fn ask(tls: &mut Tls) -> String {
     String::from_utf8_lossy(&answer[..length]).into_owned()
 }
 
-#[test]
-fn a_token_of_the_operators_provider_is_worth_what_its_groups_are() {
-    let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key");
-    let text = |bytes: &[u8]| Base64UrlUnpadded::encode_string(bytes);
-    let point = key.public_key().as_ref();
-    let jwk =
-        json!({ "kty": "EC", "crv": "P-256", "kid": "1", "x": text(&point[1..33]), "y": text(&point[33..]) });
-    let place = place("");
-    std::fs::write(place.file("keys.json"), json!({ "keys": [jwk] }).to_string()).expect("written");
-    let table = format!(
+/// A key of the operators' identity provider.
+struct ProvidersKey {
+    id: &'static str,
+    pair: EcdsaKeyPair,
+}
+
+impl ProvidersKey {
+    fn new(id: &'static str) -> Self {
+        Self { id, pair: EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key") }
+    }
+
+    /// Makes it the only key that the provider has.
+    fn publish(&self, place: &Place) {
+        let point = self.pair.public_key().as_ref();
+        let [x, y] = [&point[1..33], &point[33..]].map(Base64UrlUnpadded::encode_string);
+        let jwk = json!({ "kty": "EC", "crv": "P-256", "kid": self.id, "x": x, "y": y });
+        std::fs::write(place.file("keys.new"), json!({ "keys": [jwk] }).to_string()).expect("written");
+        std::fs::rename(place.file("keys.new"), place.file("keys.json")).expect("renamed");
+    }
+
+    /// A header with a token.
+    fn token(&self, group: &str, expires: u64) -> String {
+        let text = |json: &Value| Base64UrlUnpadded::encode_string(json.to_string().as_bytes());
+        let claims = json!({
+            "iss": "https://idp.example", "aud": "coffer", "sub": "ada", "exp": expires, "roles": [group],
+        });
+        let part = format!("{}.{}", text(&json!({ "alg": "ES256", "kid": self.id })), text(&claims));
+        let signature = self.pair.sign(&SystemRandom::new(), part.as_bytes()).expect("a signature");
+        format!("authorization: Bearer {part}.{}", Base64UrlUnpadded::encode_string(signature.as_ref()))
+    }
+}
+
+/// The table of the configuration that names the provider.
+fn provider(place: &Place) -> String {
+    format!(
         "[oidc]\nissuer = \"https://idp.example\"\naudience = \"coffer\"\nkeys = {:?}\n\
          [[oidc.group]]\nname = \"auditors\"\nrole = \"auditor\"\ntenants = [\"*\"]\n",
         place.file("keys.json").display().to_string()
-    );
+    )
+}
+
+#[test]
+fn a_new_key_of_the_operators_provider_is_read_when_a_token_names_it() {
+    let (place, old, new) = (place(""), ProvidersKey::new("old"), ProvidersKey::new("new"));
+    old.publish(&place);
+    reconfigure(&place, |text| text + &provider(&place));
+    let service = place.start();
+    let expires = UnixTime::from(SystemTime::now()).0 + 3600;
+    let ask = |key: &ProvidersKey| {
+        let token = key.token("auditors", expires);
+        service.ask(&place, &Ask { header: Some(&token), ..AUDIT })
+    };
+    assert_eq!(ask(&old).status, 200);
+    new.publish(&place);
+    let refused = ask(&new);
+    assert_eq!(kind(&refused), is(401, "Unauthenticated"));
+    assert!(refused.body["detail"].to_string().contains("no key"), "{}", refused.body);
+    // Its keys are read every ten minutes otherwise.
+    until(|| ask(&new).status == 200);
+    assert_eq!(ask(&old).status, 401);
+}
+
+#[test]
+fn no_token_is_taken_when_the_provider_has_not_said_for_too_long_which_keys_it_has() {
+    let (place, key) = (place(""), ProvidersKey::new("1"));
+    let table = provider(&place).replacen("[oidc]\n", "[oidc]\nkeys-hours = 1\n", 1);
     reconfigure(&place, |text| text + &table);
+    // There never were any.
+    let service = place.start();
+    let token = key.token("auditors", UnixTime::from(SystemTime::now()).0 + 3600);
+    let answer = service.ask(&place, &Ask { header: Some(&token), ..AUDIT });
+    assert_eq!(kind(&answer), is(503, "Unavailable"));
+    assert!(answer.body["detail"].to_string().contains("identity provider"), "{}", answer.body);
+}
+
+#[test]
+fn a_token_of_the_operators_provider_is_worth_what_its_groups_are() {
+    let (place, key) = (place(""), ProvidersKey::new("1"));
+    key.publish(&place);
+    reconfigure(&place, |text| text + &provider(&place));
     let service = place.start();
     let now = UnixTime::from(SystemTime::now()).0;
-    let token = |group: &str, expires: u64| {
-        let claims: Value = json!({
-            "iss": "https://idp.example", "aud": "coffer", "sub": "ada", "exp": expires, "roles": [group],
-        });
-        let header = json!({ "alg": "ES256", "kid": "1" });
-        let part = format!("{}.{}", text(header.to_string().as_bytes()), text(claims.to_string().as_bytes()));
-        let signature = key.sign(&SystemRandom::new(), part.as_bytes()).expect("a signature");
-        format!("authorization: Bearer {part}.{}", text(signature.as_ref()))
-    };
+    let token = |group: &str, expires: u64| key.token(group, expires);
     let ask = |header: &str, line: &str| {
         kind(&service.ask(&place, &Ask { line, header: Some(header), body: b"{}" }))
     };

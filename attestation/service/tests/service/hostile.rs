@@ -48,6 +48,26 @@ fn clients_that_say_nothing_hold_up_nobody() {
     assert!(peak(&service) < ROOM, "{} KiB", peak(&service));
 }
 
+#[test]
+fn a_client_that_does_not_finish_its_handshakes_keeps_no_other_from_theirs() {
+    let place = place("client-connections = 100");
+    let service = place.start();
+    let start = Instant::now();
+    let halves: Vec<TcpStream> = (0..80)
+        .map(|_| {
+            let mut stream = from([127, 0, 0, 9], service.address());
+            // The first byte of a handshake.
+            stream.write_all(&[22]).expect("sent");
+            stream
+        })
+        .collect();
+    let answer = get(&service, &place, "/coffer/v1/standing", None);
+    assert_eq!(answer.status, 401);
+    let closed = halves.iter().filter(|socket| is_closed(socket)).count();
+    // The service's own patience is ten seconds; nobody's turn was waited for.
+    assert!(closed == 0 || start.elapsed() > Duration::from_secs(9), "{closed} were closed");
+}
+
 /// Sends the head of a request that says that it has a long body, and its first bytes.
 fn begun(service: &Service, place: &Place, address: [u8; 4]) -> Tls {
     let mut stream = service.tls_over(from(address, service.address()), &place.client(None));

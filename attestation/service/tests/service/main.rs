@@ -3,6 +3,7 @@
 mod authority;
 mod cluster;
 mod collateral;
+mod commands;
 mod guests;
 mod hostile;
 mod hsm;

@@ -5,14 +5,22 @@ use coffer_attestation::audit::{Checkpoint, leaf_hash, verify, verify_inclusion}
 use p256::ecdsa::VerifyingKey;
 use serde_json::{Value, json};
 
-use crate::running::{OPERATORS, client, stranger};
+use crate::running::{OPERATORS, SIGNER, client, signed, stranger};
 use crate::{KEY, admitted, get, is, keep, kind, opened, order, place};
 
+/// Whom the verifier does not know.
+const STRANGERS_KEY: &str = include_str!("../../../testdata/dsse/p384.pem");
 const NARROW: &str = "package coffer.release\nallow if input.tag == \"1\"";
 const REFUSED: &str = "package coffer.release\nallow := false";
 
+fn unsigned(name: &str, measurement: &str) -> String {
+    format!(
+        "[[reference]]\nname = \"{name}\"\ntee = \"snp\"\ntenants = [\"acme\"]\nmeasurement = \"{measurement}\"\n"
+    )
+}
+
 fn references(name: &str, measurement: &str) -> String {
-    format!("name = \"{name}\"\ntee = \"snp\"\ntenants = [\"acme\"]\nmeasurement = \"{measurement}\"\n")
+    signed(SIGNER, &unsigned(name, measurement))
 }
 
 /// Status of one order, as each operator in the order of [`OPERATORS`].
@@ -141,8 +149,87 @@ fn a_reference_is_added_replaced_and_taken_away_while_guests_run() {
     assert_eq!(put(&references("new", "ab")).status, 400);
     let listed = order(&service, &place, "audrey", "GET /coffer/v1/references", "").body;
     assert_eq!(listed["in_force"], json!(["web", "another", "new"]));
+    assert_eq!(listed["signed_by"]["new"]["name"], "release");
     let delete = || order(&service, &place, "oscar", "DELETE /coffer/v1/references/new", "").status;
     assert_eq!((delete(), delete()), (200, 404));
+}
+
+/// Entries of the log, as they were written.
+fn entries(answer: &Value) -> Vec<Value> {
+    let entries = answer["entries"].as_array().expect("entries").iter();
+    let texts = entries.map(|entry| entry["entry"].as_str().expect("a text"));
+    texts.map(|text| serde_json::from_str(text).expect("JSON")).collect()
+}
+
+#[test]
+fn a_reference_that_nobody_or_a_stranger_signed_is_refused_and_who_signed_one_is_written_down() {
+    let place = place("");
+    let service = place.start();
+    let put = |text: &str| order(&service, &place, "oscar", "PUT /coffer/v1/references", text);
+    let text = unsigned("new", &"aa".repeat(48));
+    let refused = [put(&text), put(&signed(STRANGERS_KEY, &text))];
+    let said: Vec<_> =
+        refused.iter().map(|answer| (answer.status, answer.body["detail"].to_string())).collect();
+    assert!(said[0].0 == 400 && said[0].1.contains("nobody signed"), "{said:?}");
+    assert!(said[1].0 == 400 && said[1].1.contains("none of the keys"), "{said:?}");
+    assert_eq!(put(&signed(SIGNER, &text)).status, 200);
+    let logged = order(&service, &place, "audrey", "GET /coffer/v1/audit?event=put", "").body;
+    assert_eq!(entries(&logged)[0]["what"]["signer"]["name"], "release", "{logged}");
+}
+
+#[test]
+fn guests_of_a_signer_that_is_revoked_are_nobodys_at_once() {
+    let place = place("");
+    let service = place.start();
+    keep(&service, &place, "a secret");
+    let (guest, token) = admitted(&service, &place);
+    assert_eq!(opened(&guest, get(&service, &place, KEY, Some(&token))), b"a secret");
+    let listed = order(&service, &place, "audrey", "GET /coffer/v1/references", "").body;
+    let signer = listed["signed_by"]["web"]["id"].clone();
+    let body = json!({ "kind": "signer", "name": signer }).to_string();
+    assert_eq!(order(&service, &place, "oscar", "POST /coffer/v1/revocations", &body).status, 200);
+    assert_eq!(kind(&get(&service, &place, KEY, Some(&token))), is(403, "Revoked"));
+    assert_eq!(kind(&get(&service, &place, "/coffer/v1/standing", Some(&token))), is(403, "Revoked"));
+    // Who attests anew is told which value is worth nothing any more.
+    let (_, again) = admitted(&service, &place);
+    assert_eq!(kind(&get(&service, &place, KEY, Some(&again))), is(403, "PolicyDeny"));
+    let logged = order(&service, &place, "audrey", "GET /coffer/v1/audit?event=attest", "").body;
+    let with_reason = |entry: &Value| entry["what"]["reasons"][0]["name"] == "reference-signer";
+    let entry = entries(&logged).into_iter().find(with_reason).expect("an entry with the reason");
+    assert_eq!(entry["what"]["signer"]["revoked"], true);
+}
+
+#[test]
+fn unsigned_references_count_only_under_a_flag_that_the_log_and_each_verdict_name() {
+    let place = place("");
+    let digest =
+        hex::encode(coffer_attestation::handshake::HashAlgorithm::Sha256.digest(crate::INITDATA.as_bytes()));
+    let known = include_str!("../references/known.toml").replace("INITDATA", &digest);
+    std::fs::write(place.file("references.toml"), known).expect("written");
+    let refused = std::process::Command::new(env!("CARGO_BIN_EXE_coffer-verifier"))
+        .arg("--config")
+        .arg(place.file("verifier.toml"))
+        .output()
+        .expect("it runs");
+    assert!(!refused.status.success());
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        said.contains("nobody signed reference \\\"web\\\"")
+            || said.contains("nobody signed reference \"web\""),
+        "{said}"
+    );
+    let place = place.with("insecure-unsigned-references = true");
+    let service = place.start();
+    let token = crate::token(&crate::attest_with(&service, &place, &crate::guest().public()));
+    let claims = token.split('.').nth(1).expect("claims");
+    let claims = <base64ct::Base64UrlUnpadded as Encoding>::decode_vec(claims).expect("base64");
+    let claims = String::from_utf8(claims).expect("text");
+    assert!(claims.contains("nobody: insecure-unsigned-references"), "{claims}");
+    let put =
+        order(&service, &place, "oscar", "PUT /coffer/v1/references", &unsigned("new", &"aa".repeat(48)));
+    assert_eq!(put.status, 200, "{}", put.body);
+    let log = service.log();
+    crate::until(|| log.lock().expect("a log").contains("insecure-unsigned-references"));
 }
 
 #[test]

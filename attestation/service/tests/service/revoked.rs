@@ -1,11 +1,12 @@
 //! Guests that are revoked while they run, and how soon they hear of it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::running::{Place, Service};
-use crate::{KEY, admitted, get, is, keep, kind, opened, order, place};
+use crate::running::{Conversation, Place, Service};
+use crate::{KEY, admitted, get, is, keep, kind, opened, order, place, until};
 
 const SANDBOX: &str = "d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1";
 
@@ -48,6 +49,65 @@ fn a_guest_that_waits_hears_of_its_revocation_within_a_second() {
         let (answer, heard) = waits.join().expect("an answer");
         assert_eq!(answer, is(403, "Revoked"));
         assert!(heard.saturating_duration_since(revoked) < Duration::from_secs(1));
+    });
+}
+
+#[test]
+fn guests_that_wait_have_a_share_and_one_more_is_told_to_come_back_but_never_kept_from_its_revocation() {
+    let place = place("client-waiting-guests = 1");
+    let service = place.start();
+    let (_, token) = admitted(&service, &place);
+    let ask = |path: &str| get(&service, &place, path, Some(&token));
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| {
+            let mut heard = None;
+            // The other one may have the turn when this one asks.
+            until(|| {
+                heard = Some(ask("/coffer/v1/standing?wait=60")).filter(|answer| answer.status != 429);
+                heard.is_some()
+            });
+            kind(&heard.expect("an answer"))
+        });
+        let mut refused = None;
+        until(|| {
+            let answer = ask("/coffer/v1/standing?wait=1");
+            refused = Some(answer).filter(|answer| answer.status == 429);
+            refused.is_some()
+        });
+        assert!(refused.expect("refused").headers.contains("retry-after: 1"));
+        assert_eq!(ask("/coffer/v1/standing").status, 200, "who does not wait takes no turn");
+        revoke(&service, &place, "sandbox", SANDBOX);
+        assert_eq!(kind(&ask("/coffer/v1/standing?wait=1")), is(403, "Revoked"));
+        assert_eq!(waits.join().expect("an answer"), is(403, "Revoked"));
+    });
+}
+
+#[test]
+fn a_guest_that_waits_on_the_last_connection_is_answered_so_that_somebody_else_has_it() {
+    let place = place("connections = 1");
+    let service = place.start();
+    let (_, token) = admitted(&service, &place);
+    let request = format!("GET /coffer/v1/standing?wait=60 HTTP/1.1\r\nhost: localhost\r\n{token}\r\n\r\n");
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| {
+            // Whoever has not asked yet is let go without an answer.
+            let mut heard = None;
+            until(|| {
+                let tls = service.tls(&place.client(None)).ok();
+                heard = tls.and_then(|tls| Conversation::new(tls).ask(request.as_bytes()).ok());
+                heard.is_some()
+            });
+            ended.store(true, Ordering::Release);
+            heard.expect("an answer")
+        });
+        until(|| {
+            let _ = service.tls(&place.client(None));
+            ended.load(Ordering::Acquire)
+        });
+        let heard = waits.join().expect("an answer");
+        assert_eq!(heard.status, 200);
+        assert!(heard.head.iter().any(|line| line == "connection: close"), "{:?}", heard.head);
     });
 }
 
