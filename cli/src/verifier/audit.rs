@@ -34,7 +34,7 @@ pub(crate) enum AuditCommand {
         number: u64,
         /// The key that checkpoints are signed with, in base64, as the verifier says when it starts
         #[arg(long, value_name = "BASE64")]
-        key: String,
+        log_key: String,
         #[command(flatten)]
         verifier: VerifierArguments,
     },
@@ -88,9 +88,9 @@ impl AuditCommand {
                 };
                 check(&bytes, checkpoint.as_ref(), json)
             }
-            AuditCommand::Prove { number, key, verifier } => {
+            AuditCommand::Prove { number, log_key, verifier } => {
                 let proven = verifier.ask("GET", &format!("/coffer/v1/audit/{number}/proof"), b"")?;
-                prove(number, &proven, &key)
+                prove(number, &proven, &log_key)
             }
             AuditCommand::Checkpoint { verifier } => {
                 let said = verifier.ask("GET", "/coffer/v1/audit/checkpoint", b"")?;

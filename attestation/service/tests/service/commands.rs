@@ -169,8 +169,8 @@ fn what_was_decided_is_found_proven_and_verified() {
     // The key that the place's verifier has.
     let key = p256::ecdsa::SigningKey::from_slice(&[3; 32]).expect("a scalar");
     let key = Base64::encode_string(&key.verifying_key().to_sec1_bytes());
-    let proven = audrey.run(&["audit", "prove", "0", "--key", &key], "").well();
-    assert!(proven.contains('0'), "{proven}");
+    let proven = audrey.run(&["audit", "prove", "0", "--log-key", &key], "").well();
+    assert!(proven.contains("is entry 0 of the"), "{proven}");
     let checkpoint = audrey.run(&["audit", "checkpoint"], "").well();
     std::fs::write(place.file("checkpoint"), checkpoint).expect("written");
     let verify = ["audit", "verify", "{audit}", "--checkpoint", "{checkpoint}", "--key", &key];
