@@ -1,5 +1,5 @@
-//! What an entry of Rekor says was logged, and whether that is this signature: `hashedrekord` and `dsse`, versions 0.0.1 and
-//! 0.0.2.
+//! What an entry of Rekor says was logged, and whether that is this signature: `hashedrekord` of versions 0.0.1 and 0.0.2, and
+//! `dsse` of version 0.0.1. Rekor 2 has no other kind than `hashedrekord`, for envelopes too.
 
 use base64ct::{Base64, Encoding};
 use coffer_attestation::handshake::parse_json;
@@ -19,7 +19,6 @@ pub(super) fn check(body: &[u8], signed: &Signed, bytes: &[u8], verifier: &[u8])
         ("hashedrekord", "0.0.1") => Parts::hashed_v1(spec),
         ("hashedrekord", "0.0.2") => Parts::hashed_v2(spec),
         ("dsse", "0.0.1") => Parts::envelope_v1(spec),
-        ("dsse", "0.0.2") => Parts::envelope_v2(spec),
         (kind, version) => {
             let cut = |text: &str| text.chars().take(32).collect::<String>();
             return Err(format!("entries of kind {:?} {:?} are not supported", cut(kind), cut(version)));
@@ -28,7 +27,8 @@ pub(super) fn check(body: &[u8], signed: &Signed, bytes: &[u8], verifier: &[u8])
     let parts = parts.ok_or("the entry lacks a member of its kind")?;
     let covered: &[u8] = match (&signed.message, parts.of_envelope) {
         (Message::Envelope { payload, .. }, true) => payload,
-        (Message::Bytes(_) | Message::Manifest(_), false) => bytes,
+        // What was signed, also of an envelope: the second version of the log has them so.
+        (_, false) => bytes,
         _ => return Err("the entry is of another kind of signature".to_owned()),
     };
     if parts.digest != Sha256::digest(covered).as_slice() {
@@ -79,17 +79,6 @@ impl Parts {
             digest: hex_digest(spec.get("payloadHash")?)?,
             signature: base64(signature.get("signature")?)?,
             verifier: pem(signature.get("verifier")?)?,
-        })
-    }
-
-    fn envelope_v2(spec: &Value) -> Option<Self> {
-        let spec = spec.get("dsseV002")?;
-        let signature = only(spec.get("signatures")?)?;
-        Some(Self {
-            of_envelope: true,
-            digest: named_digest(spec.get("payloadHash")?)?,
-            signature: base64(signature.get("content")?)?,
-            verifier: raw(signature.get("verifier")?)?,
         })
     }
 }

@@ -26,6 +26,9 @@ pub(super) fn issuer<'a>(
     if leaf.is_authority() || !leaf.may_sign_messages() {
         return Err("the certificate's key is not for signatures".to_owned());
     }
+    if times.is_empty() {
+        return Err("nobody vouches for the time at which it signed".to_owned());
+    }
     let mut why = "the trusted root has no authority".to_owned();
     for authority in &root.authorities {
         let known = [ALTERNATIVE_NAME, EXTENDED_USAGE];

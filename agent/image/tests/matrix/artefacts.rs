@@ -96,9 +96,7 @@ impl Statement {
         })
         .to_string()
         .into_bytes();
-        let kind = "application/vnd.in-toto+json";
-        let head = format!("DSSEv1 {} {kind} {} ", kind.len(), payload.len());
-        let signature = sign(key, &[head.as_bytes(), &payload].concat());
+        let signature = sign(key, &covered(&payload));
         Self { payload, signature }
     }
 
@@ -130,7 +128,7 @@ impl Statement {
         })
     }
 
-    /// The second log's entry of it.
+    /// The second log's entry of it: the hash of what was signed.
     pub(crate) fn body_v2(&self, certificate: &[u8]) -> Value {
         let verifier = json!({
             "keyDetails": "PKIX_ECDSA_P256_SHA_256",
@@ -138,10 +136,10 @@ impl Statement {
         });
         json!({
             "apiVersion": "0.0.2",
-            "kind": "dsse",
-            "spec": {"dsseV002": {
-                "payloadHash": {"algorithm": "SHA2_256", "digest": base64(&Sha256::digest(&self.payload))},
-                "signatures": [{"content": base64(&self.signature), "verifier": verifier}],
+            "kind": "hashedrekord",
+            "spec": {"hashedRekordV002": {
+                "data": {"algorithm": "SHA2_256", "digest": base64(&Sha256::digest(covered(&self.payload)))},
+                "signature": {"content": base64(&self.signature), "verifier": verifier},
             }},
         })
     }
@@ -153,6 +151,13 @@ impl Statement {
             "dsseEnvelope": self.envelope(),
         })
     }
+}
+
+/// An envelope's payload with its type and both lengths.
+fn covered(payload: &[u8]) -> Vec<u8> {
+    let kind = "application/vnd.in-toto+json";
+    let head = format!("DSSEv1 {} {kind} {} ", kind.len(), payload.len());
+    [head.as_bytes(), payload].concat()
 }
 
 /// A bundle signed with a key, in no log.

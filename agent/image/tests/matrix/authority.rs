@@ -210,19 +210,20 @@ impl Authority {
     pub(crate) fn entry_v2(&self, body: &Value) -> Value {
         use ed25519_dalek::Signer as _;
         let text = serde_json::to_vec(body).expect("JSON");
-        let root = leaf_hash(&text);
-        let note = format!("log2.example.com\n1\n{}\n", base64(&root));
+        let other = leaf_hash(b"another entry");
+        let root = pair_hash(&other, &leaf_hash(&text));
+        let note = format!("log2.example.com\n2\n{}\n", base64(&root));
         let signature = [&self.id_v2()[..4], &self.log_v2.sign(note.as_bytes()).to_bytes()].concat();
         let checkpoint = format!("{note}\n\u{2014} log2.example.com {}\n", base64(&signature));
         json!({
-            "logIndex": "0",
+            "logIndex": "1",
             "logId": {"keyId": base64(&self.id_v2())},
             "kindVersion": {"kind": body["kind"], "version": body["apiVersion"]},
             "inclusionProof": {
-                "logIndex": "0",
+                "logIndex": "1",
                 "rootHash": base64(&root),
-                "treeSize": "1",
-                "hashes": [],
+                "treeSize": "2",
+                "hashes": [base64(&other)],
                 "checkpoint": {"envelope": checkpoint},
             },
             "canonicalizedBody": base64(&text),
