@@ -63,6 +63,10 @@ pub(crate) fn verify_as_cosign(
         (Err(SignatureError::Mismatch), Algorithm::EcdsaSha384) => {
             key.verify(Algorithm::EcdsaSha256, message, signature)
         }
+        // Made from a hash, as logs want it.
+        (Err(SignatureError::Mismatch), Algorithm::Ed25519) => {
+            key.verify(Algorithm::Ed25519ph, message, signature)
+        }
         _ => first,
     }
 }

@@ -66,6 +66,8 @@ pub enum Algorithm {
     EcdsaSha512,
     /// Ed25519 (RFC 8032).
     Ed25519,
+    /// Ed25519ph (RFC 8032): the same over SHA-512 of the message, without a context.
+    Ed25519ph,
 }
 
 /// Why bytes are not a key that can be used.
@@ -270,6 +272,12 @@ impl PublicKey {
             (Kind::Ed25519(key), Algorithm::Ed25519) => {
                 let signature = ed25519_dalek::Signature::from_slice(signature);
                 key.verify_strict(message, &signature.map_err(|_| SignatureError::Form)?).is_ok()
+            }
+            (Kind::Ed25519(key), Algorithm::Ed25519ph) => {
+                let signature = ed25519_dalek::Signature::from_slice(signature);
+                let signature = signature.map_err(|_| SignatureError::Form)?;
+                let digest = Sha512::new_with_prefix(message);
+                key.verify_prehashed_strict(digest, None, &signature).is_ok()
             }
             _ => return Err(SignatureError::KeyKind),
         };

@@ -86,39 +86,80 @@ fn cosign_says_the_same_of_the_same_images() {
     settle(faults.collect());
 }
 
+const SCHEMES: [(&str, &str); 2] =
+    [("new", "--new-bundle-format=true"), ("old", "--new-bundle-format=false")];
+
+fn words(text: &str) -> Vec<String> {
+    text.split(' ').map(str::to_owned).collect()
+}
+
+/// Signs an image of the name `name-scheme` in each scheme with the key in `name.key`.
+fn signing(store: &Store, name: &str) -> Vec<(String, Vec<String>)> {
+    let sign = |(scheme, option): (&str, &str)| {
+        let repository = format!("{name}-{scheme}");
+        let image = manifest(&repository);
+        store.put(&repository, &[&image], &Digest::of(&image), &Evidence::default());
+        let mut arguments =
+            on_registry(&["cosign", "sign"], &format!("{HOST}/{repository}@{}", Digest::of(&image)));
+        arguments.extend(words(&format!(
+            "--key {name}.key --tlog-upload=false --use-signing-config=false --yes {option}"
+        )));
+        (repository, arguments)
+    };
+    SCHEMES.map(sign).to_vec()
+}
+
+/// What is decided about the image in `repository` for signatures by the key in the file `key`.
+fn decided(oracle: &Oracle, repository: &str, key: &str) -> Decision {
+    let image = manifest(repository);
+    let evidence = Store::new(&oracle.registry()).attached(repository, &Digest::of(&image));
+    assert_eq!(evidence.attached().len(), 1, "{repository}");
+    let data = base64(&std::fs::read(oracle.directory.path().join(key)).expect("a key"));
+    let requirement =
+        json!({"type": "sigstoreSigned", "keyData": data, "signedIdentity": {"type": "matchDigest"}});
+    let policy = on_host(json!([requirement])).to_string();
+    let policy = Policy::parse(policy.as_bytes(), &NoFiles).expect("a policy");
+    let reference = format!("{HOST}/{repository}:v1").parse().expect("a reference");
+    let subject = Subject::of_manifest(reference, image).expect("an image");
+    judge(&policy, subject, &evidence, World::new().now).decision()
+}
+
 #[test]
 fn what_cosign_signs_is_admitted_and_under_another_key_is_not() {
     let Some(oracle) = Oracle::new() else { return };
     let store = Store::new(&oracle.registry());
-    let key =
-        |name: &str| ["cosign", "generate-key-pair", "--output-key-prefix", name].map(str::to_owned).to_vec();
-    let mut commands = vec![("one".to_owned(), key("one")), ("two".to_owned(), key("two"))];
-    let schemes = [("new", "--new-bundle-format=true"), ("old", "--new-bundle-format=false")];
-    for (name, scheme) in schemes {
-        let image = manifest(name);
-        store.put(name, &[&image], &Digest::of(&image), &Evidence::default());
-        let mut arguments =
-            on_registry(&["cosign", "sign"], &format!("{HOST}/{name}@{}", Digest::of(&image)));
-        let options =
-            ["--key", "one.key", "--tlog-upload=false", "--use-signing-config=false", "--yes", scheme];
-        arguments.extend(options.map(str::to_owned));
-        commands.push((name.to_owned(), arguments));
-    }
+    let key = |name: &str| {
+        (name.to_owned(), words(&format!("cosign generate-key-pair --output-key-prefix {name}")))
+    };
+    let commands = [vec![key("one"), key("two")], signing(&store, "one")].concat();
     let said = oracle.run(&commands);
     assert!(said.values().all(|said| said.well), "{said:?}");
-    let decide = |name: &str, key: &str| {
-        let image = manifest(name);
-        let evidence = store.attached(name, &Digest::of(&image));
-        assert_eq!(evidence.attached().len(), 1, "{name}");
-        let data = base64(&std::fs::read(oracle.directory.path().join(key)).expect("a key"));
-        let requirement =
-            json!({"type": "sigstoreSigned", "keyData": data, "signedIdentity": {"type": "matchDigest"}});
-        let policy = on_host(json!([requirement])).to_string();
-        let policy = Policy::parse(policy.as_bytes(), &NoFiles).expect("a policy");
-        let reference = format!("{HOST}/{name}:v1").parse().expect("a reference");
-        let subject = Subject::of_manifest(reference, image).expect("an image");
-        judge(&policy, subject, &evidence, World::new().now).decision()
-    };
-    let found = schemes.map(|(name, _)| (decide(name, "one.pub"), decide(name, "two.pub")));
+    let found = SCHEMES.map(|(scheme, _)| {
+        let repository = format!("one-{scheme}");
+        (decided(&oracle, &repository, "one.pub"), decided(&oracle, &repository, "two.pub"))
+    });
     assert_eq!(found, [(Decision::Admitted, Decision::Refused); 2]);
+}
+
+#[test]
+fn what_cosign_signs_with_other_kinds_of_keys_is_admitted() {
+    let Some(oracle) = Oracle::new() else { return };
+    let store = Store::new(&oracle.registry());
+    let kinds = [
+        ("p384", "EC -pkeyopt ec_paramgen_curve:P-384"),
+        ("rsa", "RSA -pkeyopt rsa_keygen_bits:3072"),
+        ("ed25519", "ED25519"),
+    ];
+    let commands = kinds.iter().flat_map(|(name, options)| {
+        let made = format!("openssl genpkey -algorithm {options} -out {name}.pem");
+        let taken = format!("cosign import-key-pair --key {name}.pem --output-key-prefix {name} --yes");
+        let named = |what: &str, line: &str| (format!("{what} {name}"), words(line));
+        [vec![named("make", &made), named("import", &taken)], signing(&store, name)].concat()
+    });
+    let said = oracle.run(&commands.collect::<Vec<_>>());
+    assert!(said.values().all(|said| said.well), "{said:?}");
+    let found = kinds.map(|(name, _)| {
+        SCHEMES.map(|(scheme, _)| decided(&oracle, &format!("{name}-{scheme}"), &format!("{name}.pub")))
+    });
+    assert_eq!(found, [[Decision::Admitted; 2]; 3]);
 }
