@@ -45,12 +45,7 @@ pub(super) async fn keep(
                 if !std::mem::replace(&mut silent, true) {
                     tracing::warn!(error = %crate::chain::Chain(&error), "the verifier does not say whether secrets stay");
                 }
-                let over = lease.is_some_and(|lease| heard.elapsed() > lease);
-                if over {
-                    all.into_iter().map(|name| (name, "the lease is over".to_owned())).collect()
-                } else {
-                    Vec::new()
-                }
+                in_silence(all, heard.elapsed(), lease)
             }
         };
         session.hang_up().await;
@@ -61,6 +56,19 @@ pub(super) async fn keep(
             let _ = ended.send(containers);
         }
     }
+}
+
+/// The secrets that must go because the verifier has not said for so long how the guest stands: none before the lease is over,
+/// also if all that it says is that it is to be asked later, and all from then on.
+fn in_silence(
+    all: Vec<ResourceName>,
+    silence: Duration,
+    lease: Option<Duration>,
+) -> Vec<(ResourceName, String)> {
+    if lease.is_none_or(|lease| silence <= lease) {
+        return Vec::new();
+    }
+    all.into_iter().map(|name| (name, "the lease is over".to_owned())).collect()
 }
 
 /// The secrets that must go, and why.
@@ -103,5 +111,23 @@ async fn fetch(session: &Session, name: &ResourceName) -> Result<zeroize::Zeroiz
             session.secret(name).await
         }
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_takes_nothing_before_the_lease_is_over_and_everything_as_soon_as_it_is() {
+        let names = || {
+            let read = ResourceName::parse;
+            vec![read("kbs:///acme/key/1").expect("a name"), read("kbs:///acme/key/2").expect("a name")]
+        };
+        let lost = |seconds, lease: Option<u64>| {
+            in_silence(names(), Duration::from_secs(seconds), lease.map(Duration::from_secs)).len()
+        };
+        assert_eq!([lost(0, Some(60)), lost(60, Some(60)), lost(61, Some(60))], [0, 0, 2]);
+        assert_eq!(lost(1_000_000, None), 0);
     }
 }

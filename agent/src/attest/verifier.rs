@@ -90,10 +90,10 @@ impl Verifier {
         let unreachable =
             |reason| AttestError::Unreachable { verifier: self.address.authority.clone(), reason };
         let answer = asked.unwrap_or_else(|_| late()).map_err(unreachable)?;
-        match answer.status {
-            429 | 502..=504 => Err(unreachable(format!("it answers {}: {}", answer.status, answer.reason()))),
-            _ => Ok(answer),
+        if answer.is_not_now() {
+            return Err(unreachable(format!("it answers {}: {}", answer.status, answer.reason())));
         }
+        Ok(answer)
     }
 
     /// Ends the connection, if there is one: a guest that has nothing to ask takes none of the verifier's.
@@ -162,6 +162,11 @@ fn tls_failure(error: io::Error) -> String {
 }
 
 impl Answer {
+    /// Whether it says nothing but that it is to be asked later: a limit of the verifier's, or of something before it.
+    fn is_not_now(&self) -> bool {
+        matches!(self.status, 429 | 502..=504)
+    }
+
     /// The kind of a refusal: the last part of its `type`.
     pub(super) fn kind(&self) -> String {
         let body: Value = serde_json::from_slice(&self.body).unwrap_or_default();
@@ -205,6 +210,13 @@ mod tests {
         let answer = Answer { status: 403, cookie: None, body: Bytes::from(body) };
         assert_eq!(answer.kind(), "PolicyDeny");
         assert!(answer.reason().starts_with("onexxx") && answer.reason().len() == MAX_REASON);
+    }
+
+    #[test]
+    fn an_answer_that_asks_for_patience_is_none_and_every_other_is_one() {
+        let not_now = |status| Answer { status, cookie: None, body: Bytes::new() }.is_not_now();
+        assert_eq!([429, 502, 503, 504].map(not_now), [true; 4]);
+        assert_eq!([200, 401, 403, 404, 409, 500].map(not_now), [false; 6]);
     }
 
     #[test]
