@@ -26,6 +26,7 @@ mod ps;
 mod report;
 mod simulated;
 mod trace;
+mod trust_domain;
 mod verifier;
 
 use std::path::PathBuf;

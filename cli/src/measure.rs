@@ -1,4 +1,5 @@
-//! `coffer measure`: the launch digest of a confidential machine, before it is launched.
+//! `coffer measure`: the launch digest of a confidential machine, before it is launched. That of a trust domain has registers
+//! beside it: `trust_domain.rs`.
 
 use std::fs::File;
 use std::io::Read;
@@ -10,8 +11,10 @@ use coffer_guest_image::manifest::Manifest;
 use coffer_guest_image::measure::{
     DirectBoot, Firmware, SnpMachine, VcpuSignature, simulated_launch_digest, snp_launch_digest,
 };
+use coffer_guest_image::tdx::Release;
 use serde_json::json;
 
+use crate::trust_domain::{self, Machine};
 use crate::{Health, output};
 
 /// The most that is read of firmware, in bytes; the largest that can be measured is half of it.
@@ -22,8 +25,8 @@ pub(crate) struct MeasureArguments {
     /// Kind of the machine
     #[arg(long)]
     tee: Tee,
-    /// Firmware: OVMF, in its build for SEV where a kernel is booted directly
-    #[arg(long, value_name = "FILE", required_if_eq("tee", "snp"))]
+    /// Firmware: OVMF, for SNP in its build for SEV where a kernel is booted directly, for TDX as one file with variables
+    #[arg(long, visible_alias = "firmware", value_name = "FILE", required_if_eq_any([("tee", "snp"), ("tee", "tdx")]))]
     ovmf: Option<PathBuf>,
     /// Guest image whose kernel, initrd and command line are booted
     #[arg(long, value_name = "DIR", conflicts_with = "kernel")]
@@ -49,6 +52,15 @@ pub(crate) struct MeasureArguments {
     /// SEV features of the guest: 0x1 is SNP alone, 0x21 adds debug swap
     #[arg(long, value_name = "NUMBER", value_parser = number, default_value = "0x1")]
     guest_features: u64,
+    /// TDX: memory of the machine, such as 2G; RTMR0 depends on it
+    #[arg(long, value_name = "SIZE", value_parser = trust_domain::memory)]
+    memory: Option<u64>,
+    /// TDX: release of edk2 that the firmware was built from, such as 202508; RTMR1 and RTMR2 depend on it
+    #[arg(long, value_name = "RELEASE")]
+    edk2: Option<Release>,
+    /// TDX: event log (CCEL) that was recorded on a machine like this one, whose other events of RTMR0 are believed
+    #[arg(long, value_name = "FILE", requires = "memory")]
+    event_log: Option<PathBuf>,
 }
 
 /// Kinds of machines.
@@ -56,16 +68,20 @@ pub(crate) struct MeasureArguments {
 enum Tee {
     /// AMD SEV-SNP on QEMU with KVM
     Snp,
+    /// Intel TDX on QEMU 10.1 or later with KVM
+    Tdx,
     /// A simulated processor, as this node plays one
     Sim,
 }
 
 /// Prints the digest that the hardware will report.
 pub(crate) fn run(arguments: &MeasureArguments, json: bool) -> anyhow::Result<Health> {
-    let boot = boot(arguments)?;
-    let (Tee::Snp, Some(ovmf)) = (arguments.tee, &arguments.ovmf) else {
-        return simulated(arguments, boot, json);
+    let ovmf = match (arguments.tee, &arguments.ovmf) {
+        (Tee::Tdx, Some(ovmf)) => return trust_domain::run(trust_domain(arguments, ovmf)?, json),
+        (Tee::Snp, Some(ovmf)) => ovmf,
+        _ => return simulated(arguments, boot(arguments)?, json),
     };
+    let boot = boot(arguments)?;
     let firmware = Firmware::parse(read_firmware(ovmf)?)
         .with_context(|| format!("reading firmware from {}", ovmf.display()))?;
     let vcpu = vcpu(arguments)?;
@@ -86,6 +102,20 @@ pub(crate) fn run(arguments: &MeasureArguments, json: bool) -> anyhow::Result<He
         println!("{digest}");
     }
     Ok(Health::Well)
+}
+
+fn trust_domain<'a>(arguments: &'a MeasureArguments, ovmf: &Path) -> anyhow::Result<Machine<'a>> {
+    Ok(Machine {
+        firmware: read_firmware(ovmf)?,
+        guest: arguments.guest.as_deref(),
+        kernel: arguments.kernel.as_deref(),
+        initrd: arguments.initrd.as_deref(),
+        append: &arguments.append,
+        vcpus: arguments.vcpus,
+        memory: arguments.memory,
+        edk2: arguments.edk2,
+        event_log: arguments.event_log.as_deref(),
+    })
 }
 
 /// What a simulated processor will report.

@@ -16,6 +16,7 @@ pub mod inspect;
 pub mod kernel;
 pub mod manifest;
 pub mod measure;
+pub mod tdx;
 
 mod agent;
 mod command;

@@ -71,7 +71,9 @@ pub enum FirmwareError {
         found: usize,
     },
     /// Other firmware, or OVMF of before SEV.
-    #[error("the firmware has no OVMF table at its end: use an OVMF that was built with support for SEV-SNP")]
+    #[error(
+        "the firmware has no OVMF table at its end: use an OVMF that was built for confidential machines"
+    )]
     NoTable,
     /// A length that leads out of the table, or out of the file.
     #[error("the firmware's table is damaged: its {what} has length {length} where {room} bytes are")]
@@ -112,9 +114,7 @@ impl Firmware {
         if image.is_empty() || image.len() > LARGEST || !image.len().is_multiple_of(PAGE_BYTES) {
             return Err(FirmwareError::Size { found: image.len() });
         }
-        let entries = entries(&image)?;
-        let find = |guid: &[u8; 16]| entries.iter().find(|(found, _)| found == guid).map(|(_, data)| *data);
-        let address = |guid, what| find(guid).map(|data| first_u32(data, what)).transpose();
+        let address = |guid, what| table_entry(&image, guid)?.map(|data| first_u32(data, what)).transpose();
         let hashes_address = address(&HASHES, "entry for hashes")?.filter(|address| *address != 0);
         let reset_address = address(&RESET, "entry for the reset address")?;
         let sections = match address(&METADATA, "entry for sections")? {
@@ -149,6 +149,11 @@ impl Firmware {
     pub fn reset_address(&self) -> Option<u32> {
         self.reset_address
     }
+}
+
+/// The data that the table at the end of `image` has under `guid`.
+pub(crate) fn table_entry<'a>(image: &'a [u8], guid: &[u8; 16]) -> Result<Option<&'a [u8]>, FirmwareError> {
+    Ok(entries(image)?.into_iter().find(|(found, _)| found == guid).map(|(_, data)| data))
 }
 
 type Entry<'a> = ([u8; 16], &'a [u8]);
@@ -233,7 +238,7 @@ fn section(item: &[u8], left: &mut u64) -> Result<Section, FirmwareError> {
 }
 
 /// A GUID as it lies in memory.
-pub(super) const fn guid(first: u32, second: u16, third: u16, rest: u64) -> [u8; 16] {
+pub(crate) const fn guid(first: u32, second: u16, third: u16, rest: u64) -> [u8; 16] {
     let (a, b, c, d) = (first.to_le_bytes(), second.to_le_bytes(), third.to_le_bytes(), rest.to_be_bytes());
     [a[0], a[1], a[2], a[3], b[0], b[1], c[0], c[1], d[0], d[1], d[2], d[3], d[4], d[5], d[6], d[7]]
 }

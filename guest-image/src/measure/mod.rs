@@ -20,6 +20,7 @@ mod vcpu;
 mod vmsa;
 
 pub use firmware::{Firmware, FirmwareError, Section, SectionKind};
+pub(crate) use firmware::{guid, table_entry};
 pub use hashes::DirectBoot;
 pub use launch::{DIGEST_BYTES, LaunchDigest, PAGE_BYTES};
 pub use sim::simulated_launch_digest;

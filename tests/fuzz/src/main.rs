@@ -7,6 +7,7 @@ mod boot;
 mod devices;
 mod evidence;
 mod images;
+mod measured;
 mod tap;
 
 use std::sync::OnceLock;
@@ -44,6 +45,8 @@ const TARGETS: &[(&str, Target)] = &[
     ("image_policy", images::policy),
     ("image_bundle", images::bundle),
     ("image_payload", images::payload),
+    ("tdx_firmware", measured::firmware),
+    ("tdx_kernel", measured::kernel),
 ];
 
 fn target() -> Target {

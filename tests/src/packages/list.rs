@@ -100,6 +100,10 @@ pub enum Unpacked {
     Libxml2,
     /// One that both need.
     Libicu,
+    /// OVMF in the build for trust domains.
+    OvmfIntelTdx,
+    /// A kernel as an EFI program, with a signature.
+    CloudKernel,
 }
 
 impl Unpacked {
@@ -129,13 +133,15 @@ impl Unpacked {
             Self::Libpq => ("libpq5", Suite::Bookworm),
             Self::Libxml2 => ("libxml2", Suite::Bookworm),
             Self::Libicu => ("libicu72", Suite::Bookworm),
+            Self::OvmfIntelTdx => ("ovmf-inteltdx", Suite::Sid),
+            Self::CloudKernel => ("linux-image-cloud-amd64", Suite::Trixie),
         }
     }
 
     /// How the name of the package begins that stands behind one which is empty and only depends on it.
     pub(super) fn behind(self) -> Option<&'static str> {
         match self {
-            Self::LabKernel => Some("linux-image-"),
+            Self::LabKernel | Self::CloudKernel => Some("linux-image-"),
             _ => None,
         }
     }

@@ -34,7 +34,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // The harness runs the product from outside, so that it cannot lean on what it tests.
     ("tests", &[]),
     // It calls what reads other people's bytes, from inside.
-    ("tests/fuzz", &["coffer-vmm", "coffer-attestation", "coffer-node", "coffer-image"]),
+    (
+        "tests/fuzz",
+        &["coffer-vmm", "coffer-attestation", "coffer-node", "coffer-image", "coffer-guest-image"],
+    ),
     ("tests/lab", &[]),
     ("tests/testbox", &[]),
 ];
