@@ -14,6 +14,7 @@ mod chain;
 mod container;
 mod descriptor;
 mod image;
+mod local;
 mod network;
 mod pod;
 mod sandbox;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use coffer_tests::cri::messages::{ContainerConfig, KeyValue};
+use coffer_tests::cri::messages::{ContainerConfig, ContainerMetadata, KeyValue};
 use coffer_tests::node::{Node, Pod, container, sandbox};
 use coffer_tests::pod_tests;
 use coffer_tests::run::Run;
@@ -14,6 +14,7 @@ use coffer_tests::wait;
 
 pod_tests! {
     coffer_only a_secret_is_released_and_taken_back;
+    coffer_only a_container_asks_for_what_the_initdata_lets_it_ask_for;
     coffer_only a_pod_that_is_other_than_what_is_known_gets_no_secret_and_no_start;
     coffer_only a_verifier_that_is_down_fails_a_start_or_is_waited_for;
 }
@@ -140,6 +141,75 @@ fn a_secret_is_released_and_taken_back(node: &mut Node) -> Result<()> {
     let late =
         pod.run(&with_variable("late")).err().context("a container got a secret that was taken back")?;
     ensure!(format!("{late:#}").contains("taken back"), "{late:#}");
+    pod.remove()
+}
+
+/// What two of the pod's containers may ask for, and no other.
+const ASKING: &str = "[[container]]\nname = \"asks\"\nresources = [\"kbs:///acme/names/*\"]\ntoken = true\n\
+     [[container]]\nname = \"modest\"\nresources = [\"kbs:///acme/names/dog\"]\n";
+const DOOR: &str = "/run/coffer/secrets.sock";
+const HORSE: &str = "/cdh/resource/acme/names/horse";
+
+/// What the container is answered when it asks for `path`.
+fn answer(pod: &mut Pod, container: &str, path: &str) -> Result<String> {
+    Ok(pod.sh(container, &format!("testbox get {DOOR} '{path}'"))?.trim_end().to_owned())
+}
+
+fn a_container_asks_for_what_the_initdata_lets_it_ask_for(node: &mut Node) -> Result<()> {
+    let mut stage = Stage::set(node, ASKING)?;
+    let mut pod = stage.start(node, "asking")?;
+    let [asks, modest, nobody] = ["asks", "modest", "nobody"].map(|name| container(name, &["sleep", "1000"]));
+    let (asks, modest, nobody) = (pod.run(&asks)?, pod.run(&modest)?, pod.run(&nobody)?);
+
+    ensure!(answer(&mut pod, &asks, HORSE)? == format!("200 {SECRET}"), "it is not given its secret");
+    let token = answer(&mut pod, &asks, "/aa/token?token_type=kbs")?;
+    ensure!(token.starts_with("200 {\"token\":\"ey"), "it is not given a token: {token}");
+    let none = answer(&mut pod, &asks, "/cdh/resource/acme/names/unicorn")?;
+    ensure!(none.starts_with("404 "), "a secret that there is not: {none}");
+    let foreign = ["/cdh/resource/other/names/horse", "/aa/evidence?runtime_data=x"];
+    for path in foreign {
+        let answer = answer(&mut pod, &asks, path)?;
+        ensure!(answer.starts_with("403 "), "{path}: {answer}");
+    }
+    for path in [HORSE, "/aa/token?token_type=kbs"] {
+        let answer = answer(&mut pod, &modest, path)?;
+        ensure!(answer.starts_with("403 ") && answer.contains("initdata"), "{path}: {answer}");
+    }
+    let seen = pod.sh(&nobody, &format!("ls {DOOR} 2>&1 || true"))?;
+    ensure!(seen.contains("No such file"), "who is not named has a socket: {seen}");
+    let kept = pod.sh(&asks, &format!("rm -f {DOOR} 2>&1; touch /run/coffer/x 2>&1; ls /run/coffer"))?;
+    ensure!(
+        kept.ends_with("secrets.sock\n") && !kept.contains("\nx\n"),
+        "the directory can be changed: {kept}"
+    );
+
+    // Away, the verifier takes nothing back, and what was never fetched cannot be.
+    stage.verifier.stop()?;
+    ensure!(
+        answer(&mut pod, &asks, HORSE)? == format!("200 {SECRET}"),
+        "a verifier that is away took it back"
+    );
+    let away = answer(&mut pod, &asks, "/cdh/resource/acme/names/cat")?;
+    ensure!(away.starts_with("503 "), "with the verifier away: {away}");
+    stage.verifier.start()?;
+
+    // It ends with the first answer that is another, so that nothing but the guest's own time is measured.
+    let watch = format!(
+        "while testbox get {DOOR} {HORSE} | grep -q ^200; do usleep 50000; done; testbox get {DOOR} {HORSE}"
+    );
+    // The name of a container is its right: a second one of that name is as good as the first.
+    let watches = pod.run(&ContainerConfig {
+        metadata: container("asks", &[]).metadata.map(|name| ContainerMetadata { attempt: 1, ..name }),
+        ..container("watches", &["sh", "-c", &watch])
+    })?;
+    stage.verifier.know(&[])?;
+    let revoked = Instant::now();
+    let ended = pod.wait(&watches)?.exit_code;
+    let took = revoked.elapsed();
+    ensure!(ended == 0, "who watched ended with {ended}");
+    ensure!(took <= TAKEN_BACK, "the secret was given for {took:?} after it was revoked");
+    let gone = answer(&mut pod, &asks, HORSE)?;
+    ensure!(gone.starts_with("410 "), "after revocation: {gone}");
     pod.remove()
 }
 

@@ -35,9 +35,11 @@ pub(crate) struct Launched {
 /// A guest whose initdata is what the processor vouches for.
 pub(crate) struct Attested {
     /// Nothing, when the initdata names no verifier.
-    session: Option<Arc<Session>>,
-    held: Arc<Held>,
-    wishes: Wishes,
+    pub(super) session: Option<Arc<Session>>,
+    pub(super) held: Arc<Held>,
+    pub(super) wishes: Wishes,
+    /// Held by the one container's request that the verifier is asked for.
+    pub(super) turn: tokio::sync::Mutex<()>,
 }
 
 /// Where containers find files of secrets.
@@ -61,10 +63,10 @@ impl Attested {
         let (ended, end) = unbounded_channel();
         let Some((wishes, initdata)) = wishes_and_initdata else {
             let wishes = Wishes::of_nobody();
-            return Ok((Self { session: None, held, wishes }, end));
+            return Ok((Self::new(None, held, wishes), end));
         };
         let Some(address) = wishes.verifier.clone() else {
-            return Ok((Self { session: None, held, wishes }, end));
+            return Ok((Self::new(None, held, wishes), end));
         };
         let session = Session::new(Verifier::new(address)?, attester, evidence.tee, initdata)?;
         let session = Arc::new(session);
@@ -77,7 +79,11 @@ impl Attested {
         }
         session.hang_up().await;
         tokio::spawn(renew::keep(session.clone(), held.clone(), wishes.lease, ended));
-        Ok((Self { session: Some(session), held, wishes }, end))
+        Ok((Self::new(Some(session), held, wishes), end))
+    }
+
+    fn new(session: Option<Arc<Session>>, held: Arc<Held>, wishes: Wishes) -> Self {
+        Self { session, held, wishes, turn: tokio::sync::Mutex::default() }
     }
 
     /// The directory of files, if there is one.
@@ -203,6 +209,21 @@ fn mount_memory(path: &Path) -> Result<(), AttestError> {
 }
 
 #[cfg(test)]
+impl Attested {
+    /// One that holds a secret and has no verifier.
+    pub(crate) fn holding(uri: &str, value: &[u8]) -> Self {
+        let held = Held::new(Path::new("/nonexistent"));
+        held.keep(&ResourceName::parse(uri).unwrap(), Zeroizing::new(value.to_vec()));
+        Self::new(None, Arc::new(held), Wishes::of_nobody())
+    }
+
+    /// Takes a secret back.
+    pub(crate) fn lose(&self, uri: &str) {
+        self.held.take_back(&ResourceName::parse(uri).unwrap());
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use std::sync::atomic::{AtomicU32, Ordering};
@@ -254,7 +275,7 @@ mod tests {
 
     fn without_verifier(unsigned: bool) -> Attested {
         let wishes = Wishes { unsigned, ..Wishes::of_nobody() };
-        Attested { session: None, held: Arc::new(Held::new(Path::new("/nonexistent"))), wishes }
+        Attested::new(None, Arc::new(Held::new(Path::new("/nonexistent"))), wishes)
     }
 
     fn sealed() -> Vec<String> {

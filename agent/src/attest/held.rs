@@ -12,6 +12,9 @@ use zeroize::Zeroizing;
 
 use super::AttestError;
 
+/// The most secrets that are kept because containers asked for them.
+const MOST_ASKED: usize = 256;
+
 /// Every secret of the pod.
 pub(super) struct Held {
     directory: PathBuf,
@@ -74,6 +77,25 @@ impl Held {
         let place = secrets.entry(resource.clone()).or_default();
         place.value = Some(value);
         place.containers.insert(container.to_owned());
+    }
+
+    /// Keeps a secret that a container asked for; `None` if it was taken back meanwhile. Beyond [`MOST_ASKED`] of them the
+    /// others are given and not kept.
+    pub(super) fn keep(
+        &self,
+        resource: &ResourceName,
+        value: Zeroizing<Vec<u8>>,
+    ) -> Option<Zeroizing<Vec<u8>>> {
+        let mut secrets = self.secrets();
+        if secrets.len() >= MOST_ASKED && !secrets.contains_key(resource) {
+            return Some(value);
+        }
+        let place = secrets
+            .entry(resource.clone())
+            .or_insert_with(|| Place { value: Some(value.clone()), ..Place::default() });
+        place.value.as_ref()?;
+        place.value = Some(value.clone());
+        Some(value)
     }
 
     /// Every secret that is here.
@@ -194,6 +216,23 @@ mod tests {
         held.note_container(&name("1"), "c2", secret("x"));
         assert_eq!(held.take_back(&name("1")), BTreeSet::from(["c1".to_owned(), "c2".to_owned()]));
         assert!(held.take_back(&name("1")).is_empty());
+    }
+
+    #[test]
+    fn a_secret_that_was_taken_back_while_it_was_fetched_is_not_given() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = Held::new(dir.path());
+        assert!(held.keep(&name("1"), secret("x")).is_some() && held.all().len() == 1);
+        held.take_back(&name("1"));
+        assert!(held.keep(&name("1"), secret("x")).is_none() && held.all().is_empty());
+    }
+
+    #[test]
+    fn a_container_that_asks_for_ever_more_fills_no_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = Held::new(dir.path());
+        let kept = (0..MOST_ASKED + 5).filter(|at| held.keep(&name(&at.to_string()), secret("x")).is_some());
+        assert_eq!((kept.count(), held.all().len()), (MOST_ASKED + 5, MOST_ASKED));
     }
 
     #[test]

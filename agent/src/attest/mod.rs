@@ -4,16 +4,18 @@
 //! initdata ── vouched for by the processor (attester) ── wishes: verifier and its authority, files, patience
 //! session  ── challenge → evidence bound to a key made here → token → secret, sealed for that key
 //!     verifier: HTTP over TLS over vsock; the host passes records on and reads none
-//! held     ── files on a tmpfs, environment of containers ── renew: still ours? ── else wiped
+//! held     ── files on a tmpfs, environment of containers, what they ask for (asked) ── renew: still ours? ── else wiped
 //! ```
 //! Nothing the host says is believed: initdata must have the digest that is in the processor's report, and the verifier must
 //! show a certificate of the authority that the initdata names.
 //!
 //! Never here: containers, and what evidence is worth.
 
+mod asked;
 mod attested;
 mod attester;
 mod error;
+mod grants;
 mod held;
 mod renew;
 mod session;
@@ -21,8 +23,10 @@ mod tsm;
 mod verifier;
 mod wishes;
 
+pub(crate) use asked::Denial;
 pub(crate) use attested::{Attested, Launched};
 pub(crate) use error::AttestError;
+pub(crate) use grants::Grant;
 
 /// The tmpfs that secrets are on.
 const SECRETS: &str = "/run/coffer/secrets";

@@ -104,7 +104,10 @@ async fn ask(
 }
 
 /// A refusal may be due to a token that speaks of what was known then: it is asked once more with a new one.
-async fn fetch(session: &Session, name: &ResourceName) -> Result<zeroize::Zeroizing<Vec<u8>>, AttestError> {
+pub(super) async fn fetch(
+    session: &Session,
+    name: &ResourceName,
+) -> Result<zeroize::Zeroizing<Vec<u8>>, AttestError> {
     match session.secret(name).await {
         Err(AttestError::Refused { status: 403, .. }) => {
             session.forget_token().await;

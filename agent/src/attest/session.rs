@@ -107,6 +107,17 @@ impl Session {
         self.verifier.hang_up().await;
     }
 
+    /// A token that is as fresh as can be.
+    pub(super) async fn fresh_token(&self) -> Result<Zeroizing<String>, AttestError> {
+        self.forget_token().await;
+        Ok(self.token().await?.text.clone())
+    }
+
+    /// Evidence over `data`, in the form of its kind.
+    pub(super) async fn evidence(&self, data: &[u8; 64]) -> Result<String, AttestError> {
+        Ok(self.attester.evidence(data).await?.json.to_string())
+    }
+
     /// Attests anew with the next request.
     pub(super) async fn forget_token(&self) {
         *self.token.lock().await = None;

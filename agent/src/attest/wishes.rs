@@ -14,6 +14,7 @@
 //! [[file]]
 //! name = "db-password"
 //! resource = "kbs:///acme/db/password"
+//! [[container]]                         # what one container may ask for while it runs: `grants.rs`
 //! ```
 
 use std::path::PathBuf;
@@ -23,11 +24,14 @@ use coffer_attestation::handshake::{InitData, ResourceName};
 use serde::Deserialize;
 
 use super::AttestError;
+use super::grants::{self, ContainerWish, Grant};
 
 /// The longest that a start may wait: containerd waits two minutes for it, the shim less.
 const MAX_WAIT_SECONDS: u64 = 40;
 const MAX_FILES: usize = 64;
 const DEFAULT_DIRECTORY: &str = "/run/secrets/coffer";
+/// Where containers find their socket.
+const INSIDE: &str = "/run/coffer";
 const AGENT: &str = "aa.toml";
 const COFFER: &str = "coffer.toml";
 
@@ -41,6 +45,7 @@ pub(super) struct Wishes {
     pub(super) directory: PathBuf,
     pub(super) unsigned: bool,
     pub(super) files: Vec<(String, ResourceName)>,
+    pub(super) containers: Vec<Grant>,
 }
 
 /// Where the verifier is, and how it is known.
@@ -83,6 +88,7 @@ struct CofferFile {
     directory: Option<PathBuf>,
     insecure_unsigned_sealed_secrets: bool,
     file: Vec<FileWish>,
+    container: Vec<ContainerWish>,
 }
 
 #[derive(Deserialize)]
@@ -102,6 +108,7 @@ impl Wishes {
             directory: DEFAULT_DIRECTORY.into(),
             unsigned: false,
             files: Vec::new(),
+            containers: Vec::new(),
         }
     }
 
@@ -133,6 +140,13 @@ impl Wishes {
         if verifier.is_none() && !coffer.file.is_empty() {
             return Err(refused(AGENT, "there is no token_configs.kbs, and files are asked for".to_owned()));
         }
+        let containers = grants::read(coffer.container).map_err(|reason| refused(COFFER, reason))?;
+        if verifier.is_none() && !containers.is_empty() {
+            return Err(refused(AGENT, "there is no token_configs.kbs, and containers may ask".to_owned()));
+        }
+        if !containers.is_empty() && directory.starts_with(INSIDE) {
+            return Err(refused(COFFER, format!("directory may not be below {INSIDE}, where sockets are")));
+        }
         let mut files: Vec<(String, ResourceName)> = Vec::new();
         for wish in coffer.file {
             let file = wish.read()?;
@@ -148,6 +162,7 @@ impl Wishes {
             directory,
             unsigned: coffer.insecure_unsigned_sealed_secrets,
             files,
+            containers,
         })
     }
 }
@@ -240,6 +255,16 @@ mod tests {
         assert!(wishes(KBS, &file("../x")).is_err());
         assert!(wishes(KBS, &file("x").repeat(2)).unwrap_err().contains("twice"));
         assert!(wishes("", &file("x")).unwrap_err().contains("token_configs.kbs"));
+    }
+
+    #[test]
+    fn containers_that_may_ask_are_named_and_need_a_verifier() {
+        let web = "[[container]]\nname = \"web\"\nresources = [\"kbs:///acme/web/*\"]\n";
+        assert_eq!(wishes(KBS, web).unwrap().containers.len(), 1);
+        assert!(wishes("", web).unwrap_err().contains("token_configs.kbs"));
+        assert!(wishes(KBS, &web.repeat(2)).unwrap_err().contains("twice"));
+        assert!(wishes(KBS, &format!("directory = \"/run/coffer/x\"\n{web}")).is_err());
+        assert!(wishes(KBS, &web.replace("resources", "secrets")).is_err());
     }
 
     #[test]

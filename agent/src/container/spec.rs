@@ -18,9 +18,14 @@ use super::resources::{ACCESS_MKNOD, ACCESS_READ, ACCESS_WRITE, DEVICE_BLOCK, De
 use super::seccomp::{self, Filter};
 use super::wire::{self, NamespaceKind};
 
+/// Annotations in which containerd and CRI-O say what a pod's author calls a container.
+const NAMES: [&str; 2] = ["io.kubernetes.cri.container-name", "io.kubernetes.container.name"];
+
 /// A container's specification, checked.
 #[derive(Debug, Clone)]
 pub(crate) struct ContainerSpec {
+    /// What the pod's author calls it, as the host tells.
+    pub(crate) name: Option<String>,
     /// The init process.
     pub(crate) process: ProcessSpec,
     /// Mounts, in order.
@@ -154,6 +159,7 @@ impl ContainerSpec {
         check_text("hostname", &wire.hostname)?;
         check_text("domainname", &wire.domainname)?;
         Ok(ContainerSpec {
+            name: NAMES.iter().find_map(|key| wire.annotations.get(*key)).cloned(),
             process,
             mounts: parse_mounts(wire.mounts)?,
             devices: parse_devices(linux.devices)?,

@@ -44,6 +44,8 @@ pub(super) struct Spec {
     #[serde(default)]
     pub(super) domainname: String,
     pub(super) hooks: Option<BTreeMap<String, Option<Vec<Hook>>>>,
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub(super) annotations: BTreeMap<String, String>,
     #[serde(default)]
     pub(super) linux: Linux,
 }

@@ -79,7 +79,7 @@ impl Pod {
         let mut spec = ContainerSpec::parse(&new.spec).map_err(PodError::container(&id))?;
         log_notes(&id, &spec.notes);
         self.resolve_mounts(&mut spec).await?;
-        self.give_secrets(&id, &mut spec).await?;
+        let door = self.give_secrets(&id, &mut spec).await?;
         let mounted = self.shared.images.mount(&id, &new.layers).await;
         let rootfs = mounted.map_err(|error| PodError::Image { id: id.clone(), source: Box::new(error) })?;
         let params = CreateParams {
@@ -94,7 +94,11 @@ impl Pod {
             self.discard(&id, &container).await;
             return Err(error);
         }
-        Ok(Occupant { container, rootfs: std::sync::Mutex::new(Some(rootfs)) })
+        Ok(Occupant {
+            container,
+            rootfs: std::sync::Mutex::new(Some(rootfs)),
+            door: std::sync::Mutex::new(door),
+        })
     }
 
     /// Adds a process to a container; it waits to be started.
@@ -225,6 +229,7 @@ impl Pod {
         self.shared.streams.forget_all(id);
         let rootfs: Option<Rootfs> = occupant.rootfs.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(rootfs);
+        drop(occupant.door.lock().unwrap_or_else(PoisonError::into_inner).take());
         let mut containers = self.containers();
         // Another call may have deleted it, and a third one made a new container of that name.
         let same = matches!(containers.get(id), Some(Seat::Filled(seated)) if Arc::ptr_eq(seated, occupant));

@@ -28,6 +28,7 @@ pub(crate) use usage::{Usage, usage};
 use crate::attest::Attested;
 use crate::container::{Container, Runtime, SharedPidNamespace};
 use crate::image::{Images, Rootfs};
+use crate::local::Door;
 use crate::stream::Registry;
 use crate::volume::Volumes;
 
@@ -48,7 +49,7 @@ struct Shared {
     shared_pids: tokio::sync::OnceCell<SharedPidNamespace>,
     containers: Mutex<HashMap<String, Seat>>,
     /// What the guest is to its verifier; nothing without a secure processor.
-    attested: std::sync::OnceLock<Attested>,
+    attested: std::sync::OnceLock<Arc<Attested>>,
 }
 
 /// How far the sandbox is.
@@ -71,4 +72,6 @@ struct Occupant {
     container: Container,
     /// Taken by the one that unmounts it.
     rootfs: Mutex<Option<Rootfs>>,
+    /// Where it asks for secrets, if it may; closed with it.
+    door: Mutex<Option<Door>>,
 }

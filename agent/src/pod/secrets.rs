@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -10,6 +11,7 @@ use super::{Pod, PodError, ProcessId};
 use crate::attest::{AttestError, Attested, Launched};
 use crate::chain::Chain;
 use crate::container::{ContainerError, ContainerSpec, ProcessSpec};
+use crate::local::{Door, INSIDE};
 use crate::sandbox::SandboxError;
 
 impl Pod {
@@ -20,18 +22,31 @@ impl Pod {
         let (attested, ended) =
             begun.map_err(|source| PodError::sandbox(SandboxError::Attestation { source }))?;
         // A sandbox is prepared once.
-        let _ = self.shared.attested.set(attested);
+        let _ = self.shared.attested.set(Arc::new(attested));
         tokio::spawn(self.clone().end_those_who_know(ended));
         Ok(())
     }
 
-    /// Gives a container the files of secrets, and fills its environment.
-    pub(super) async fn give_secrets(&self, id: &str, spec: &mut ContainerSpec) -> Result<(), PodError> {
-        let Some(attested) = self.shared.attested.get() else { return Ok(()) };
+    /// Gives a container the files of secrets and a socket to ask for others, if it may, and fills its environment.
+    pub(super) async fn give_secrets(
+        &self,
+        id: &str,
+        spec: &mut ContainerSpec,
+    ) -> Result<Option<Door>, PodError> {
+        let Some(attested) = self.shared.attested.get() else { return Ok(None) };
         if let Some(files) = attested.files() {
             spec.show_read_only(PathBuf::from(files.source), files.destination.to_owned());
         }
-        self.unseal(id, &mut spec.process).await
+        let grant = spec.name.as_deref().and_then(|name| attested.grant(name));
+        let door = grant.map(|grant| Door::open(grant, attested.clone())).transpose();
+        let refused =
+            |source| ContainerError::Agent { action: "make the socket where it asks for secrets", source };
+        let door = door.map_err(|source| PodError::container(id)(refused(source)))?;
+        if let Some(door) = &door {
+            spec.show_read_only(door.directory().to_owned(), INSIDE.into());
+        }
+        self.unseal(id, &mut spec.process).await?;
+        Ok(door)
     }
 
     /// Fills the environment of a process of the container `id`.

@@ -14,6 +14,9 @@ use super::sizing::Limits;
 use crate::group::Group;
 use crate::volume::{Kubelet, Plan};
 
+/// The annotations that the guest is told: what the pod's author calls the container.
+const NAMES: [&str; 2] = ["io.kubernetes.cri.container-name", "io.kubernetes.container.name"];
+
 /// A specification that the guest can run.
 #[derive(Debug, Clone)]
 pub(super) struct HostSpec {
@@ -167,7 +170,8 @@ impl HostSpec {
     pub(super) fn for_guest(&self, plan: &Plan) -> Result<Vec<u8>, PodError> {
         let mut spec = self.spec.clone();
         plan.write(&mut spec);
-        spec.set_hooks(None).set_annotations(None).set_hostname(None).set_domainname(None);
+        let named = self.annotations().into_iter().filter(|(key, _)| NAMES.contains(&key.as_str())).collect();
+        spec.set_hooks(None).set_annotations(Some(named)).set_hostname(None).set_domainname(None);
         if let Some(process) = spec.process_mut() {
             process.set_apparmor_profile(None).set_selinux_label(None);
         }

@@ -56,8 +56,8 @@ const TARGETS: &[(&str, u32, &[&str])] = &[
     ("image_policy", 16_384, &[]),
     ("image_bundle", 16_384, &[]),
     ("image_payload", 16_384, &[]),
-    ("tdx_firmware", 16384, &[]),
-    ("tdx_kernel", 16384, &[]),
+    ("tdx_firmware", 16_384, &[]),
+    ("tdx_kernel", 16_384, &[]),
 ];
 
 /// Coverage as libFuzzer reads it, and every check of arithmetic that a debug build has.

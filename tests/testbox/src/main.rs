@@ -27,6 +27,7 @@ fn run(words: &[&str]) -> io::Result<ExitCode> {
         ["hash"] => stream::hash(),
         ["serve", address, reply] => stream::serve(address, reply),
         ["ask", address, question] => stream::ask(address, question),
+        ["get", socket, path] => stream::get(socket, path),
         ["size"] => see::size(),
         ["facts"] => see::facts(),
         ["pause"] => disturb::pause(),

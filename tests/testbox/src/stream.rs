@@ -1,7 +1,8 @@
-//! Bytes in and out: a reproducible stream, the digest of one, and both ends of a TCP connection.
+//! Bytes in and out: a reproducible stream, the digest of one, both ends of a TCP connection, and a request of HTTP's.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
 use sha2::{Digest, Sha256};
@@ -67,6 +68,18 @@ pub(crate) fn ask(address: &str, question: &str) -> io::Result<ExitCode> {
     let mut answer = String::new();
     connection.read_to_string(&mut answer)?;
     print!("{answer}");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Asks who listens on the Unix socket `socket` for `path` by HTTP/1.1; prints the status and the body, with a space between.
+pub(crate) fn get(socket: &str, path: &str) -> io::Result<ExitCode> {
+    let mut connection = UnixStream::connect(socket)?;
+    connection.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes())?;
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer)?;
+    let cut = || io::Error::other("this is no answer of HTTP's");
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(cut)?;
+    println!("{} {body}", head.split(' ').nth(1).ok_or_else(cut)?);
     Ok(ExitCode::SUCCESS)
 }
 
