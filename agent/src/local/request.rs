@@ -129,7 +129,7 @@ mod tests {
         let wrong =
             ["", "acme", "acme/db", "acme/db/a/b", "acme/../x", "acme//x", "acme/db/%41", "acme/db/.x"];
         let refused = |name: &&str| matches!(get(&format!("/cdh/resource/{name}")), Err(Wrong::Form(_)));
-        assert!(wrong.iter().all(|name| refused(name)));
+        assert!(wrong.iter().all(refused));
     }
 
     #[test]
