@@ -304,8 +304,8 @@ fn mrtd_is_what_others_compute_of_debians_firmware() {
 /// Debian's cloud kernel, signed, and its Authenticode digest as virt-firmware computes it.
 fn kernel_beside() -> (PathBuf, String) {
     let boot = unpacked(Unpacked::CloudKernel).expect("a kernel").join("boot");
-    let files = std::fs::read_dir(boot).expect("a folder").map(|file| file.expect("a file").path());
-    let kernel = files.filter(|path| path.display().to_string().contains("/vmlinuz-")).next();
+    let mut files = std::fs::read_dir(boot).expect("a folder").map(|file| file.expect("a file").path());
+    let kernel = files.find(|path| path.display().to_string().contains("/vmlinuz-"));
     let kernel = kernel.expect("a kernel");
     let python = efi_program("python3");
     let digest = "import sys, pefile\nfrom virt.peutils import pesign\n\
