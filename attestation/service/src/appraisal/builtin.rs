@@ -1,5 +1,7 @@
 //! The policy that is always there: an affirming verdict, no debugging, and a guest whose every value its owner pinned.
 
+use std::collections::BTreeSet;
+
 use coffer_attestation::handshake::{Submodule, Tee, TrustVector};
 use coffer_attestation::verdict::{Appraisal, Check, Checks, Claims, Outcome, Verdict};
 use serde_json::{Value, json};
@@ -7,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::evidence::Judged;
 use super::reference::{Firmware, Reference, References};
+use super::registers::{self, Registers};
 
 const POLICY: &str = "builtin-1";
 
@@ -68,10 +71,12 @@ struct Seen {
     measurement: Option<String>,
     initdata: Option<String>,
     firmware: Option<Firmware>,
+    registers: Registers,
 }
 
 impl Seen {
     fn of(tee: Tee, claims: &Claims) -> Self {
+        let registers = registers::seen(tee, claims);
         let at = |[outer, inner]: [&str; 2]| claims.get(outer).and_then(|value| value.get(inner));
         let text = |path| at(path).and_then(Value::as_str).map(str::to_owned);
         match tee {
@@ -80,6 +85,7 @@ impl Seen {
                 measurement: text(["report", "measurement"]),
                 initdata: text(["report", "host_data"]),
                 firmware: at(["tcb", "reported"]).and_then(firmware),
+                registers,
             },
             Tee::AzSnpVtpm => Self {
                 debug: at(["policy", "debug_allowed"]).and_then(Value::as_bool),
@@ -90,14 +96,16 @@ impl Seen {
                     .and_then(Value::as_str)
                     .map(str::to_owned),
                 firmware: at(["tcb", "reported"]).and_then(firmware),
+                registers,
             },
             Tee::Tdx => Self {
                 debug: at(["report", "debug"]).and_then(Value::as_bool),
                 measurement: text(["report", "mr_td"]),
                 initdata: text(["report", "mr_config_id"]),
                 firmware: None,
+                registers,
             },
-            Tee::Sample => Self { debug: None, measurement: None, initdata: None, firmware: None },
+            Tee::Sample => Self { debug: None, measurement: None, initdata: None, firmware: None, registers },
         }
     }
 }
@@ -177,6 +185,7 @@ fn hold_against(checks: &mut Checks, tee: Tee, seen: &Seen, reference: &Referenc
     let pinned: Vec<String> = reference.initdata.iter().map(|digest| as_carried(tee, digest)).collect();
     let expected = if pinned.is_empty() { missing("initdata") } else { pinned.join(" or ") };
     hold(checks, "reference-initdata", pinned.contains(&found), expected, found);
+    hold_registers(checks, tee, &seen.registers, reference);
     if tee == Tee::Tdx {
         // Intel's status of the platform is part of the verdict on the hardware.
         return;
@@ -185,6 +194,22 @@ fn hold_against(checks: &mut Checks, tee: Tee, seen: &Seen, reference: &Referenc
     let holds = reference.minimum_tcb.zip(seen.firmware).is_some_and(|(least, has)| has.is_at_least(least));
     let found = seen.firmware.map_or_else(|| "unknown".to_owned(), Firmware::text);
     hold(checks, "reference-tcb", holds, expected, found);
+}
+
+/// Each register that the kind of evidence needs or that the reference names.
+fn hold_registers(checks: &mut Checks, tee: Tee, seen: &Registers, reference: &Reference) {
+    let named = reference.registers.keys().map(String::as_str);
+    let all: BTreeSet<&str> = registers::required(tee).iter().copied().chain(named).collect();
+    for register in all {
+        let (pinned, found) = (reference.registers.get(register), seen.get(register));
+        let expected = match pinned {
+            Some(value) => format!("{register} {value}"),
+            None => format!("the reference value {register} of {:?}, which is missing", reference.name),
+        };
+        let text = found.map_or("unknown", String::as_str);
+        let holds = pinned.is_some() && pinned == found;
+        hold(checks, "reference-registers", holds, expected, format!("{register} {text}"));
+    }
 }
 
 /// An initdata digest as the evidence shows it: Azure's guests extend a register, which was zero, with it.
@@ -248,7 +273,7 @@ impl Appraised {
             vector: TrustVector::new(
                 self.hardware,
                 outcome(&["no-debug", "reference-initdata"]),
-                outcome(&["reference-measurement"]),
+                outcome(&["reference-measurement", "reference-registers"]),
             ),
             policy: std::iter::once(POLICY)
                 .chain(self.policies.iter().map(String::as_str))

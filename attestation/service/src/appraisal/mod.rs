@@ -12,6 +12,7 @@
 mod builtin;
 mod evidence;
 mod reference;
+mod registers;
 mod signers;
 
 pub use builtin::{Admitted, Appraised, Refused, appraise};

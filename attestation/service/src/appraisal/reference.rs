@@ -9,11 +9,19 @@
 //! initdata = ["…"]                  # HOST_DATA (SNP) or MRCONFIGID (TDX), in hexadecimal
 //! minimum_tcb = { boot_loader = 4, tee = 0, snp = 24, microcode = 219 }
 //! ```
+//! The launch measurement of TDX is that of the firmware, that of Azure's machines the paravisor's. What they boot is in
+//! registers, which such a reference pins too: `rtmr0` to `rtmr2` of TDX (48 bytes), `pcr04`, `pcr09`, `pcr11` and `pcr12` of
+//! Azure's virtual TPM (32 bytes), and any other one that it names.
+//! ```toml
+//! registers = { rtmr0 = "…", rtmr1 = "…", rtmr2 = "…" }
+//! ```
 //! An unknown key is an error. A value that is left out is one that nothing can match. Who signed the list is not in it.
 
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
+
+use super::registers::{self, Registers};
 
 /// Everything that is known.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -43,6 +51,9 @@ pub struct Reference {
     /// Oldest firmware: SNP only, as Intel's own status judges TDX.
     #[serde(default)]
     pub minimum_tcb: Option<Firmware>,
+    /// Registers that its software was measured into, by name, in lower-case hexadecimal. None of SNP.
+    #[serde(default)]
+    pub registers: Registers,
     /// Who signed it. Only an operator's insecure choice lets one in that nobody did.
     #[serde(skip)]
     pub signed_by: Option<SignedBy>,
@@ -102,6 +113,16 @@ pub enum ReferenceError {
         value: &'static str,
         /// Length that it must have.
         bytes: usize,
+    },
+    /// A register that this kind of evidence does not have.
+    #[error("reference {name:?} names the register {register:?}, which evidence of kind {tee} does not have")]
+    Register {
+        /// Name of the reference.
+        name: String,
+        /// What it calls the register.
+        register: String,
+        /// Its kind.
+        tee: String,
     },
     /// Nobody vouches for it.
     #[error("nobody signed reference {name:?}: sign the list with coffer reference sign")]
@@ -204,6 +225,15 @@ impl Reference {
         if self.initdata.iter().any(|value| !is_hex(value, initdata_bytes)) {
             return Err(wrong("initdata", initdata_bytes));
         }
+        for (register, value) in &self.registers {
+            let Some(bytes) = registers::length(&self.tee, register) else {
+                let (name, register, tee) = (self.name.clone(), register.clone(), self.tee.clone());
+                return Err(ReferenceError::Register { name, register, tee });
+            };
+            if !is_hex(value, bytes) {
+                return Err(wrong("a register", bytes));
+            }
+        }
         Ok(())
     }
 }
@@ -234,6 +264,15 @@ mod tests {
             References::parse(&short),
             Err(ReferenceError::Value { value: "initdata", bytes: 32, .. })
         ));
+    }
+
+    #[test]
+    fn a_register_of_another_kind_is_refused() {
+        let one = text(&format!("registers = {{ rtmr1 = \"{}\" }}", "ab".repeat(48)));
+        assert!(matches!(References::parse(&one), Err(ReferenceError::Register { .. })));
+        assert!(References::parse(&one.replace("\"snp\"", "\"tdx\"")).is_ok());
+        let short = text("registers = { rtmr1 = \"ab\" }").replace("\"snp\"", "\"tdx\"");
+        assert!(matches!(References::parse(&short), Err(ReferenceError::Value { bytes: 48, .. })));
     }
 
     #[test]
