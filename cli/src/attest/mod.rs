@@ -23,4 +23,5 @@ mod tdx;
 mod verify;
 
 pub(crate) use input::file as read_file;
+pub(crate) use snp::minimum as minimum_firmware;
 pub(crate) use verify::{AttestCommand, run};

@@ -129,7 +129,7 @@ pub(crate) fn roots(shared: &SharedArguments) -> anyhow::Result<TrustedRoots> {
 }
 
 /// Reads `boot_loader=4,tee=0,snp=24,microcode=219`, with `fmc=` if there is one.
-fn minimum(text: &str) -> Result<Tcb, String> {
+pub(crate) fn minimum(text: &str) -> Result<Tcb, String> {
     let (mut fmc, mut boot_loader, mut tee, mut snp, mut microcode) = (None, None, None, None, None);
     for part in text.split(',') {
         let (name, value) = part.split_once('=').ok_or_else(|| format!("{part:?} is not NAME=NUMBER"))?;

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! secret     put, list, delete                      policy     put, get, delete, test
-//! reference  sign, signer, put, list, delete        revoke, revoked
+//! reference  make, sign, signer, put, list, delete  revoke, revoked
 //! audit      query, prove, checkpoint               audit verify: a file, offline
 //! ```
 //! Never here: what is allowed. The verifier decides that, and says no in words that are printed as they are.
 
 mod audit;
 mod connection;
+mod made;
 mod orders;
 
 pub(crate) use audit::AuditCommand;

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::connection::{VerifierArguments, escaped};
+use super::made::{self, MakeArguments};
 use crate::{Health, output};
 
 /// What can be done with secrets. Nobody can read one.
@@ -96,6 +97,8 @@ pub(crate) struct PolicyPlace {
 /// What can be done with reference values.
 #[derive(Subcommand)]
 pub(crate) enum ReferenceCommand {
+    /// Make a list of one reference out of what coffer measure computed of a guest image; no verifier is asked
+    Make(MakeArguments),
     /// Sign a list of references, so that verifiers believe it that know the key; no verifier is asked
     Sign {
         /// Private key on P-256 or P-384, in PEM (PKCS #8)
@@ -195,6 +198,11 @@ impl ReferenceCommand {
     pub(crate) fn run(self) -> anyhow::Result<Health> {
         const PATH: &str = "/coffer/v1/references";
         shown(match self {
+            ReferenceCommand::Make(arguments) => {
+                let list = made::list(&arguments, &read(&arguments.measured)?)?;
+                write!(std::io::stdout(), "{list}")?;
+                return Ok(Health::Well);
+            }
             ReferenceCommand::Sign { key, file } => return sign(&key, &file),
             ReferenceCommand::Signer { key } => {
                 writeln!(std::io::stdout(), "{}", private_key(&key)?.signer()?.id())?;
