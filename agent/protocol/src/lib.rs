@@ -33,6 +33,10 @@ pub const STREAM_PORT: u32 = 1025;
 /// closes, the guest is gone.
 pub const READY_PORT: u32 = 1023;
 
+/// Bytes of the key that the shim gives the agent and nobody else in the guest. The agent sends it first on each connection to
+/// [`PROCESSOR_PORT`] and [`VERIFIER_PORT`]: containers can connect to the host's ports as well.
+pub const HOST_KEY_BYTES: usize = 32;
+
 /// Host vsock port of the processor that signs reports, where the shim plays it: 64 bytes of REPORT_DATA in; out, length
 /// u32 (little endian) and report, length u32 and table of certificates. One report per connection.
 pub const PROCESSOR_PORT: u32 = 1026;

@@ -18,7 +18,7 @@ use super::renew;
 use super::session::Session;
 use super::verifier::Verifier;
 use super::wishes::Wishes;
-use super::{AttestError, SECRETS};
+use super::{AttestError, HostKey, SECRETS};
 
 /// Between two attempts to reach a verifier that a start waits for.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -30,6 +30,8 @@ pub(crate) struct Launched {
     pub(crate) tee: String,
     /// Initdata as its author wrote it; empty: none.
     pub(crate) initdata: Vec<u8>,
+    /// What is shown to the host first.
+    pub(crate) host_key: HostKey,
 }
 
 /// A guest whose initdata is what the processor vouches for.
@@ -56,7 +58,7 @@ impl Attested {
     pub(crate) async fn begin(
         launched: Launched,
     ) -> Result<(Self, UnboundedReceiver<BTreeSet<String>>), AttestError> {
-        let attester = named(&launched.tee)?;
+        let attester = named(&launched.tee, &launched.host_key)?;
         let evidence = attester.evidence(&[0; 64]).await?;
         let wishes_and_initdata = vouched(launched.initdata, &evidence.initdata)?;
         let held = Arc::new(Held::new(Path::new(SECRETS)));
@@ -68,7 +70,8 @@ impl Attested {
         let Some(address) = wishes.verifier.clone() else {
             return Ok((Self::new(None, held, wishes), end));
         };
-        let session = Session::new(Verifier::new(address)?, attester, evidence.tee, initdata)?;
+        let session =
+            Session::new(Verifier::new(address, launched.host_key)?, attester, evidence.tee, initdata)?;
         let session = Arc::new(session);
         if !wishes.files.is_empty() {
             mount_memory(Path::new(SECRETS))?;

@@ -10,10 +10,10 @@ use coffer_protocol::PROCESSOR_PORT;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
-use tokio_vsock::{VMADDR_CID_HOST, VsockAddr, VsockStream};
+use tokio_vsock::VsockStream;
 
-use super::AttestError;
 use super::tsm::ConfigFs;
+use super::{AttestError, HostKey};
 
 /// How long a report may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -38,9 +38,9 @@ pub(super) struct Evidence {
 }
 
 /// The attester that the host names; the evidence says whether that was true.
-pub(super) fn named(tee: &str) -> Result<Box<dyn Attester>, AttestError> {
+pub(super) fn named(tee: &str, host_key: &HostKey) -> Result<Box<dyn Attester>, AttestError> {
     match tee {
-        "sim" => Ok(Box::new(Simulated)),
+        "sim" => Ok(Box::new(Simulated(host_key.clone()))),
         "snp" | "tdx" => Ok(Box::new(ConfigFs)),
         other => Err(AttestError::Tee { found: other.chars().take(32).collect() }),
     }
@@ -60,13 +60,13 @@ impl Evidence {
 }
 
 /// The processor that the shim plays.
-struct Simulated;
+struct Simulated(HostKey);
 
 #[async_trait]
 impl Attester for Simulated {
     async fn evidence(&self, report_data: &[u8; 64]) -> Result<Evidence, AttestError> {
         let asked = async {
-            let mut stream = VsockStream::connect(VsockAddr::new(VMADDR_CID_HOST, PROCESSOR_PORT)).await?;
+            let mut stream = self.0.connect(PROCESSOR_PORT).await?;
             stream.write_all(report_data).await?;
             Ok((part(&mut stream).await?, part(&mut stream).await?))
         };
@@ -116,6 +116,8 @@ mod tests {
 
     #[test]
     fn a_processor_that_nobody_knows_is_refused() {
-        assert!(matches!(named("cca"), Err(AttestError::Tee { found }) if found == "cca"));
+        assert!(
+            matches!(named("cca", &HostKey::read(&[0; 32]).unwrap()), Err(AttestError::Tee { found }) if found == "cca")
+        );
     }
 }

@@ -4,6 +4,7 @@
 //! initdata ── vouched for by the processor (attester) ── wishes: verifier and its authority, files, patience
 //! session  ── challenge → evidence bound to a key made here → token → secret, sealed for that key
 //!     verifier: HTTP over TLS over vsock; the host passes records on and reads none
+//!     host: it is shown a key first, as containers could connect too
 //! held     ── files on a tmpfs, environment of containers, what they ask for (asked) ── renew: still ours? ── else wiped
 //! ```
 //! Nothing the host says is believed: initdata must have the digest that is in the processor's report, and the verifier must
@@ -17,6 +18,7 @@ mod attester;
 mod error;
 mod grants;
 mod held;
+mod host;
 mod renew;
 mod session;
 mod tsm;
@@ -27,6 +29,7 @@ pub(crate) use asked::Denial;
 pub(crate) use attested::{Attested, Launched};
 pub(crate) use error::AttestError;
 pub(crate) use grants::Grant;
+pub(crate) use host::HostKey;
 
 /// The tmpfs that secrets are on.
 const SECRETS: &str = "/run/coffer/secrets";

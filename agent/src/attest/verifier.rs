@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use coffer_protocol::VERIFIER_PORT;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HOST, HeaderValue, SET_COOKIE};
@@ -17,12 +18,9 @@ use rustls::{ClientConfig, RootCertStore, version};
 use serde_json::Value;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use tokio_vsock::{VMADDR_CID_HOST, VsockAddr, VsockStream};
 
-use coffer_protocol::VERIFIER_PORT;
-
-use super::AttestError;
 use super::wishes::Address;
+use super::{AttestError, HostKey};
 
 /// How long one request may take, its connection included.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -36,6 +34,7 @@ pub(super) struct Verifier {
     connector: TlsConnector,
     name: ServerName<'static>,
     address: Address,
+    host_key: HostKey,
     /// The connection of the last request.
     open: tokio::sync::Mutex<Option<http1::SendRequest<Full<Bytes>>>>,
 }
@@ -62,7 +61,7 @@ pub(super) struct Answer {
 
 impl Verifier {
     /// Believes the authorities of `address` and nobody else.
-    pub(super) fn new(address: Address) -> Result<Self, AttestError> {
+    pub(super) fn new(address: Address, host_key: HostKey) -> Result<Self, AttestError> {
         let wrong = |reason: String| AttestError::Wishes { file: "aa.toml", reason };
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(address.authorities.as_bytes()) {
@@ -80,7 +79,7 @@ impl Verifier {
             .map_err(|error| wrong(error.to_string()))?;
         let config = config.with_root_certificates(roots).with_no_client_auth();
         let connector = TlsConnector::from(Arc::new(config));
-        Ok(Self { connector, name, address, open: tokio::sync::Mutex::default() })
+        Ok(Self { connector, name, address, host_key, open: tokio::sync::Mutex::default() })
     }
 
     /// Asks. An answer that says "not now" is one that was not had.
@@ -119,7 +118,7 @@ impl Verifier {
     }
 
     async fn connect(&self) -> Result<http1::SendRequest<Full<Bytes>>, String> {
-        let stream = VsockStream::connect(VsockAddr::new(VMADDR_CID_HOST, VERIFIER_PORT)).await;
+        let stream = self.host_key.connect(VERIFIER_PORT).await;
         let stream = stream.map_err(|error| {
             format!("the host passes nothing on to it ({error}); is tee.verifier set on the node?")
         })?;
@@ -186,6 +185,10 @@ impl Answer {
 mod tests {
     use super::*;
 
+    fn key() -> HostKey {
+        HostKey::read(&[0; 32]).unwrap()
+    }
+
     fn address(host: &str, authorities: &str) -> Address {
         Address {
             authority: host.to_owned(),
@@ -197,10 +200,10 @@ mod tests {
 
     #[test]
     fn a_verifier_without_an_authority_is_refused() {
-        let none = Verifier::new(address("a.example", "nothing")).map(drop).unwrap_err();
+        let none = Verifier::new(address("a.example", "nothing"), key()).map(drop).unwrap_err();
         assert!(none.to_string().contains("no certificate"), "{none}");
         let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-        assert!(Verifier::new(address("a.example", broken)).is_err());
+        assert!(Verifier::new(address("a.example", broken), key()).is_err());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use coffer_protocol::agent::{
     Streams,
 };
 
-use crate::attest::Launched;
+use crate::attest::{HostKey, Launched};
 use crate::container::{StdioRequest, WindowSize};
 use crate::image::LayerSource;
 use crate::network::{Interface, Mac, Neighbor, Plan, Prefix, Route};
@@ -37,7 +37,7 @@ pub(super) fn settings(request: CreateSandboxRequest) -> Parsed<Settings> {
         serial => Space::Disk(serial.to_owned()),
     };
     let launched = request.attestation.into_option();
-    let launched = launched.map(|told| Launched { tee: told.tee, initdata: told.initdata });
+    let launched = launched.map(launched_as).transpose()?;
     Ok(Settings {
         launched,
         hostname: request.hostname,
@@ -46,6 +46,13 @@ pub(super) fn settings(request: CreateSandboxRequest) -> Parsed<Settings> {
         shm_bytes: request.shm_bytes,
         scratch,
     })
+}
+
+fn launched_as(told: agent::Attestation) -> Parsed<Launched> {
+    // Its value is for nobody to see.
+    let host_key = HostKey::read(&told.host_key)
+        .ok_or_else(|| field("attestation.host_key", "of another length", "32 bytes"))?;
+    Ok(Launched { tee: told.tee, initdata: told.initdata, host_key })
 }
 
 /// ConfigureNetwork.

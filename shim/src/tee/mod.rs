@@ -3,6 +3,7 @@
 //! ```text
 //! initdata ── the pod's annotation ── digest ── HOST_DATA ┐
 //! measured ── kernel, initrd, command line as they boot ──┤── Launch ── processor ── reports, vsock PROCESSOR_PORT
+//! door ────── only the agent is let in at these ports: it shows a key that containers do not know
 //! proxy ───── guest ── TLS records and nothing else ── the node's verifier, vsock VERIFIER_PORT
 //! ```
 //! The guest chooses REPORT_DATA and nothing else. Here only the simulated processor is played; a real one answers its guest
@@ -10,6 +11,7 @@
 //!
 //! Never here: what evidence is worth, secrets, and what is inside of TLS.
 
+mod door;
 mod initdata;
 mod measured;
 mod plan;

@@ -15,6 +15,7 @@ use coffer_vmm::spec::VmSpec;
 use tokio::net::UnixListener;
 use tokio::task::JoinSet;
 
+use super::door::{Door, HostKey};
 use super::measured::{Measured, measure};
 use super::{initdata, processor, proxy};
 use crate::hypervisor::listen_for_guest;
@@ -63,8 +64,8 @@ pub(crate) enum TeeError {
     #[error("this node's simulated processor cannot be used")]
     Processor(#[source] SimulatedError),
     /// No randomness.
-    #[error("there is no randomness to name the launch with")]
-    Instance {
+    #[error("there is no randomness to name the launch with, or for the agent's key")]
+    Randomness {
         /// The operating system's answer.
         source: io::Error,
     },
@@ -79,12 +80,12 @@ pub(crate) enum TeeError {
 }
 
 /// What a pod gets.
-#[derive(Debug)]
 pub(crate) struct Plan {
     simulated: Simulated,
     verifier: Option<Arc<str>>,
     initdata: Option<InitData>,
     host_data: [u8; 32],
+    key: HostKey,
 }
 
 /// Serves a guest as long as this lives. What was measured is held until the machine has booted from it.
@@ -106,7 +107,8 @@ impl Plan {
         let initdata = initdata::of(annotations)?;
         let host_data = initdata.as_ref().map(InitData::field).transpose().map_err(TeeError::HostData)?;
         let verifier = tee.verifier.as_deref().map(Arc::from);
-        Ok(Some(Self { simulated, verifier, initdata, host_data: host_data.unwrap_or([0; 32]) }))
+        let key = HostKey(random()?);
+        Ok(Some(Self { simulated, verifier, initdata, host_data: host_data.unwrap_or([0; 32]), key }))
     }
 
     /// Measures `spec` and answers its guest from now on. `spec` then boots what was measured.
@@ -116,7 +118,8 @@ impl Plan {
     pub(crate) async fn serve(&self, spec: &mut VmSpec) -> Result<Served, TeeError> {
         let measured = measure(spec).await?;
         let debug = if self.simulated.debug { Debug::Allowed } else { Debug::Off };
-        let instance = instance().map_err(|source| TeeError::Instance { source })?;
+        // A name for this launch, unlike any other's.
+        let instance = random()?;
         let launch = Launch { measurement: measured.digest, host_data: self.host_data, debug, instance };
         tracing::warn!(
             measurement = hex::encode(launch.measurement),
@@ -125,9 +128,10 @@ impl Plan {
         );
         let played = self.simulated.processor().map_err(TeeError::Processor)?;
         let mut tasks = JoinSet::new();
-        tasks.spawn(processor::serve(listen(spec, PROCESSOR_PORT)?, Arc::new(played), launch));
+        let door = |port| listen(spec, port).map(|listener| Door::new(listener, self.key));
+        tasks.spawn(processor::serve(door(PROCESSOR_PORT)?, Arc::new(played), launch));
         if let Some(address) = &self.verifier {
-            tasks.spawn(proxy::serve(listen(spec, VERIFIER_PORT)?, address.clone()));
+            tasks.spawn(proxy::serve(door(VERIFIER_PORT)?, address.clone()));
         }
         Ok(Served { _tasks: tasks, _measured: measured })
     }
@@ -135,15 +139,20 @@ impl Plan {
     /// What the agent is told.
     pub(crate) fn message(&self) -> Attestation {
         let initdata = self.initdata.as_ref().map(|data| data.body().as_bytes().to_vec());
-        Attestation { tee: SIM.to_owned(), initdata: initdata.unwrap_or_default(), ..Default::default() }
+        Attestation {
+            tee: SIM.to_owned(),
+            initdata: initdata.unwrap_or_default(),
+            host_key: self.key.0.to_vec(),
+            ..Default::default()
+        }
     }
 }
 
-/// A name for this launch, unlike any other's.
-fn instance() -> io::Result<[u8; 32]> {
-    let mut name = [0; 32];
-    rustix::rand::getrandom(&mut name, rustix::rand::GetRandomFlags::empty())?;
-    Ok(name)
+fn random() -> Result<[u8; 32], TeeError> {
+    let mut bytes = [0; 32];
+    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    filled.map_err(|error| TeeError::Randomness { source: error.into() })?;
+    Ok(bytes)
 }
 
 fn listen(spec: &VmSpec, port: u32) -> Result<UnixListener, TeeError> {

@@ -6,20 +6,18 @@ use std::time::Duration;
 
 use coffer_attestation::sim::{Launch, Processor};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 use tokio::time::timeout;
+
+use super::door::Door;
 
 /// How long one request may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Answers one request after the other: a guest that asks often waits for itself.
-pub(super) async fn serve(listener: UnixListener, processor: Arc<Processor>, launch: Launch) {
+pub(super) async fn serve(mut door: Door, processor: Arc<Processor>, launch: Launch) {
     loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            // Out of descriptors, for instance.
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
+        let stream = door.next().await;
         if let Ok(Err(error)) | Err(error) =
             timeout(PATIENCE, answer(stream, &processor, &launch)).await.map_err(io::Error::from)
         {
@@ -45,16 +43,20 @@ mod tests {
     use super::*;
     use coffer_attestation::sim::{Debug, FIRMWARE};
     use coffer_attestation::snp::UnverifiedReport;
+    use tokio::net::UnixListener;
+
+    use super::super::door::HostKey;
 
     #[tokio::test]
     async fn a_guest_chooses_64_bytes_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
-        let listener = UnixListener::bind(&path).unwrap();
+        let door = Door::new(UnixListener::bind(&path).unwrap(), HostKey([1; 32]));
         let launch =
             Launch { measurement: [1; 48], host_data: [2; 32], debug: Debug::Off, instance: [4; 32] };
-        tokio::spawn(serve(listener, Arc::new(Processor::new(&[7; 32], FIRMWARE)), launch));
+        tokio::spawn(serve(door, Arc::new(Processor::new(&[7; 32], FIRMWARE)), launch));
         let mut guest = UnixStream::connect(&path).await.unwrap();
+        guest.write_all(&[1; 32]).await.unwrap();
         guest.write_all(&[3; 64]).await.unwrap();
         // What follows is nobody's: it is not read.
         guest.write_all(&[9; 200]).await.unwrap();

@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+
+use super::door::Door;
 
 /// Connections of one guest at once.
 const MAX_CONNECTIONS: usize = 8;
@@ -24,18 +26,14 @@ const TYPES: std::ops::RangeInclusive<u8> = 20..=23;
 /// The longest record: 2^14 bytes and what encryption adds (RFC 8446, section 5.2).
 const MAX_RECORD: u16 = (1 << 14) + 256;
 
-/// Serves the guest behind `listener` with the verifier at `address`.
-pub(super) async fn serve(listener: UnixListener, address: Arc<str>) {
+/// Serves the guest behind `door` with the verifier at `address`.
+pub(super) async fn serve(mut door: Door, address: Arc<str>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
-                Ok((guest, _)) => drop(connections.spawn(pass(guest, address.clone()))),
-                Err(error) => {
-                    tracing::warn!(%error, "a connection to the verifier is not accepted");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            },
+            guest = door.next(), if connections.len() < MAX_CONNECTIONS => {
+                connections.spawn(pass(guest, address.clone()));
+            }
             Some(_) = connections.join_next() => {}
         }
     }
