@@ -16,7 +16,10 @@ use super::session::{Session, Standing};
 const INTERVAL: Duration = Duration::from_secs(2);
 
 /// How many questions lie between two looks at the secrets themselves, where the verifier answers how the guest stands.
-const LOOK_EVERY: u32 = 15;
+const LOOK_EVERY: usize = 15;
+
+/// After so many secrets that could not be asked for a look ends: each may have taken as long as the verifier is waited for.
+const MOST_FAILURES: usize = 3;
 
 /// Runs until nobody wants to know any more. `ended` is told which containers had a secret in their environment that was
 /// taken back.
@@ -26,22 +29,29 @@ pub(super) async fn keep(
     lease: Option<Duration>,
     ended: UnboundedSender<BTreeSet<String>>,
 ) {
-    let (mut round, mut heard, mut silent) = (0_u32, Instant::now(), false);
+    let (mut round, mut heard, mut silent) = (0_usize, Instant::now(), false);
     // Whether the verifier answers how a guest stands.
     let mut answers = true;
     while !ended.is_closed() {
         sleep(INTERVAL).await;
-        let all = held.all();
+        let mut all = held.all();
         if all.is_empty() {
+            // There is nothing to be silent about.
+            heard = Instant::now();
             continue;
         }
         round = round.wrapping_add(1);
-        let lost = match ask(&session, &held, (&all, round.is_multiple_of(LOOK_EVERY)), &mut answers).await {
-            Ok(lost) => {
+        // Each look begins elsewhere: it ends early where the verifier does not answer.
+        let first = (round / LOOK_EVERY) % all.len();
+        all.rotate_left(first);
+        let look = round.is_multiple_of(LOOK_EVERY);
+        let Asked { lost, failure } = ask(&session, &held, (&all, look), &mut answers).await;
+        let over = match failure {
+            None => {
                 (heard, silent) = (Instant::now(), false);
-                lost
+                Vec::new()
             }
-            Err(error) => {
+            Some(error) => {
                 if !std::mem::replace(&mut silent, true) {
                     tracing::warn!(error = %crate::chain::Chain(&error), "the verifier does not say whether secrets stay");
                 }
@@ -49,6 +59,8 @@ pub(super) async fn keep(
             }
         };
         session.hang_up().await;
+        // What is over is all there is.
+        let lost = if over.is_empty() { lost } else { over };
         for (name, reason) in lost {
             tracing::warn!(secret = name.path(), reason, "a secret is taken back");
             let containers = held.take_back(&name);
@@ -71,36 +83,51 @@ fn in_silence(
     all.into_iter().map(|name| (name, "the lease is over".to_owned())).collect()
 }
 
-/// The secrets that must go, and why.
+/// What a round of questions brought.
+#[derive(Default)]
+struct Asked {
+    /// The secrets that must go, and why.
+    lost: Vec<(ResourceName, String)>,
+    /// Why the others were not all asked for.
+    failure: Option<AttestError>,
+}
+
+/// One secret that cannot be had now does not keep the others from being looked at.
 async fn ask(
     session: &Session,
     held: &Held,
     (all, look): (&[ResourceName], bool),
     answers: &mut bool,
-) -> Result<Vec<(ResourceName, String)>, AttestError> {
+) -> Asked {
+    let gone = |reason: &str| all.iter().map(|name| (name.clone(), reason.to_owned())).collect();
     let standing = if *answers { session.standing().await } else { Ok(Standing::Unasked) };
     match standing {
-        Ok(Standing::Good) if !look => return Ok(Vec::new()),
+        Ok(Standing::Good) if !look => return Asked::default(),
         Ok(Standing::Good) => {}
         Ok(Standing::Unasked) => *answers = false,
-        Ok(Standing::Lost(reason)) => {
-            return Ok(all.iter().map(|name| (name.clone(), reason.clone())).collect());
-        }
         // The guest was told when it attested anew.
-        Err(AttestError::Refused { status: 403, reason, .. }) => {
-            return Ok(all.iter().map(|name| (name.clone(), reason.clone())).collect());
+        Ok(Standing::Lost(reason)) | Err(AttestError::Refused { status: 403, reason, .. }) => {
+            return Asked { lost: gone(&reason), failure: None };
         }
-        Err(error) => return Err(error),
+        Err(error) => return Asked { lost: Vec::new(), failure: Some(error) },
     }
-    let mut lost = Vec::new();
+    let (mut asked, mut failures) = (Asked::default(), 0);
     for name in all {
-        match fetch(session, name).await {
-            Ok(value) => held.renew(name, value)?,
-            Err(AttestError::Refused { status: 403 | 404, reason, .. }) => lost.push((name.clone(), reason)),
-            Err(error) => return Err(error),
+        let kept = match fetch(session, name).await {
+            Ok(value) => held.renew(name, value),
+            Err(AttestError::Refused { status: 403 | 404, reason, .. }) => {
+                asked.lost.push((name.clone(), reason));
+                Ok(())
+            }
+            Err(error) => Err(error),
+        };
+        failures += usize::from(kept.is_err());
+        asked.failure = asked.failure.or(kept.err());
+        if failures == MOST_FAILURES {
+            break;
         }
     }
-    Ok(lost)
+    asked
 }
 
 /// A refusal may be due to a token that speaks of what was known then: it is asked once more with a new one.
