@@ -135,16 +135,21 @@ impl Postgres {
         &self,
         news: Option<watch::Sender<u64>>,
     ) -> Result<Live, tokio_postgres::Error> {
-        match &self.tls {
+        let live = match &self.tls {
             Some(tls) => {
                 let (client, connection) = self.config.connect(tls.clone()).await?;
-                Ok(Live { client, driver: tokio::spawn(drive(connection, news)) })
+                Live { client, driver: tokio::spawn(drive(connection, news)) }
             }
             None => {
                 let (client, connection) = self.config.connect(NoTls).await?;
-                Ok(Live { client, driver: tokio::spawn(drive(connection, news)) })
+                Live { client, driver: tokio::spawn(drive(connection, news)) }
             }
-        }
+        };
+        // What nobody waits for any more ends at the server too, or its processes would pile up behind a lock. Later than we
+        // give up: a commit that is cut short looks as if it had reached the standby.
+        let limit = (self.patience + Duration::from_secs(1)).as_millis();
+        live.client.batch_execute(&format!("SET statement_timeout = {limit}")).await?;
+        Ok(live)
     }
 }
 

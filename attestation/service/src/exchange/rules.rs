@@ -28,6 +28,9 @@ impl Verifier {
         let given = self.given.write().unwrap_or_else(PoisonError::into_inner);
         let reference = given.signers.read_one(text)?;
         check_name(&reference.name)?;
+        if let Some(signer) = &reference.signed_by {
+            self.none_revoked(&[(Revocation::Signer, &signer.id)])?;
+        }
         given.references.and([reference.clone()])?;
         if reference.signed_by.is_none() {
             tracing::warn!(

@@ -78,17 +78,16 @@ impl TokenKek {
     }
 
     fn known(&self, place: &Wrapped) -> Option<DataKey> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let (key, until) = known.get(place)?;
-        (Instant::now() < *until).then(|| key.clone())
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        known.retain(|_, (_, until)| now < *until);
+        known.get(place).map(|(key, _)| key.clone())
     }
 
     fn keep(&self, place: Wrapped, key: &DataKey) {
         let now = Instant::now();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= KEPT {
-            known.retain(|_, (_, until)| now < *until);
-        }
+        known.retain(|_, (_, until)| now < *until);
         if known.len() < KEPT {
             known.insert(place, (key.clone(), now + self.lifetime));
         }

@@ -282,9 +282,22 @@ impl SecretStore {
             let current = keys.first().ok_or(StoreError::NoKey)?;
             let wrapped = wrapped_by(current.as_ref(), &key, tenant)?;
             if self.database.set_data_key(tenant, None, &wrapped)? {
+                self.wrap_with_newest(current.id(), (tenant, &wrapped), &key)?;
                 return Ok(key);
             }
         }
+    }
+
+    /// While a new data key was wrapped and kept the keys may have been replaced, and all data keys wrapped anew but this one.
+    fn wrap_with_newest(&self, used: KeyId, kept: (&str, &[u8]), key: &DataKey) -> Result<(), StoreError> {
+        let (tenant, wrapped) = kept;
+        let keys = self.keys();
+        let newest = keys.first().ok_or(StoreError::NoKey)?;
+        if newest.id() != used {
+            let anew = wrapped_by(newest.as_ref(), key, tenant)?;
+            self.database.set_data_key(tenant, Some(wrapped), &anew)?;
+        }
+        Ok(())
     }
 
     fn unwrapped(&self, wrapped: &[u8], tenant: &str) -> Result<DataKey, StoreError> {

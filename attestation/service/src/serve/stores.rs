@@ -107,7 +107,8 @@ impl Default for Tokens {
 impl Tokens {
     /// Finds a key.
     pub(super) fn open(self, address: &str) -> Result<Arc<dyn KeyService>, StoresError> {
-        let of = || address.to_owned();
+        // A PIN that somebody wrote into it, against the rules, stands behind the question mark.
+        let of = || address.split('?').next().unwrap_or_default().to_owned();
         let read = address.parse().map_err(|source| StoresError::Address { address: of(), source })?;
         let patience = Duration::from_millis(self.patience_milliseconds.clamp(10, 60_000));
         let key = HsmKey::open(read, patience);
