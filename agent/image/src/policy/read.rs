@@ -182,6 +182,11 @@ impl Reader<'_> {
         })?;
         let kind = self.single(&pointer, raw)?;
         match kind {
+            Kind::Notation(notation) if notation.level == Level::Audit => Err(PolicyError::Value {
+                pointer,
+                reason: "level audit admits whoever signed: it cannot count as one of several signers"
+                    .to_owned(),
+            }),
             Kind::Sigstore(_) | Kind::Notation(_) => Ok(Requirement { pointer, kind }),
             _ => Err(PolicyError::Value {
                 pointer,

@@ -137,3 +137,21 @@ fn counting_signers_needs_names_that_are_there() {
         json!({"default": [{"type": "reject"}], "requirements": {"a": {"type": "insecureAcceptAnything"}}});
     assert!(refused(&anything).contains("only requirements of a signature can be named"));
 }
+
+#[test]
+fn a_level_that_anybody_passes_cannot_count_as_one_of_several_signers() {
+    let root = World::new().authority.trusted_root(&[]);
+    let chain = root["certificateAuthorities"][0]["certChain"]["certificates"].as_array().expect("a chain");
+    let raw = &chain.last().expect("a root")["rawBytes"];
+    let at = |level: &str| {
+        let notation = json!({
+            "type": "notation",
+            "level": level,
+            "trustStores": [{"type": "ca", "certificateDatas": [raw]}],
+            "trustedIdentities": ["*"],
+        });
+        refused(&json!({"default": [{"type": "kOfN", "k": 1, "of": ["a"]}], "requirements": {"a": notation}}))
+    };
+    assert!(at("audit").contains("cannot count"));
+    assert_eq!(at("permissive"), "taken");
+}
