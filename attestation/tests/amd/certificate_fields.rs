@@ -76,7 +76,7 @@ fn names_and_numbers(vector: &Vector) -> Vec<Change> {
         change("last day", at(UTC_TIME, 1, 0), b"26", Says::Reasons(validity)),
         change("subject", at(COMMON_NAME, 1, 2), b"SEV-VCEX", Says::Reasons(format)),
         change("subject of a VLEK", at(COMMON_NAME, 1, 2), b"SEV-VLEK", Says::Reasons(format)),
-        change("curve", at(P384, 0, 0).back(1), &[0x23], Says::Unread("1.3.132.0.35")),
+        change("curve", at(P384, 0, 0).back(1), &[0x23], Says::Unread("no point on P-521")),
         change("public key, X", at(POINT, 0, 0), &[0; 48], Says::Unread("no point on P-384")),
         change("public key, form", at(POINT, 0, 0).back(1), &[5], Says::Unread("no point on P-384")),
         change("product", at(&[AMD, &[0x02]].concat(), 0, 4), product, Says::Reasons(says)),
