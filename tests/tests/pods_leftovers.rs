@@ -5,7 +5,8 @@
 //! moment   during create, running, during exec, during stop, during delete
 //! round    a pod; strike; what waited has returned; the kubelet's cleanup; five seconds; nothing left; the bystander answers
 //! ```
-//! `COFFER_SEED` repeats a run, `COFFER_ROUNDS` makes it longer or shorter.
+//! `COFFER_SEED` repeats a run, `COFFER_ROUNDS` makes it longer or shorter, `COFFER_PAIR` makes each round the one pair of
+//! victim and moment that a round of this number has.
 
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
@@ -55,13 +56,17 @@ fn nothing_is_left_whatever_dies_whenever(node: &mut Node) -> Result<()> {
     let seed = number("COFFER_SEED").unwrap_or_else(|| u64::from(std::process::id()) << 20);
     let rounds = number("COFFER_ROUNDS").unwrap_or(ROUNDS);
     say(&format!("leftovers: COFFER_SEED={seed} COFFER_ROUNDS={rounds}"));
+    let only = number("COFFER_PAIR").map(usize::try_from).transpose()?;
     let mut chance = Chance(seed);
     let mut bystander = Pod::start(node, sandbox(node, "bystander"))?;
     let stands = bystander.run(&container("stands", &["sleep", "100000"]))?;
     let start = Instant::now();
     for number in 0..rounds {
         // Every pair in turn, each time at another instant.
-        let pair = usize::try_from(number)?;
+        let pair = match only {
+            Some(pair) => pair,
+            None => usize::try_from(number)?,
+        };
         let (victim, moment) = (VICTIMS[pair % 4], MOMENTS[pair / 4 % 5]);
         let delay = Duration::from_millis(chance.below(1500));
         let round = Round {

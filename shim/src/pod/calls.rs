@@ -6,7 +6,7 @@ use coffer_protocol::agent::{ExecProcessRequest, Stats};
 use oci_spec::runtime::LinuxResources;
 
 use super::agent;
-use super::container;
+use super::container::{self, Made};
 use super::driver::{Pod, joined};
 use super::error::PodError;
 use super::guest::Guest;
@@ -88,11 +88,12 @@ impl Pod {
                 ..Default::default()
             };
             guest.agent().exec(&message).await?;
+            // Its streams come with Start.
+            self.announce(&key, &guest, Made::default())?;
             Ok(guest)
         };
         match added.await {
             Ok(guest) => {
-                self.apply(&key, ProcessEvent::Made)?;
                 self.watch_process(guest, key);
                 Ok(())
             }

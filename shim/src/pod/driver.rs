@@ -170,15 +170,15 @@ impl Pod {
             _ = cancel.wait_for(|cancelled| *cancelled) => Err(PodError::Cancelled { id: request.id.clone() }),
         };
         let key = ProcessKey::init(&request.id);
+        let made = match made {
+            Ok((guest, made)) => match self.announce(&key, &guest, made) {
+                Ok(()) => Ok(guest),
+                Err(err) => Err(guest.explain(err).await),
+            },
+            Err(err) => Err(err),
+        };
         match made {
-            Ok((guest, made)) => {
-                {
-                    let mut registry = self.lock();
-                    let entry = registry.entry_mut(&key)?;
-                    entry.pid = guest.pid();
-                    entry.streams = made.streams;
-                }
-                self.apply(&key, ProcessEvent::Made)?;
+            Ok(guest) => {
                 if !matches!(plan.group, Group::Sandbox { .. }) {
                     self.watch_process(guest.clone(), key);
                 }
@@ -194,6 +194,14 @@ impl Pod {
                 Err(err)
             }
         }
+    }
+
+    /// Takes a process that the agent has made, and publishes it.
+    pub(super) fn announce(&self, key: &ProcessKey, guest: &Guest, made: Made) -> Result<(), PodError> {
+        let mut registry = self.lock();
+        let events = registry.made(key, guest.pid(), made.streams)?;
+        self.publish(events);
+        Ok(())
     }
 
     async fn build(

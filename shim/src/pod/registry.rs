@@ -151,6 +151,23 @@ impl Registry {
         Ok(role)
     }
 
+    /// Takes a process whose creation the agent has answered, and returns what to publish. Refuses one whose machine is
+    /// gone: every process was told its end when that was noticed, so nobody would tell this one's.
+    pub(super) fn made(
+        &mut self,
+        key: &ProcessKey,
+        pid: u32,
+        streams: Option<Streams>,
+    ) -> Result<Vec<Event>, PodError> {
+        if self.sandbox != Sandbox::Ready {
+            return Err(PodError::GuestGone { doing: "creating the process", console: String::new() });
+        }
+        let entry = self.entry_mut(key)?;
+        entry.pid = pid;
+        entry.streams = streams;
+        self.apply(key, ProcessEvent::Made)
+    }
+
     /// Takes an event of a process, answers whoever waits, and returns what to publish, in order.
     pub(super) fn apply(&mut self, key: &ProcessKey, event: ProcessEvent) -> Result<Vec<Event>, PodError> {
         let entry = self.entry_mut(key)?;
@@ -278,6 +295,34 @@ mod tests {
         let mut registry = running();
         assert_eq!(exits(&registry.end_all(exit(137))), ["exec e of container c", "container c"]);
         assert!(exits(&registry.end_all(exit(137))).is_empty());
+    }
+
+    /// A container `c` and its exec `e`, both of which are being made.
+    fn in_the_making() -> Registry {
+        let mut registry = running();
+        registry.entry_mut(&ProcessKey::init("c")).unwrap().state = Process::Creating;
+        registry.entry_mut(&exec("e")).unwrap().state = Process::Creating;
+        registry.sandbox = Sandbox::Ready;
+        registry
+    }
+
+    #[test]
+    fn a_process_that_the_agent_has_made_waits_for_its_start() {
+        let mut registry = in_the_making();
+        assert_eq!(registry.made(&ProcessKey::init("c"), 7, None).unwrap().len(), 1);
+        assert_eq!(registry.entry(&ProcessKey::init("c")).unwrap().state, Process::Created);
+    }
+
+    #[test]
+    fn a_process_whose_machine_died_before_the_answer_was_taken_is_not_made() {
+        for machine in [Sandbox::Stopping, Sandbox::Gone] {
+            for key in [ProcessKey::init("c"), exec("e")] {
+                let mut registry = in_the_making();
+                assert!(registry.end_all(exit(137)).is_empty());
+                registry.sandbox = machine;
+                assert!(matches!(registry.made(&key, 7, None), Err(PodError::GuestGone { .. })));
+            }
+        }
     }
 
     #[test]
