@@ -17,6 +17,7 @@
 //! upkeep     what is done on the verifier's own host, while it serves or not
 //! audit      what was decided, in a log whose every byte is vouched for
 //! curves     fast arithmetic for signatures
+//! chain      an error and its causes in a line
 //! durable    files that are there whole or not at all
 //! ```
 //! Evidence, messages, sealing and tokens are in `coffer-attestation`, which guests use too; here is what only the service
@@ -26,6 +27,7 @@
 pub mod appraisal;
 pub mod audit;
 pub mod authority;
+mod chain;
 pub mod challenge;
 pub mod collateral;
 pub mod curves;

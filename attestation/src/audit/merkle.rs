@@ -66,16 +66,25 @@ pub fn inclusion_proof(leaves: &[Hash], index: usize) -> Result<Vec<Hash>, Proof
     Ok(proof)
 }
 
-/// Checks that an entry with this leaf hash is number `index` of the `size` entries under `root` (RFC 9162, section 2.1.3.2).
+/// Checks that an entry with this leaf hash is number `index` of the `size` entries under `root`.
 ///
 /// # Errors
 /// [`ProofError`]
 pub fn verify_inclusion(
     leaf: Hash,
-    (index, size): (u64, u64),
+    place: (u64, u64),
     proof: &[Hash],
     root: &Hash,
 ) -> Result<(), ProofError> {
+    if inclusion_root(leaf, place, proof)? == *root { Ok(()) } else { Err(ProofError::Mismatch) }
+}
+
+/// The root that `proof` leads to from an entry with this leaf hash, which is number `index` of `size` (RFC 9162, section
+/// 2.1.3.2).
+///
+/// # Errors
+/// [`ProofError::Index`], [`ProofError::Length`]
+pub fn inclusion_root(leaf: Hash, (index, size): (u64, u64), proof: &[Hash]) -> Result<Hash, ProofError> {
     if index >= size {
         return Err(ProofError::Index { index, size });
     }
@@ -97,10 +106,7 @@ pub fn verify_inclusion(
         place >>= 1;
         last >>= 1;
     }
-    if last != 0 {
-        return Err(length);
-    }
-    if hash == *root { Ok(()) } else { Err(ProofError::Mismatch) }
+    if last == 0 { Ok(hash) } else { Err(length) }
 }
 
 /// A tree that only grows, of which nothing is kept but the roots of its complete parts: 64 hashes at most.

@@ -15,5 +15,7 @@ mod merkle;
 mod verify;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
-pub use merkle::{Frontier, Hash, ProofError, inclusion_proof, leaf_hash, root, verify_inclusion};
+pub use merkle::{
+    Frontier, Hash, ProofError, inclusion_proof, inclusion_root, leaf_hash, root, verify_inclusion,
+};
 pub use verify::{Chain, Damage, Whole, link_after, verify};

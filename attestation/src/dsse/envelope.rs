@@ -106,7 +106,7 @@ impl Envelope {
 }
 
 /// What is signed (the protocol's pre-authentication encoding).
-fn signed_bytes(payload_type: &str, payload: &[u8]) -> Vec<u8> {
+pub fn signed_bytes(payload_type: &str, payload: &[u8]) -> Vec<u8> {
     let head = format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), payload.len());
     [head.as_bytes(), payload].concat()
 }

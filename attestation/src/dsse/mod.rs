@@ -12,5 +12,5 @@
 mod envelope;
 mod key;
 
-pub use envelope::{Envelope, EnvelopeError, MAX_ENVELOPE, REFERENCES};
+pub use envelope::{Envelope, EnvelopeError, MAX_ENVELOPE, REFERENCES, signed_bytes};
 pub use key::{PrivateKey, SignerKey, SignerKeyError};

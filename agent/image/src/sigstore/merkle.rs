@@ -1,47 +1,26 @@
 //! Inclusion of an entry in a log's tree (RFC 9162, section 2.1).
 
-use sha2::{Digest as _, Sha256};
-
-type Hash = [u8; 32];
+use coffer_attestation::audit::{Hash, inclusion_root, leaf_hash};
 
 /// The root that `hashes` lead to from the entry at `index` of a tree of `size` entries. `None` if they are too few or too
 /// many, or the entry is not below `size`.
 pub(super) fn root(entry: &[u8], index: u64, size: u64, hashes: &[Vec<u8>]) -> Option<Hash> {
-    let (mut place, mut last) = (index, size.checked_sub(1)?);
-    if place > last {
-        return None;
-    }
-    let mut root: Hash = Sha256::new_with_prefix([0]).chain_update(entry).finalize().into();
-    for hash in hashes {
-        let hash: &Hash = hash.as_slice().try_into().ok()?;
-        if last == 0 {
-            return None;
-        }
-        if place & 1 == 1 || place == last {
-            root = pair(hash, &root);
-            while place & 1 == 0 && place != 0 {
-                place >>= 1;
-                last >>= 1;
-            }
-        } else {
-            root = pair(&root, hash);
-        }
-        place >>= 1;
-        last >>= 1;
-    }
-    (last == 0).then_some(root)
-}
-
-fn pair(left: &Hash, right: &Hash) -> Hash {
-    Sha256::new_with_prefix([1]).chain_update(left).chain_update(right).finalize().into()
+    let hashes: Option<Vec<Hash>> = hashes.iter().map(|hash| hash.as_slice().try_into().ok()).collect();
+    inclusion_root(leaf_hash(entry), (index, size), &hashes?).ok()
 }
 
 #[cfg(test)]
 mod tests {
+    use sha2::{Digest as _, Sha256};
+
     use super::*;
 
     fn leaf(entry: &[u8]) -> Hash {
         Sha256::new_with_prefix([0]).chain_update(entry).finalize().into()
+    }
+
+    fn pair(left: &Hash, right: &Hash) -> Hash {
+        Sha256::new_with_prefix([1]).chain_update(left).chain_update(right).finalize().into()
     }
 
     #[test]

@@ -78,13 +78,6 @@ impl Signed {
     }
 }
 
-/// What the signature of an envelope covers (DSSE, protocol 1.0.2).
-pub(super) fn envelope_bytes(payload: &[u8], kind: &str) -> Vec<u8> {
-    let mut bytes = format!("DSSEv1 {} {kind} {} ", kind.len(), payload.len()).into_bytes();
-    bytes.extend(payload);
-    bytes
-}
-
 /// Something from strangers, cut for an error.
 pub(super) fn cut(text: &str) -> String {
     text.chars().take(128).collect()

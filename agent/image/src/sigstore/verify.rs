@@ -1,10 +1,11 @@
 //! Holds one signature against one requirement. Every check is made and named, also after one has failed.
 
+use coffer_attestation::dsse::signed_bytes;
 use coffer_attestation::time::UnixTime;
 use coffer_attestation::verdict::{Checks, Outcome};
 use coffer_attestation::x509::Certificate;
 
-use super::signed::{Message, Signed, envelope_bytes};
+use super::signed::{Message, Signed};
 use super::{body, certificate, log, statement};
 use crate::artefact::Subject;
 use crate::extension;
@@ -76,7 +77,7 @@ fn check_claim(checks: &mut Checks, wanted: &Sigstore, signed: &Signed, subject:
 fn covered(signed: &Signed, subject: &Subject) -> Vec<u8> {
     match &signed.message {
         Message::Bytes(bytes) => bytes.clone(),
-        Message::Envelope { payload, kind } => envelope_bytes(payload, kind),
+        Message::Envelope { payload, kind } => signed_bytes(kind, payload),
         // Bytes of no image: then the check of the digest has failed.
         Message::Manifest(digest) => subject.bytes_of(digest).unwrap_or_default().to_vec(),
     }

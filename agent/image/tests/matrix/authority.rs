@@ -166,26 +166,11 @@ impl Authority {
         let text = serde_json::to_vec(body).expect("JSON");
         let id = Sha256::digest(spki(&self.log));
         let promise = self.promise(&text, at);
-        let other = leaf_hash(b"another entry");
-        let root = pair_hash(&other, &leaf_hash(&text));
-        let note = format!("log.example.com - 1\n2\n{}\n", base64(&root));
-        let signature = [&id[..4], &sign(&self.log, note.as_bytes())].concat();
-        let checkpoint = format!("{note}\n\u{2014} log.example.com {}\n", base64(&signature));
-        json!({
-            "logIndex": "1",
-            "logId": {"keyId": base64(&id)},
-            "kindVersion": {"kind": body["kind"], "version": body["apiVersion"]},
-            "integratedTime": at.0.to_string(),
-            "inclusionPromise": {"signedEntryTimestamp": base64(&promise)},
-            "inclusionProof": {
-                "logIndex": "1",
-                "rootHash": base64(&root),
-                "treeSize": "2",
-                "hashes": [base64(&other)],
-                "checkpoint": {"envelope": checkpoint},
-            },
-            "canonicalizedBody": base64(&text),
-        })
+        let names = ["log.example.com - 1", "log.example.com"];
+        let mut entry = logged(body, names, &id, |note| sign(&self.log, note));
+        entry["integratedTime"] = json!(at.0.to_string());
+        entry["inclusionPromise"] = json!({"signedEntryTimestamp": base64(&promise)});
+        entry
     }
 
     /// The first log's word alone, as the annotation of cosign's older scheme has it.
@@ -209,25 +194,8 @@ impl Authority {
     /// An entry of the second log: no promise and no time, a checkpoint by Ed25519.
     pub(crate) fn entry_v2(&self, body: &Value) -> Value {
         use ed25519_dalek::Signer as _;
-        let text = serde_json::to_vec(body).expect("JSON");
-        let other = leaf_hash(b"another entry");
-        let root = pair_hash(&other, &leaf_hash(&text));
-        let note = format!("log2.example.com\n2\n{}\n", base64(&root));
-        let signature = [&self.id_v2()[..4], &self.log_v2.sign(note.as_bytes()).to_bytes()].concat();
-        let checkpoint = format!("{note}\n\u{2014} log2.example.com {}\n", base64(&signature));
-        json!({
-            "logIndex": "1",
-            "logId": {"keyId": base64(&self.id_v2())},
-            "kindVersion": {"kind": body["kind"], "version": body["apiVersion"]},
-            "inclusionProof": {
-                "logIndex": "1",
-                "rootHash": base64(&root),
-                "treeSize": "2",
-                "hashes": [base64(&other)],
-                "checkpoint": {"envelope": checkpoint},
-            },
-            "canonicalizedBody": base64(&text),
-        })
+        let sign = |note: &[u8]| self.log_v2.sign(note).to_bytes().to_vec();
+        logged(body, ["log2.example.com"; 2], &self.id_v2(), sign)
     }
 
     /// A time stamp of `message`, with the certificates that lead to its root.
@@ -389,6 +357,30 @@ fn prefixed(bytes: &[u8]) -> Vec<u8> {
 /// `20261122120000Z`.
 fn generalized(time: UnixTime) -> String {
     time.to_string().chars().filter(|c| c.is_ascii_digit() || *c == 'Z').collect()
+}
+
+/// The second entry of a log with two: proof and checkpoint. `names` are the log's own in the checkpoint, and its signer's.
+fn logged(body: &Value, names: [&str; 2], id: &[u8], sign: impl Fn(&[u8]) -> Vec<u8>) -> Value {
+    let [origin, signer] = names;
+    let text = serde_json::to_vec(body).expect("JSON");
+    let other = leaf_hash(b"another entry");
+    let root = pair_hash(&other, &leaf_hash(&text));
+    let note = format!("{origin}\n2\n{}\n", base64(&root));
+    let signature = [&id[..4], &sign(note.as_bytes())].concat();
+    let checkpoint = format!("{note}\n\u{2014} {signer} {}\n", base64(&signature));
+    json!({
+        "logIndex": "1",
+        "logId": {"keyId": base64(id)},
+        "kindVersion": {"kind": body["kind"], "version": body["apiVersion"]},
+        "inclusionProof": {
+            "logIndex": "1",
+            "rootHash": base64(&root),
+            "treeSize": "2",
+            "hashes": [base64(&other)],
+            "checkpoint": {"envelope": checkpoint},
+        },
+        "canonicalizedBody": base64(&text),
+    })
 }
 
 fn leaf_hash(entry: &[u8]) -> Vec<u8> {

@@ -15,6 +15,7 @@ use coffer_attestation::{snp, tdx};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::chain::short_line_of;
 use crate::challenge::Redeemed;
 use crate::collateral::{Absent, Collateral, Content};
 use crate::source::Source;
@@ -125,7 +126,7 @@ pub fn judge(
 }
 
 fn form(tee: Tee, reason: &(dyn Error + 'static)) -> JudgeError {
-    JudgeError::Form { tee: tee.name(), reason: chain_of(reason) }
+    JudgeError::Form { tee: tee.name(), reason: short_line_of(reason) }
 }
 
 struct Case<'a> {
@@ -235,14 +236,4 @@ impl Case<'_> {
         let claims = claims.as_object().cloned().unwrap_or_else(Map::new);
         Ok(Appraisal::new(checks, claims))
     }
-}
-
-/// An error with what caused it, in one line of bounded length.
-fn chain_of(error: &(dyn Error + 'static)) -> String {
-    let (mut text, mut cause) = (error.to_string(), error.source());
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text.chars().take(500).collect()
 }

@@ -17,6 +17,7 @@ use tokio_postgres::{Error, Row};
 use super::choice::DatabaseError;
 use super::connect::{Live, Postgres};
 use super::follow;
+use crate::chain::line_of;
 
 /// How long others are refused after nobody could connect.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -175,14 +176,4 @@ impl Drop for Pool {
             runtime.shutdown_background();
         }
     }
-}
-
-/// An error with what caused it, in one line.
-fn line_of(error: &dyn std::error::Error) -> String {
-    let (mut text, mut cause) = (error.to_string(), error.source());
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

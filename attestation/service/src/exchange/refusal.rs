@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::appraisal::{JudgeError, ReferenceError};
 use crate::audit::LogError;
+use crate::chain::short_line_of;
 use crate::challenge::{ChallengeError, IssueError, SpentError};
 use crate::collateral::Absent;
 use crate::database::DatabaseError;
@@ -124,19 +125,9 @@ impl Refusal {
     }
 }
 
-/// An error with what caused it, in one line of bounded length.
-fn line_of(error: &(dyn std::error::Error + 'static)) -> String {
-    let (mut text, mut cause) = (error.to_string(), error.source());
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text.chars().take(500).collect()
-}
-
 impl From<RequestError> for Refusal {
     fn from(error: RequestError) -> Self {
-        let reason = line_of(&error);
+        let reason = short_line_of(&error);
         match error {
             RequestError::Json(JsonError::TooLong { .. }) => Refusal::TooLarge { reason },
             _ => Refusal::Malformed { reason },
@@ -146,7 +137,7 @@ impl From<RequestError> for Refusal {
 
 impl From<AttestationError> for Refusal {
     fn from(error: AttestationError) -> Self {
-        let reason = line_of(&error);
+        let reason = short_line_of(&error);
         match error {
             AttestationError::Json(JsonError::TooLong { .. }) | AttestationError::Additional { .. } => {
                 Refusal::TooLarge { reason }
@@ -182,14 +173,14 @@ impl From<JudgeError> for Refusal {
                 reason: "the certificate of the evidence's key is being fetched: try again in a few seconds",
             },
             JudgeError::Sample => Refusal::Denied { reason: "sample evidence is not taken here" },
-            other => Refusal::Malformed { reason: line_of(&other) },
+            other => Refusal::Malformed { reason: short_line_of(&other) },
         }
     }
 }
 
 impl From<TokenError> for Refusal {
     fn from(error: TokenError) -> Self {
-        Refusal::Unauthenticated { reason: line_of(&error) }
+        Refusal::Unauthenticated { reason: short_line_of(&error) }
     }
 }
 
