@@ -4,6 +4,8 @@
 //! header = "stdio " container " " (exec | "-") " " ("stdin" | "stdout" | "stderr") LF
 //!        | "forward " port LF          connect to 127.0.0.1 (then ::1) : port inside the pod
 //!        | "share " volume LF          serve 9P2000.L for that volume on this stream
+//!        | "layer " container " " digest LF   a layer's blob for a container whose image was admitted; after its last byte
+//!                                        the guest answers a second reply line: whether it was what it should be
 //! reply  = "ok" LF | "error " message LF
 //! ```
 
@@ -44,6 +46,13 @@ pub enum StreamHeader {
     Share {
         /// Volume id.
         volume: String,
+    },
+    /// A layer's blob, for a container whose image was admitted.
+    Layer {
+        /// Container id.
+        container: String,
+        /// `sha256:` and 64 lower-case hex digits, as the image's manifest has it.
+        digest: String,
     },
 }
 
@@ -87,6 +96,9 @@ impl StreamHeader {
                 StreamHeader::Forward { port: parse_port(port).ok_or_else(|| malformed(line))? }
             }
             ["share", volume] if is_id(volume) => StreamHeader::Share { volume: (*volume).to_owned() },
+            ["layer", container, digest] if is_id(container) && is_digest(digest) => {
+                StreamHeader::Layer { container: (*container).to_owned(), digest: (*digest).to_owned() }
+            }
             _ => return Err(malformed(line)),
         };
         Ok(header)
@@ -107,6 +119,7 @@ impl fmt::Display for StreamHeader {
             }
             StreamHeader::Forward { port } => write!(f, "forward {port}"),
             StreamHeader::Share { volume } => write!(f, "share {volume}"),
+            StreamHeader::Layer { container, digest } => write!(f, "layer {container} {digest}"),
         }
     }
 }
@@ -139,6 +152,11 @@ pub fn parse_reply(line: &str) -> Result<(), StreamHeaderError> {
 
 fn is_id(word: &str) -> bool {
     !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+}
+
+fn is_digest(word: &str) -> bool {
+    let hex = |hex: &str| hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    word.strip_prefix("sha256:").is_some_and(hex)
 }
 
 fn parse_kind(word: &str) -> Option<StreamKind> {
@@ -184,6 +202,17 @@ mod tests {
     #[test]
     fn a_header_with_an_extra_word_is_refused() {
         assert!(matches!(StreamHeader::parse("share a b"), Err(StreamHeaderError::Malformed { .. })));
+    }
+
+    #[test]
+    fn a_layer_is_named_by_a_whole_digest() {
+        let header =
+            StreamHeader::Layer { container: "c".to_owned(), digest: format!("sha256:{}", "0a".repeat(32)) };
+        assert_eq!(StreamHeader::parse(&header.to_string()), Ok(header));
+        for digest in ["sha256:0a", &format!("sha256:{}", "0A".repeat(32)), &"0a".repeat(32)] {
+            let refused = StreamHeader::parse(&format!("layer c {digest}"));
+            assert!(matches!(refused, Err(StreamHeaderError::Malformed { .. })), "{digest}");
+        }
     }
 
     #[test]

@@ -54,6 +54,12 @@ enum StreamError {
         /// Their reason.
         reason: String,
     },
+    /// Nobody waits for the layer.
+    #[error("layer {digest} is not wanted: no image with it was admitted")]
+    Unwanted {
+        /// Its digest.
+        digest: String,
+    },
     /// The connection broke.
     #[error("the connection broke")]
     Io {
@@ -111,6 +117,7 @@ async fn one_stream(connection: Descriptor, targets: &Targets) -> Result<(), Str
         }
         Ok(StreamHeader::Forward { port }) => forward(&connection, port).await,
         Ok(StreamHeader::Share { volume }) => return share(connection, targets, volume).await,
+        Ok(StreamHeader::Layer { digest, .. }) => Err(StreamError::Unwanted { digest }),
         Err(error) => Err(error),
     };
     if let Err(error) = &served {
