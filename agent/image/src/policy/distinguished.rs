@@ -20,8 +20,8 @@ impl Distinguished {
             return Ok(Self::Anybody);
         }
         let name = text.strip_prefix("x509.subject:").ok_or("write * or x509.subject: and a name")?;
-        let attributes =
-            attributes(name).ok_or("write a name as in C=US, ST=WA, O=example, without + and escapes")?;
+        let attributes = attributes(name, |text| text.trim_matches(' '))
+            .ok_or("write a name as in C=US, ST=WA, O=example, without + and escapes")?;
         let missing = NEEDED.iter().find(|needed| attributes.iter().all(|(kind, _)| kind != *needed));
         match missing {
             Some(missing) => Err(format!("the name needs {missing}=")),
@@ -33,7 +33,8 @@ impl Distinguished {
     pub(crate) fn fits(&self, subject: &str) -> bool {
         match self {
             Self::Anybody => true,
-            Self::Holder(wanted) => attributes(subject)
+            // A space is part of a name that a certificate says.
+            Self::Holder(wanted) => attributes(subject, |text| text)
                 .is_some_and(|found| wanted.iter().all(|attribute| found.contains(attribute))),
         }
     }
@@ -52,15 +53,15 @@ impl Display for Distinguished {
     }
 }
 
-/// Kinds and values; `None` for a kind that is there twice, and for whatever needs escapes.
-fn attributes(text: &str) -> Option<Vec<(String, String)>> {
-    if text.contains(['\\', '"', '+', '#', ';', '<', '>']) {
+/// Kinds and values; `None` for a kind that is there twice, and for whatever needs escapes or was made printable.
+fn attributes(text: &str, trimmed: fn(&str) -> &str) -> Option<Vec<(String, String)>> {
+    if text.contains(['\\', '"', '+', '#', ';', '<', '>', char::REPLACEMENT_CHARACTER]) {
         return None;
     }
     let mut all: Vec<(String, String)> = Vec::new();
     for part in text.split(',') {
         let (kind, value) = part.split_once('=')?;
-        let (kind, value) = (kind.trim().to_ascii_uppercase(), value.trim().to_owned());
+        let (kind, value) = (trimmed(kind).to_ascii_uppercase(), trimmed(value).to_owned());
         let twice = all.iter().any(|(other, _)| *other == kind);
         if kind.is_empty() || value.is_empty() || twice || all.len() >= MAX_ATTRIBUTES {
             return None;
@@ -88,6 +89,15 @@ mod tests {
     fn a_name_with_escapes_or_twice_the_same_is_nobodys() {
         assert!(!example().fits("CN=x\\,O=example,ST=WA,C=US"));
         assert!(!example().fits("O=other,O=example,ST=WA,C=US"));
+    }
+
+    #[test]
+    fn white_space_around_a_name_is_part_of_it() {
+        for space in [' ', '\u{a0}', '\u{2003}', '\u{3000}', '\t'] {
+            assert!(!example().fits(&format!("O=example{space},ST=WA,C=US")), "{space:?}");
+        }
+        let wide = Distinguished::parse("x509.subject: C=US, ST=WA, O=example\u{a0}").expect("a name");
+        assert!(!wide.fits("O=example,ST=WA,C=US") && wide.fits("O=example\u{a0},ST=WA,C=US"));
     }
 
     #[test]

@@ -115,19 +115,23 @@ fn is_same(wanted: &Reference, signed: &Reference) -> bool {
     narrowed && wanted.name() == signed.name() && ((wanted.tag().is_some() && tag) || digest)
 }
 
+/// An image that is asked for by digest alone may have been signed under any tag, or by digest: not as a repository.
 fn is_same_or_digest(wanted: &Reference, signed: &Reference) -> bool {
-    if wanted.digest().is_some() { wanted.name() == signed.name() } else { is_same(wanted, signed) }
+    let by_digest = wanted.digest().is_some() && wanted.tag().is_none();
+    let narrowed = signed.tag().is_some() || signed.digest().is_some();
+    if by_digest { narrowed && wanted.name() == signed.name() } else { is_same(wanted, signed) }
 }
 
 /// The image's name with its beginning replaced; a name that begins otherwise stays as it is.
 fn remapped(image: &Reference, prefix: &str, signed_prefix: &str) -> Option<Reference> {
-    let whole = image.to_string();
-    let rest = whole.strip_prefix(prefix).filter(|rest| {
-        // A prefix ends where a part of the name does.
-        rest.is_empty() || rest.starts_with(['/', ':', '@'])
-    });
-    match rest {
-        Some(rest) => format!("{signed_prefix}{rest}").parse().ok(),
+    let (name, whole) = (image.name(), image.to_string());
+    // Held against the repository's name alone, in which a colon is part of the host; a prefix ends where a part does.
+    let fits = name.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    match whole.strip_prefix(prefix).filter(|_| fits) {
+        Some(rest) => {
+            let signed = format!("{signed_prefix}{rest}");
+            signed.parse::<Reference>().ok().filter(|found| found.to_string() == signed)
+        }
         None => Some(image.clone()),
     }
 }
@@ -142,9 +146,10 @@ fn bare(text: &str) -> Option<String> {
 
 /// A repository's name as it is written in full, or a host alone.
 fn host_or_bare(text: &str) -> Option<String> {
-    let whole = if text.contains('/') { text.to_owned() } else { format!("{text}/x") };
+    // Two parts below the host, because Docker's own repositories have no name of one.
+    let whole = format!("{text}/x/x");
     match whole.parse::<Reference>() {
-        Ok(found) if found.name() == whole => None,
+        Ok(found) if found.name() == whole && found.tag().is_none() => None,
         Ok(_) => Some(format!("{text:?} must be a host or a repository, written in full")),
         Err(error) => Some(error.to_string()),
     }
@@ -175,6 +180,22 @@ mod tests {
     }
 
     #[test]
+    fn an_image_by_digest_needs_a_signature_that_names_more_than_a_repository() {
+        let image = format!("r.io/a@{DIGEST}");
+        assert!(!accepts(&SignedIdentity::default(), &image, "r.io/a"));
+        assert!(accepts(&SignedIdentity::default(), &image, &image));
+    }
+
+    #[test]
+    fn an_image_by_tag_and_digest_must_be_signed_under_that_tag_or_that_digest() {
+        let image = format!("r.io/a:1@{DIGEST}");
+        assert!(accepts(&SignedIdentity::default(), &image, "r.io/a:1"));
+        assert!(accepts(&SignedIdentity::default(), &image, &format!("r.io/a@{DIGEST}")));
+        assert!(!accepts(&SignedIdentity::default(), &image, "r.io/a:2"));
+        assert!(!accepts(&SignedIdentity::default(), &image, "r.io/a"));
+    }
+
+    #[test]
     fn an_exact_match_of_a_digest_needs_that_digest() {
         let image = format!("r.io/a@{DIGEST}");
         assert!(accepts(&SignedIdentity::MatchExact {}, &image, &image));
@@ -188,6 +209,24 @@ mod tests {
         assert!(accepts(&identity, "mirror.io/up/a:1", "r.io/a:1"));
         assert!(!accepts(&identity, "mirror.io/upper/a:1", "r.io/a:1"));
         assert!(accepts(&identity, "other.io/a:1", "other.io/a:1"));
+    }
+
+    #[test]
+    fn a_prefix_that_ends_before_a_port_is_another_hosts() {
+        let identity =
+            SignedIdentity::RemapIdentity { prefix: "mirror.io".into(), signed_prefix: "r.io".into() };
+        assert!(!accepts(&identity, "mirror.io:5000/a:1", "r.io:5000/a:1"));
+        let with_port =
+            SignedIdentity::RemapIdentity { prefix: "mirror.io:5000".into(), signed_prefix: "r.io".into() };
+        assert!(accepts(&with_port, "mirror.io:5000/a:1", "r.io/a:1"));
+    }
+
+    #[test]
+    fn a_name_that_is_remapped_is_not_normalised_again() {
+        let identity =
+            SignedIdentity::RemapIdentity { prefix: "mirror.io".into(), signed_prefix: "docker.io".into() };
+        assert!(!accepts(&identity, "mirror.io/busybox:1", "docker.io/library/busybox:1"));
+        assert!(accepts(&identity, "mirror.io/library/busybox:1", "docker.io/library/busybox:1"));
     }
 
     #[test]

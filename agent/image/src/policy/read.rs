@@ -17,6 +17,7 @@ use super::requirement::{
     Identity, KeySigned, Keyless, Kind, Level, Notation, Policy, Predicate, Requirement, Rule, Sigstore,
     Trust,
 };
+use crate::artefact::Reference;
 use crate::keys::Key;
 use crate::trusted_root::{Authority, TrustedRoot};
 
@@ -115,10 +116,11 @@ impl Policy {
         let mut docker = Vec::new();
         for (transport, scopes) in &document.transports {
             bounded("/transports", scopes.len(), MAX_SCOPES)?;
+            let ours = is_ours(transport)?;
             for (scope, list) in scopes {
                 let pointer = format!("/transports/{}/{}", escaped(transport), escaped(scope));
                 let rule = reader.rule(pointer.clone(), list)?;
-                if transport == "docker" {
+                if ours {
                     check_scope(scope).map_err(|reason| PolicyError::Value { pointer, reason })?;
                     docker.push((scope.clone(), rule));
                 }
@@ -441,23 +443,51 @@ fn escaped(part: &str) -> String {
     part.replace('~', "~0").replace('/', "~1")
 }
 
+/// Transports of containers-policy.json by which no image of a pod comes: their rules are read and decide about nothing here.
+const OTHER_TRANSPORTS: [&str; 10] = [
+    "atomic",
+    "containers-storage",
+    "dir",
+    "docker-archive",
+    "docker-daemon",
+    "oci",
+    "oci-archive",
+    "ostree",
+    "sif",
+    "tarball",
+];
+
+/// Whether rules of `transport` decide about images; one that is not known is a mistake, and its rules would never count.
+fn is_ours(transport: &str) -> Result<bool, PolicyError> {
+    if transport == "docker" || OTHER_TRANSPORTS.contains(&transport) {
+        return Ok(transport == "docker");
+    }
+    let reason = "no transport has this name: rules about images stand under docker".to_owned();
+    Err(PolicyError::Value { pointer: format!("/transports/{}", escaped(transport)), reason })
+}
+
 /// A scope that no image's name could ever have is a mistake, and the rule below it would silently never count.
 fn check_scope(scope: &str) -> Result<(), String> {
     if scope.is_empty() {
         return Ok(());
     }
     if let Some(domain) = scope.strip_prefix("*.") {
-        let fits = format!("a.{domain}/x").parse::<crate::artefact::Reference>();
+        let fits = format!("a.{domain}/x").parse::<Reference>();
         return match fits {
             Ok(found) if found.domain() == format!("a.{domain}") && !domain.contains([':', '/']) => Ok(()),
             _ => Err(format!("{scope:?} is no domain with all below it: write it as in *.example.com")),
         };
     }
-    // Also a tag or a digest may follow, and a host may stand alone.
-    let whole = if scope.contains('/') { scope.to_owned() } else { format!("{scope}/x") };
-    match whole.parse::<crate::artefact::Reference>() {
-        Ok(found) if found.to_string() == whole => Ok(()),
-        Ok(_) => Err(format!("{scope:?} must be written in full, as in docker.io/library/busybox")),
-        Err(error) => Err(error.to_string()),
+    // The scope as a whole name, as a host or namespace with one repository below it.
+    let names = [scope.to_owned(), format!("{scope}/x")].map(|name| name.parse::<Reference>());
+    if names.iter().flatten().any(|name| name.scopes().iter().any(|found| found == scope)) {
+        return Ok(());
+    }
+    match &names {
+        [Ok(name), _] if name.tag().is_some() && name.digest().is_some() => {
+            Err(format!("{scope:?} has tag and digest: name an image by one of them"))
+        }
+        [Err(error), Err(_)] => Err(error.to_string()),
+        _ => Err(format!("{scope:?} must be written in full, as in docker.io/library/busybox")),
     }
 }

@@ -213,14 +213,19 @@ pub(crate) fn names(world: &World) -> Vec<Case> {
     let own = |name: &str| format!("{HOST}/{name}");
     let remap = |from: &str, to: &str| json!({"type": "remapIdentity", "prefix": from, "signedPrefix": to});
     let named = |name, expected, signed: &str, identity| named(world, (name, expected), signed, identity);
-    let mut by_digest = named(
-        "payload-by-digest",
-        Ok("P-256"),
-        &own("payload-by-digest"),
-        json!({"type": "matchRepoDigestOrExact"}),
-    );
-    by_digest.image = format!("{HOST}/payload-by-digest@{}", by_digest.digest());
+    // The image is asked for by digest, and by `tag` too if there is one.
+    let by_digest = |name, expected, tag: &str, signed: &str| {
+        let mut case = named(name, expected, signed, json!({"type": "matchRepoDigestOrExact"}));
+        case.image = format!("{HOST}/{name}{tag}@{}", case.digest());
+        case
+    };
+    let moved = "payload-by-digest-of-another-tag";
+    let refused = Err("identity: expected");
     vec![
+        by_digest("payload-by-digest", Ok("P-256"), "", &own("payload-by-digest:v9")),
+        by_digest("payload-by-digest-unnamed", refused, "", &own("payload-by-digest-unnamed")),
+        by_digest("payload-by-both", Ok("P-256"), ":v1", &own("payload-by-both:v1")),
+        by_digest(moved, refused, ":v1", &own(&format!("{moved}:v9"))),
         named("payload-other-repository", Err("identity: expected"), &own("another"), repository),
         named(
             "payload-tag-moved",
@@ -235,7 +240,6 @@ pub(crate) fn names(world: &World) -> Vec<Case> {
             &own("payload-without-tag"),
             json!({"type": "matchRepoDigestOrExact"}),
         ),
-        by_digest,
         named(
             "payload-mirrored",
             Ok("P-256"),
@@ -247,6 +251,12 @@ pub(crate) fn names(world: &World) -> Vec<Case> {
             Err("identity: expected"),
             "evil.example.com/payload-mirrored-from-elsewhere:v1",
             remap(HOST, "origin.example.com"),
+        ),
+        named(
+            "payload-mirrored-to-another-port",
+            Err("identity: expected"),
+            "origin.example.com:5000/payload-mirrored-to-another-port:v1",
+            remap("127.0.0.1", "origin.example.com"),
         ),
         named(
             "payload-exact-reference",

@@ -100,14 +100,49 @@ fn an_identity_that_could_never_fit_is_an_error() {
 
 #[test]
 fn a_scope_that_could_never_fit_is_an_error() {
-    let scope = |scope: &str| {
-        refused(
-            &json!({"default": [{"type": "reject"}], "transports": {"docker": {scope: [{"type": "reject"}]}}}),
-        )
-    };
+    let scope = |scope: &str| scoped("docker", scope);
     assert!(scope("busybox/x").contains("must be written in full"));
     assert!(scope("*.example.com/a").contains("no domain"));
     assert_eq!(scope("r.example.com:5000/a/b:v1"), "taken");
+}
+
+#[test]
+fn a_scope_by_tag_and_digest_is_an_error_and_by_one_of_them_is_not() {
+    let digest = format!("sha256:{}", "a".repeat(64));
+    assert!(scoped("docker", &format!("r.example.com/a:1@{digest}")).contains("has tag and digest"));
+    assert_eq!(scoped("docker", &format!("r.example.com/a@{digest}")), "taken");
+}
+
+#[test]
+fn a_scope_may_be_dockers_host_or_a_namespace_of_it_and_is_no_short_name() {
+    let taken = ["docker.io", "docker.io/library", "docker.io/user", "docker.io/library/busybox:1"];
+    assert_eq!(taken.map(|scope| scoped("docker", scope)), ["taken"; 4]);
+    let refused = ["busybox", "docker.io/busybox:1", "index.docker.io", "index.docker.io/library/busybox"];
+    let said = refused.map(|scope| scoped("docker", scope));
+    assert!(said.iter().all(|said| said.contains("must be written in full")), "{said:?}");
+}
+
+#[test]
+fn a_rule_for_dockers_host_decides_about_short_names() {
+    let policy = json!({"default": [{"type": "reject"}], "transports": {"docker": {
+        "docker.io": [{"type": "reject"}], "docker.io/library": [{"type": "insecureAcceptAnything"}],
+    }}});
+    let policy = Policy::parse(policy.to_string().as_bytes(), &NoFiles).expect("a policy");
+    let rule = |name: &str| policy.rule_for(&name.parse().expect("a reference")).pointer.clone();
+    assert_eq!(rule("busybox"), "/transports/docker/docker.io~1library");
+    assert_eq!(rule("user/app"), "/transports/docker/docker.io");
+}
+
+#[test]
+fn a_transport_that_is_not_known_is_an_error_and_one_of_other_programs_is_not() {
+    assert!(scoped("dokcer", "").starts_with("/transports/dokcer: no transport has this name"));
+    assert_eq!(scoped("docker-daemon", ""), "taken");
+}
+
+/// What is said of a policy with one rule.
+fn scoped(transport: &str, scope: &str) -> String {
+    let list = json!([{"type": "reject"}]);
+    refused(&json!({"default": list, "transports": {transport: {scope: list}}}))
 }
 
 #[test]
