@@ -1,4 +1,4 @@
-//! What shim and agent say to each other: messages, ports and stream headers, as plain values.
+//! What shim and agent say to each other: messages, ports, stream headers and digests, as plain values.
 //!
 //! ```text
 //! shim ── vsock AGENT_PORT  ── ttrpc `coffer.agent.v1.Agent` ──────────── agent
@@ -10,8 +10,10 @@
 //! Never here: sockets, files, clocks, async, unsafe.
 #![forbid(unsafe_code)]
 
+mod digest;
 mod stream;
 
+pub use digest::{Digest, DigestError};
 pub use generated::agent;
 pub use stream::{MAX_LINE, StreamHeader, StreamHeaderError, StreamKind, parse_reply, reply_error, reply_ok};
 

@@ -15,7 +15,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("attestation/service", &["coffer-attestation"]),
     ("guest-image", &["coffer-protocol"]),
     // Both the agent and the command line judge images by it; certificates and verdicts are attestation's.
-    ("agent/image", &["coffer-attestation"]),
+    ("agent/image", &["coffer-protocol", "coffer-attestation"]),
     ("agent", &["coffer-protocol", "coffer-attestation", "coffer-image"]),
     // What shim and CLI share of a node: below both, above the middle.
     ("shim/node", &["coffer-protocol", "coffer-vmm", "coffer-guest-image", "coffer-attestation"]),

@@ -1,6 +1,7 @@
 //! Signature objects that somebody attached to an image, as bytes by their kind. Whoever brought them may have invented them.
 
-use super::digest::Digest;
+use coffer_protocol::Digest;
+
 use super::manifest::{Descriptor, Manifest};
 
 /// The most signature objects that are looked at for one image.

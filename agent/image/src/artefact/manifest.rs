@@ -6,9 +6,8 @@
 use std::collections::BTreeMap;
 
 use coffer_attestation::handshake::{JsonError, Limits, read_json};
+use coffer_protocol::Digest;
 use serde::Deserialize;
-
-use super::digest::Digest;
 
 /// The longest manifest or index, in bytes: what registries take at most.
 pub const MAX_MANIFEST_BYTES: usize = 4 << 20;

@@ -4,13 +4,12 @@
 //! Never here: fetching, and whether a signature holds.
 
 mod attached;
-mod digest;
 mod manifest;
 mod reference;
 mod subject;
 
 pub use attached::{Attached, AttachedError, Evidence, MAX_ATTACHED, MAX_OBJECT_BYTES, SignatureNotes};
-pub use digest::{Digest, DigestError};
+pub use coffer_protocol::{Digest, DigestError};
 pub use manifest::{
     Annotations, Descriptor, Document, Index, MAX_ENTRIES, MAX_MANIFEST_BYTES, Manifest, ManifestError,
     Platform,

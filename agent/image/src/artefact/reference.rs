@@ -3,7 +3,7 @@
 use std::fmt::{self, Display};
 use std::str::FromStr;
 
-use super::digest::{Digest, DigestError};
+use coffer_protocol::{Digest, DigestError};
 
 /// The longest name, without tag and digest.
 const MAX_NAME: usize = 255;

@@ -1,6 +1,7 @@
 //! What is to be run: the manifest's very bytes, under the name that the pod asked for.
 
-use super::digest::Digest;
+use coffer_protocol::Digest;
+
 use super::manifest::{Document, Manifest, ManifestError};
 use super::reference::Reference;
 

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use super::convert::Draft;
 use super::index::{self, Stamp};
-use super::{Digest, LayerError, LayerProgress, locks};
+use super::{Digest, LayerError, LayerProgress, digest, locks};
 
 /// Opens a blob that is in the cache; `None` if it is not.
 pub(super) fn open(
@@ -38,7 +38,7 @@ pub(super) fn open(
 
 /// Gives a finished draft its place in the cache and returns its digest.
 pub(super) fn publish(root: &Path, draft: &Draft) -> io::Result<Digest> {
-    let digest = Digest::of_reader(draft.file())?;
+    let digest = digest::of_reader(draft.file())?;
     let _lock = locks::take(&locks::of_blob(root, &digest))?;
     let path = path_of(root, &digest);
     let held = File::open(&path).ok().filter(|file| Stamp::of(file).ok() == Stamp::read(root, &digest));
@@ -107,7 +107,7 @@ pub(super) fn cache(action: &'static str, path: &Path, source: io::Error) -> Lay
 /// Reads by the descriptor that the guest will get, so that what is hashed is what is used.
 fn hash(mut file: &File) -> io::Result<Digest> {
     file.rewind()?;
-    let digest = Digest::of_reader(file)?;
+    let digest = digest::of_reader(file)?;
     file.rewind()?;
     Ok(digest)
 }

@@ -25,7 +25,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-pub use digest::{Digest, DigestError};
+pub use coffer_protocol::{Digest, DigestError};
 pub use scratch::{Scratch, ScratchError};
 pub use store::LayerStore;
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::convert::{Draft, convert, no_space};
 use super::index::{self, Entry};
 use super::sources::{self, Source};
-use super::{Digest, Layer, LayerError, LayerProgress, RootfsMount, blob, key, locks};
+use super::{Digest, Layer, LayerError, LayerProgress, RootfsMount, blob, digest, key, locks};
 use crate::host::find_program;
 use crate::record::{PodRecord, Resource};
 
@@ -136,7 +136,7 @@ impl LayerStore {
         let full = |source| self.full_or("write an image of", dir, source);
         let draft = Draft::new(&self.root).map_err(full)?;
         convert(&self.mkfs, dir, &draft)?;
-        let digest = Digest::of_reader(draft.file()).map_err(full)?;
+        let digest = digest::of_reader(draft.file()).map_err(full)?;
         let file = draft.open_read_only().map_err(full)?;
         Ok(Layer { serial: digest.serial(), fs_type: "erofs".to_owned(), file: file.into(), digest: None })
     }

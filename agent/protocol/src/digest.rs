@@ -48,6 +48,13 @@ impl Digest {
         hex::encode(self.0)
     }
 
+    /// Serial of a disk with these bytes: `l-` and the first 16 digits, within virtio's 20 bytes.
+    pub fn serial(&self) -> String {
+        let mut serial = format!("l-{}", self.hex());
+        serial.truncate(18);
+        serial
+    }
+
     /// The tag under which cosign's older scheme keeps the signatures of an image with this digest.
     pub fn signature_tag(&self) -> String {
         format!("sha256-{}.sig", self.hex())
@@ -112,6 +119,11 @@ mod tests {
             "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
         );
         assert_eq!(digest.to_string().parse(), Ok(digest));
+    }
+
+    #[test]
+    fn a_serial_fits_a_virtio_disk() {
+        assert_eq!(Digest::of(b"").serial(), "l-e3b0c44298fc1c14");
     }
 
     #[test]
