@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 use coffer_attestation::verdict::printable;
 use coffer_image::artefact::{Document, Evidence};
+use coffer_node::images::{Layout, Stored};
 use serde_json::{Value, json};
 
-use super::layout::{Layout, Stored};
 use crate::{Health, output};
 
 #[derive(Args)]

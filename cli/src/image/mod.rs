@@ -12,7 +12,6 @@
 //! Never here: a check. What is right and wrong is decided by `coffer-image`, which guests use too.
 
 mod inspect;
-mod layout;
 mod policy;
 mod run;
 mod verify;

@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use anyhow::Context;
 use clap::Args;
 use coffer_attestation::time::UnixTime;
 use coffer_attestation::verdict::printable;
 use coffer_image::artefact::Reference;
 use coffer_image::judge::{Decision, Judged, Judgement, judge};
+use coffer_node::images::Layout;
 
-use super::layout::Layout;
 use super::policy::read;
 use crate::{Health, output};
 
@@ -40,7 +41,8 @@ pub(crate) fn run(arguments: &VerifyArguments, json: bool) -> anyhow::Result<Hea
     let policy = read(&arguments.policy)?;
     let layout = Layout::open(&arguments.layout)?;
     let wanted = arguments.reference.as_deref();
-    let subject = layout.image(wanted, arguments.name.clone(), &arguments.platform)?;
+    let platform = arguments.platform.split_once('/').context("--platform should be as in linux/amd64")?;
+    let subject = layout.image(wanted, arguments.name.clone(), platform)?;
     let evidence = layout.attached(&subject)?;
     let at = arguments.at.unwrap_or_else(|| SystemTime::now().into());
     let judgement = judge(&policy, subject, &evidence, at);

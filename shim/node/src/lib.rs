@@ -6,6 +6,7 @@
 //! cgroup ── where the VM's processes live     uid ───── the unprivileged user of one pod's processes
 //! cleanup ─ undoes a record                  trace ─── how long each phase of a start took
 //! host ──── what this machine can do       tee ───── which secure processor its pods have
+//! images ── directories of images, and the signature objects that guests are told of
 //! ```
 //!
 //! Everything here is synchronous and returns in bounded time, except a layer's first conversion and the wait for
@@ -15,6 +16,7 @@ pub mod cgroup;
 pub mod cleanup;
 pub mod config;
 pub mod host;
+pub mod images;
 pub mod layers;
 pub mod net;
 pub mod process;

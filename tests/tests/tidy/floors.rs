@@ -18,7 +18,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("agent/image", &["coffer-protocol", "coffer-attestation"]),
     ("agent", &["coffer-protocol", "coffer-attestation", "coffer-image"]),
     // What shim and CLI share of a node: below both, above the middle.
-    ("shim/node", &["coffer-protocol", "coffer-vmm", "coffer-guest-image", "coffer-attestation"]),
+    (
+        "shim/node",
+        &["coffer-protocol", "coffer-vmm", "coffer-guest-image", "coffer-attestation", "coffer-image"],
+    ),
     ("shim", &["coffer-protocol", "coffer-vmm", "coffer-guest-image", "coffer-attestation", "coffer-node"]),
     (
         "cli",

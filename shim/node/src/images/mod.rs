@@ -1,0 +1,89 @@
+//! Images and what is attached to them, as files of this node, shared by the shim and the operator's command.
+//!
+//! ```text
+//! layout ───── a directory of images (OCI image layout 1.0)
+//! signatures ─ the node's signature objects: one such directory for each image
+//! ```
+//! Never here: whether a signature holds, a registry, a file that is longer than it may be.
+
+mod layout;
+mod read;
+mod signatures;
+
+use std::io;
+use std::path::PathBuf;
+
+use coffer_image::artefact::{AttachedError, Digest, ManifestError, SubjectError};
+
+pub use layout::{Layout, REFERENCE_NAME, Stored};
+pub use signatures::{Found, SignatureStore};
+
+/// Why a directory of images cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LayoutError {
+    /// A file cannot be read.
+    #[error("cannot read {path} of a directory of images (OCI image layout)")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+    /// A file is longer than any real one.
+    #[error("{path} is longer than {limit} bytes: it cannot be what it should be")]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// Most bytes that are read.
+        limit: usize,
+    },
+    /// A file is no manifest, or has other bytes than its name says.
+    #[error("{path} cannot be taken")]
+    Document {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: ManifestError,
+    },
+    /// `index.json` is something else.
+    #[error("{path} is no index")]
+    NoIndex {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Nobody said which.
+    #[error("the directory names {found} manifests: say a tag or a digest of it")]
+    NoChoice {
+        /// How many.
+        found: usize,
+    },
+    /// No entry of that name.
+    #[error("the directory has no {wanted:?}")]
+    Unknown {
+        /// Tag or digest.
+        wanted: String,
+    },
+    /// Two entries of that name that differ.
+    #[error("{wanted:?} is there twice: say a digest")]
+    Twice {
+        /// The tag.
+        wanted: String,
+    },
+    /// Nothing for machines of this kind.
+    #[error("the image is not there for {platform}")]
+    Platform {
+        /// Operating system and architecture.
+        platform: String,
+    },
+    /// The bytes are not the image that the name stands for.
+    #[error("the image cannot be taken")]
+    Subject(#[source] SubjectError),
+    /// A signature object.
+    #[error("the artefact {digest} cannot be taken")]
+    Artefact {
+        /// Its manifest.
+        digest: Digest,
+        /// What is wrong.
+        source: AttachedError,
+    },
+}
