@@ -287,6 +287,7 @@ impl Appraised {
                     "reasons": reasons,
                     "reference": reference.map(|reference| &reference.name),
                     "signer": self.signer(),
+                    "reference_digest": reference.map(Reference::digest),
                     "measurement": reference.map(|reference| &reference.measurement),
                     "tenants": reference.map(|reference| &reference.tenants),
                 },

@@ -20,6 +20,8 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sha2::{Digest, Sha256};
 
 use super::registers::{self, Registers};
 
@@ -33,7 +35,7 @@ pub struct References {
 }
 
 /// One guest.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Reference {
     /// What its owner calls it.
@@ -71,7 +73,7 @@ pub struct SignedBy {
 }
 
 /// Firmware versions of AMD's secure processor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Firmware {
     /// FMC firmware: Turin only.
@@ -212,6 +214,13 @@ impl SignedBy {
 }
 
 impl Reference {
+    /// SHA-256, in hexadecimal, of every value in it and of the key that vouches for it: a token holds for the reference that
+    /// it was made by, and for no other that has its name.
+    pub fn digest(&self) -> String {
+        let signer = self.signed_by.as_ref().map(|by| by.id.as_str());
+        hex::encode(Sha256::digest(json!([self, signer]).to_string()))
+    }
+
     fn check(&self) -> Result<(), ReferenceError> {
         let initdata_bytes = match self.tee.as_str() {
             "snp" | "az-snp-vtpm" => 32,
@@ -248,6 +257,24 @@ mod tests {
 
     fn text(more: &str) -> String {
         format!("[[reference]]\nname = \"a\"\ntee = \"snp\"\ntenants = [\"acme\"]\n{more}\n")
+    }
+
+    #[test]
+    fn a_reference_is_another_when_a_value_or_its_signer_is() {
+        let read = |more: &str| References::parse(&text(more)).expect("references").reference.remove(0);
+        let (plain, other) =
+            (read(""), read("initdata = [\"INITDATA\"]".replace("INITDATA", &"0a".repeat(32)).as_str()));
+        let by = |id: &str| SignedBy { name: "release".to_owned(), id: id.to_owned(), revoked: false };
+        let mut signed = plain.clone();
+        signed.signed_by = Some(by("a"));
+        let mut by_another = plain.clone();
+        by_another.signed_by = Some(by("b"));
+        let all = [&plain, &other, &signed, &by_another].map(Reference::digest);
+        assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), 4);
+        // That its signer was revoked is asked elsewhere.
+        let mut revoked = signed.clone();
+        revoked.signed_by = Some(SignedBy { revoked: true, ..by("a") });
+        assert_eq!(revoked.digest(), signed.digest());
     }
 
     #[test]

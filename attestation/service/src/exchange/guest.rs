@@ -22,7 +22,8 @@ pub(super) struct Identity {
 pub(super) struct Guest {
     pub(super) tee: String,
     pub(super) reference: String,
-    pub(super) measurement: String,
+    /// Of every value of the reference, as it was when the token was made.
+    pub(super) reference_digest: String,
     pub(super) identity: Identity,
     pub(super) token: String,
     pub(super) key: TeeKey,
@@ -72,16 +73,15 @@ impl Guest {
         let key = evidence.get("runtime_data_claims")?.get("tee-pubkey")?;
         let identity = known.get("identity")?;
         let signers = identity.get("signers")?.as_array()?.iter();
-        let measurement = text("measurement")?;
         Some(Self {
             tee: text("tee")?,
             reference: text("reference")?,
+            reference_digest: text("reference_digest")?,
             identity: Identity {
                 sandbox: identity.get("sandbox")?.as_str()?.to_owned(),
-                measurement: Some(measurement.clone()),
+                measurement: Some(text("measurement")?),
                 signers: signers.map(|name| name.as_str().map(str::to_owned)).collect::<Option<_>>()?,
             },
-            measurement,
             token: ear.jti.clone(),
             key: TeeKey::parse(key).ok()?,
         })

@@ -38,18 +38,21 @@ impl Verifier {
     /// Held against what is known now, not when the token was made.
     pub(super) fn check_standing(&self, guest: &Guest) -> Result<(), Refusal> {
         self.catch_up()?;
-        let token = [(Revocation::Token, guest.token.as_str())];
-        self.none_revoked(&token.into_iter().chain(guest.identity.names()).collect::<Vec<_>>())?;
         let references = self.references.read().unwrap_or_else(PoisonError::into_inner);
-        let known = references.reference.iter().find(|known| known.name == guest.reference);
-        match known.filter(|known| known.measurement.as_ref() == Some(&guest.measurement)) {
-            Some(known) => match &known.signed_by {
-                // Its values count for nothing from then on, whoever else signed the same.
-                Some(by) if self.store.is_revoked(Revocation::Signer, &by.id)? => {
-                    Err(Refusal::Revoked { what: Revocation::Signer.name() })
-                }
-                _ => Ok(()),
-            },
+        let known = references.reference.iter().find(|known| known.name == guest.reference).cloned();
+        drop(references);
+        let known = known.map(|known| (known.digest(), known.signed_by));
+        let signer = known.as_ref().and_then(|(_, by)| by.as_ref());
+        // A signer's values count for nothing once it is revoked, whoever else signed the same.
+        let signer = signer.map(|by| (Revocation::Signer, by.id.as_str()));
+        let token = [(Revocation::Token, guest.token.as_str())];
+        let names: Vec<_> = token.into_iter().chain(guest.identity.names()).chain(signer).collect();
+        self.none_revoked(&names)?;
+        match &known {
+            Some((digest, _)) if *digest == guest.reference_digest => Ok(()),
+            Some(_) => Err(Refusal::Unauthenticated {
+                reason: format!("the reference {:?} is another one now: attest again", guest.reference),
+            }),
             None => Err(Refusal::Denied { reason: "the guest is not known any more: attest again" }),
         }
     }

@@ -28,10 +28,14 @@ const INITDATA: &str = "version = \"0.1.0\"\nalgorithm = \"sha256\"\n[data]\n";
 const TRANSCRIPT: &str = include_str!("../../../testdata/kbs/kbs-client-transcript.jsonl");
 const KEY: &str = "/kbs/v0/resource/acme/key/1";
 
-fn place(limits: &str) -> Place {
+/// The guests that a place knows, unsigned.
+fn known() -> String {
     let digest = hex::encode(HashAlgorithm::Sha256.digest(INITDATA.as_bytes()));
-    let references = include_str!("../references/known.toml").replace("INITDATA", &digest);
-    Place::new(&references, Processor::root().der(), limits)
+    include_str!("../references/known.toml").replace("INITDATA", &digest)
+}
+
+fn place(limits: &str) -> Place {
+    Place::new(&known(), Processor::root().der(), limits)
 }
 
 fn post(service: &Service, place: &Place, path: &str, body: &Value) -> Answer {

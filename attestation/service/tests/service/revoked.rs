@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::running::{Conversation, Place, Service};
+use crate::running::{Conversation, Place, SIGNER, Service, signed};
 use crate::{KEY, admitted, get, is, keep, kind, opened, order, place, until};
 
 const SANDBOX: &str = "d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1";
@@ -123,4 +123,23 @@ fn a_guest_without_a_good_token_is_told_to_attest_and_one_that_is_not_known_any_
     let waited = get(&service, &place, "/coffer/v1/standing?wait=30", Some(&token));
     assert_eq!(kind(&waited), is(403, "PolicyDeny"), "{}", log.lock().expect("a log"));
     assert_eq!(get(&service, &place, "/coffer/v1/standing?weight=3", Some(&token)).status, 400);
+}
+
+#[test]
+fn a_token_holds_for_the_reference_that_it_was_made_by_and_not_for_another_of_that_name() {
+    let place = place("");
+    let service = place.start();
+    keep(&service, &place, "a secret");
+    let (_, token) = admitted(&service, &place);
+    // The same guest, by the same name and measurement; another firmware is asked for.
+    let newer = crate::known().replace("microcode = 71", "microcode = 70");
+    assert_ne!(newer, crate::known());
+    std::fs::write(place.file("references.toml"), signed(SIGNER, &newer)).expect("written");
+    service.signal("HUP");
+    let waited = get(&service, &place, "/coffer/v1/standing?wait=30", Some(&token));
+    assert_eq!(kind(&waited), is(401, "Unauthenticated"));
+    assert!(waited.body["detail"].to_string().contains("web"), "{}", waited.body);
+    assert_eq!(kind(&get(&service, &place, KEY, Some(&token))), is(401, "Unauthenticated"));
+    let (guest, again) = admitted(&service, &place);
+    assert_eq!(opened(&guest, get(&service, &place, KEY, Some(&again))), b"a secret");
 }
