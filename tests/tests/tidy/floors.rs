@@ -16,7 +16,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("guest-image", &["coffer-protocol"]),
     // Both the agent and the command line judge images by it; certificates and verdicts are attestation's.
     ("agent/image", &["coffer-protocol", "coffer-attestation"]),
-    ("agent", &["coffer-protocol", "coffer-attestation", "coffer-image"]),
+    // Both the agent and the command line unpack and seal by it.
+    ("agent/layer", &["coffer-protocol"]),
+    ("agent", &["coffer-protocol", "coffer-attestation", "coffer-image", "coffer-layer"]),
     // What shim and CLI share of a node: below both, above the middle.
     (
         "shim/node",
@@ -32,6 +34,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "coffer-attestation",
             "coffer-node",
             "coffer-image",
+            "coffer-layer",
         ],
     ),
     // The harness runs the product from outside, so that it cannot lean on what it tests.
@@ -39,7 +42,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // It calls what reads other people's bytes, from inside.
     (
         "tests/fuzz",
-        &["coffer-vmm", "coffer-attestation", "coffer-node", "coffer-image", "coffer-guest-image"],
+        &[
+            "coffer-vmm",
+            "coffer-attestation",
+            "coffer-node",
+            "coffer-image",
+            "coffer-layer",
+            "coffer-guest-image",
+        ],
     ),
     ("tests/lab", &[]),
     ("tests/testbox", &[]),

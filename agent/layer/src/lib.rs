@@ -1,0 +1,12 @@
+//! A layer's bytes, on their way from what somebody signed to what is checked on every read.
+//!
+//! ```text
+//! file ── verity ── a tree of hashes behind its data ──► the root that is signed
+//! annotation of a manifest ── sealed ──► each file's size, salt and root
+//! ```
+//! Blocking, for guests and for the command line. Never here: mounting, devices, signatures, networks.
+#![forbid(unsafe_code)]
+
+pub mod sealed;
+
+pub mod verity;
