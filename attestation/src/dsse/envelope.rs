@@ -118,6 +118,7 @@ mod tests {
     /// Made with `openssl genpkey`, for these tests alone.
     const P256: &str = include_str!("../../testdata/dsse/p256.pem");
     const P256_PUBLIC: &str = include_str!("../../testdata/dsse/p256.pub.pem");
+    const P256_COMPRESSED: &str = include_str!("../../testdata/dsse/p256.compressed.pub.pem");
     const P384: &str = include_str!("../../testdata/dsse/p384.pem");
     const P384_PUBLIC: &str = include_str!("../../testdata/dsse/p384.pub.pem");
     const KIND: &str = "application/vnd.example";
@@ -136,6 +137,13 @@ mod tests {
             signed_bytes("http://example.com/HelloWorld", b"hello world"),
             b"DSSEv1 29 http://example.com/HelloWorld 11 hello world"
         );
+    }
+
+    #[test]
+    fn a_key_has_one_name_however_its_point_is_written() {
+        assert_ne!(P256_COMPRESSED, P256_PUBLIC);
+        assert_eq!(public(P256_COMPRESSED), public(P256_PUBLIC));
+        assert_eq!(public(P256_COMPRESSED).id(), private(P256).signer().expect("a key").id());
     }
 
     #[test]

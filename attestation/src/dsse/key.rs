@@ -3,6 +3,7 @@
 use der::asn1::{ObjectIdentifier, OctetStringRef};
 use der::{AnyRef, Decode, Encode, Reader, SliceReader};
 use p256::ecdsa::signature::Signer;
+use p256::elliptic_curve::sec1::ToSec1Point;
 use sha2::{Digest, Sha256};
 use x509_cert::spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 use zeroize::Zeroizing;
@@ -73,13 +74,7 @@ impl PrivateKey {
             Curve::P256(key) => (P256, key.verifying_key().to_sec1_point(false).as_bytes().to_vec()),
             Curve::P384(key) => (P384, key.verifying_key().to_sec1_point(false).as_bytes().to_vec()),
         };
-        let info = || {
-            let parameters = Some(der::Any::encode_from(&curve)?);
-            let algorithm = AlgorithmIdentifierOwned { oid: EC, parameters };
-            let subject_public_key = der::asn1::BitString::from_bytes(&point)?;
-            SubjectPublicKeyInfoOwned { algorithm, subject_public_key }.to_der()
-        };
-        SignerKey::from_der(&info().map_err(|_| SignerKeyError::Kind)?)
+        SignerKey::of(curve, &point)
     }
 
     /// Signs bytes. Answers a DER sequence of two numbers.
@@ -114,17 +109,37 @@ impl SignerKey {
 
     fn from_der(der: &[u8]) -> Result<Self, SignerKeyError> {
         let info = SubjectPublicKeyInfoOwned::from_der(der).map_err(|_| SignerKeyError::Kind)?;
-        let key = PublicKey::from_info(&info).map_err(|_| SignerKeyError::Kind)?;
         let curve = info.algorithm.parameters.and_then(|any| any.decode_as::<ObjectIdentifier>().ok());
-        let algorithm = match curve.filter(|_| info.algorithm.oid == EC) {
-            Some(P256) => Algorithm::EcdsaSha256,
-            Some(P384) => Algorithm::EcdsaSha384,
-            _ => return Err(SignerKeyError::Kind),
-        };
-        Ok(Self { key, algorithm, id: hex::encode(Sha256::digest(der)) })
+        let curve = curve.filter(|_| info.algorithm.oid == EC).ok_or(SignerKeyError::Kind)?;
+        Self::of(curve, info.subject_public_key.as_bytes().ok_or(SignerKeyError::Kind)?)
     }
 
-    /// SHA-256 of the key's SubjectPublicKeyInfo, in hexadecimal.
+    /// `point` is compressed or not (SEC 1, 2.3.3); the key is the same.
+    fn of(curve: ObjectIdentifier, point: &[u8]) -> Result<Self, SignerKeyError> {
+        let (algorithm, whole) = match curve {
+            P256 => {
+                let key = p256::PublicKey::from_sec1_bytes(point).map_err(|_| SignerKeyError::Kind)?;
+                (Algorithm::EcdsaSha256, key.to_sec1_point(false).as_bytes().to_vec())
+            }
+            P384 => {
+                let key = p384::PublicKey::from_sec1_bytes(point).map_err(|_| SignerKeyError::Kind)?;
+                (Algorithm::EcdsaSha384, key.to_sec1_point(false).as_bytes().to_vec())
+            }
+            _ => return Err(SignerKeyError::Kind),
+        };
+        let info = || {
+            let parameters = Some(der::Any::encode_from(&curve)?);
+            let algorithm = AlgorithmIdentifierOwned { oid: EC, parameters };
+            let subject_public_key = der::asn1::BitString::from_bytes(&whole)?;
+            Ok::<_, der::Error>(SubjectPublicKeyInfoOwned { algorithm, subject_public_key })
+        };
+        let info = info().map_err(|_| SignerKeyError::Kind)?;
+        let key = PublicKey::from_info(&info).map_err(|_| SignerKeyError::Kind)?;
+        let id = hex::encode(Sha256::digest(info.to_der().map_err(|_| SignerKeyError::Kind)?));
+        Ok(Self { key, algorithm, id })
+    }
+
+    /// SHA-256 of the key's SubjectPublicKeyInfo with the point uncompressed, in hexadecimal.
     pub fn id(&self) -> &str {
         &self.id
     }

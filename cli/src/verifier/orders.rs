@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use coffer_attestation::dsse::{Envelope, PrivateKey, REFERENCES};
+use coffer_attestation::dsse::{Envelope, PrivateKey, REFERENCES, SignerKey, SignerKeyError};
 use coffer_attestation::time::UnixTime;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -109,7 +109,7 @@ pub(crate) enum ReferenceCommand {
     },
     /// Print by which name a key that signs is revoked: its SHA-256
     Signer {
-        /// Private key, in PEM
+        /// The key, public or private, in PEM
         #[arg(long, value_name = "FILE")]
         key: PathBuf,
     },
@@ -205,7 +205,7 @@ impl ReferenceCommand {
             }
             ReferenceCommand::Sign { key, file } => return sign(&key, &file),
             ReferenceCommand::Signer { key } => {
-                writeln!(std::io::stdout(), "{}", private_key(&key)?.signer()?.id())?;
+                writeln!(std::io::stdout(), "{}", either_key(&key)?.id())?;
                 return Ok(Health::Well);
             }
             ReferenceCommand::Put { file, expected, verifier } => {
@@ -222,6 +222,16 @@ impl ReferenceCommand {
 fn private_key(path: &Path) -> anyhow::Result<PrivateKey> {
     let pem = Zeroizing::new(String::from_utf8(read(path)?).context("the key is no PEM file")?);
     PrivateKey::from_pem(&pem).with_context(|| format!("the key {}", path.display()))
+}
+
+/// The public half of whichever it is.
+fn either_key(path: &Path) -> anyhow::Result<SignerKey> {
+    let pem = Zeroizing::new(String::from_utf8(read(path)?).context("the key is no PEM file")?);
+    let key = SignerKey::from_pem(&pem).or_else(|error| match error {
+        SignerKeyError::Label { .. } => PrivateKey::from_pem(&pem)?.signer(),
+        other => Err(other),
+    });
+    key.with_context(|| format!("the key {}", path.display()))
 }
 
 /// Writes an envelope to standard output.
