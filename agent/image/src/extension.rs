@@ -11,6 +11,19 @@ pub(crate) const EXTENDED_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap
 pub(crate) const ALTERNATIVE_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.17");
 /// For signing of code.
 pub(crate) const CODE_SIGNING: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.3");
+/// For TLS and mail, and for whatever anybody likes: no leaf that signs images is for these.
+pub(crate) const NOT_FOR_IMAGES: [ObjectIdentifier; 6] = [
+    ObjectIdentifier::new_unwrap("2.5.29.37.0"),
+    ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.1"),
+    ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.2"),
+    ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.4"),
+    TIME_STAMPING,
+    ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.9"),
+];
+/// Key usage (RFC 5280, section 4.2.1.3).
+pub(crate) const KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.15");
+/// Basic constraints (RFC 5280, section 4.2.1.9).
+pub(crate) const BASIC_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.19");
 /// For time stamps.
 pub(crate) const TIME_STAMPING: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.8");
 /// Who vouched for the signer, as Fulcio writes it: a string in DER, and in older certificates the bare text.

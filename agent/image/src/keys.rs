@@ -4,6 +4,8 @@ use coffer_attestation::x509::{Algorithm, Certificate, KeyError, PublicKey, Sign
 use der::{Decode, Encode};
 use sha2::{Digest as _, Sha256};
 
+use crate::work::Work;
+
 /// A key and its DER.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Key {
@@ -46,8 +48,15 @@ impl Key {
     }
 
     /// Verifies as cosign signs: by the kind's usual algorithm. On larger curves older versions hash with SHA-256.
-    pub(crate) fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), SignatureError> {
-        verify_as_cosign(&self.key, message, signature)
+    pub(crate) fn verify(&self, message: &[u8], signature: &[u8], work: &Work) -> Result<(), String> {
+        verify_as_cosign(&self.key, message, signature, work)
+    }
+
+    /// Verifies as logs sign: by the kind's usual algorithm.
+    pub(crate) fn verify_usual(&self, message: &[u8], signature: &[u8], work: &Work) -> Result<(), String> {
+        work.spend()?;
+        let verified = self.key.verify(self.key.usual_algorithm(), message, signature);
+        verified.map_err(|error| error.to_string())
     }
 }
 
@@ -56,19 +65,21 @@ pub(crate) fn verify_as_cosign(
     key: &PublicKey,
     message: &[u8],
     signature: &[u8],
-) -> Result<(), SignatureError> {
+    work: &Work,
+) -> Result<(), String> {
     let usual = key.usual_algorithm();
-    let first = key.verify(usual, message, signature);
-    match (&first, usual) {
-        (Err(SignatureError::Mismatch), Algorithm::EcdsaSha384) => {
-            key.verify(Algorithm::EcdsaSha256, message, signature)
-        }
+    let with = |algorithm| {
+        work.spend()?;
+        Ok::<_, String>(key.verify(algorithm, message, signature))
+    };
+    let first = with(usual)?;
+    let verified = match (first, usual) {
+        (Err(SignatureError::Mismatch), Algorithm::EcdsaSha384) => with(Algorithm::EcdsaSha256)?,
         // Made from a hash, as logs want it.
-        (Err(SignatureError::Mismatch), Algorithm::Ed25519) => {
-            key.verify(Algorithm::Ed25519ph, message, signature)
-        }
-        _ => first,
-    }
+        (Err(SignatureError::Mismatch), Algorithm::Ed25519) => with(Algorithm::Ed25519ph)?,
+        (first, _) => first,
+    };
+    verified.map_err(|error| error.to_string())
 }
 
 /// What one block of PEM with any label holds.

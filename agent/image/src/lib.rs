@@ -10,6 +10,7 @@
 //! notation   Notation's signatures, in JWS and COSE
 //! tlv        walking through DER
 //! timestamp  time stamps of RFC 3161
+//! work       how many signatures may be verified for one judgement
 //! judge      policy x image x signatures at a time -> a verdict that says which rule decided
 //! ```
 //! The guest's gate and `coffer image verify` are both this code. Never here: a network, a clock, a file, a cache; what is
@@ -25,6 +26,8 @@ mod sigstore;
 mod timestamp;
 mod tlv;
 mod trusted_root;
+mod work;
 
 pub use coffer_attestation::time::UnixTime;
 pub use coffer_attestation::verdict::{Appraisal, Check, Outcome, Verdict};
+pub use work::MAX_VERIFICATIONS;

@@ -15,6 +15,7 @@ use x509_cert::spki::AlgorithmIdentifierOwned;
 use crate::extension::{self, EXTENDED_USAGE, TIME_STAMPING};
 use crate::tlv::{self, Element, GENERALIZED_TIME, INTEGER, OCTET_STRING, OID, SEQUENCE, SET, Walk, context};
 use crate::trusted_root::Authority;
+use crate::work::{Exhausted, Work};
 
 const SIGNED_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.2");
 const TST_INFO: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.16.1.4");
@@ -46,6 +47,8 @@ pub(crate) enum TimestampError {
     Usage { subject: String },
     #[error("the time stamp's signature by {subject} does not hold")]
     Signature { subject: String },
+    #[error(transparent)]
+    Exhausted(#[from] Exhausted),
     #[error("no trusted clock stands behind {subject}: {reason}")]
     Untrusted { subject: String, reason: String },
 }
@@ -66,14 +69,19 @@ struct SignerInfo<'a> {
 }
 
 /// The time at which `stamp` (a TimeStampResp, or its token alone) saw `message`, by one of `clocks`.
-pub(crate) fn verify(stamp: &[u8], message: &[u8], clocks: &[Authority]) -> Result<UnixTime, TimestampError> {
+pub(crate) fn verify(
+    stamp: &[u8],
+    message: &[u8],
+    clocks: &[Authority],
+    work: &Work,
+) -> Result<UnixTime, TimestampError> {
     if stamp.len() > MAX_BYTES {
         return Err(TimestampError::Form { part: "a response of that length" });
     }
     let token = Token::read(stamp)?;
     let time = token.time_of(message)?;
     token.check_attributes()?;
-    token.check_signed_by(clocks, time)?;
+    token.check_signed_by(clocks, time, work)?;
     Ok(time)
 }
 
@@ -163,7 +171,12 @@ impl<'a> Token<'a> {
         Ok(())
     }
 
-    fn check_signed_by(&self, clocks: &[Authority], time: UnixTime) -> Result<(), TimestampError> {
+    fn check_signed_by(
+        &self,
+        clocks: &[Authority],
+        time: UnixTime,
+        work: &Work,
+    ) -> Result<(), TimestampError> {
         let trusted = clocks.iter().flat_map(|clock| &clock.chain);
         let mut all = trusted.chain(&self.certificates);
         let signer =
@@ -175,11 +188,12 @@ impl<'a> Token<'a> {
         let algorithm = Algorithm::from_identifier(&self.signer.algorithm)
             .or_else(|_| Algorithm::of_key_and_digest(signer.key(), &self.signer.digest));
         let attributes = tlv::encode(SET, self.signer.attributes.content);
+        work.spend()?;
         let holds = algorithm.and_then(|it| signer.key().verify(it, &attributes, self.signer.signature));
         holds.map_err(|_| TimestampError::Signature { subject: subject() })?;
         let mut why = "the trusted root has no clock".to_owned();
         for clock in clocks {
-            match self.chain_holds(clock, signer, time) {
+            match self.chain_holds(clock, signer, time, work) {
                 Ok(()) => return Ok(()),
                 Err(reason) => why = reason,
             }
@@ -189,16 +203,23 @@ impl<'a> Token<'a> {
 
     /// The chain of a clock begins with its own certificate, with what is above that, or is a root alone: then the token's
     /// certificates lead to it.
-    fn chain_holds(&self, clock: &Authority, signer: &Certificate, time: UnixTime) -> Result<(), String> {
-        let direct = clock.check(signer, time, &[EXTENDED_USAGE]);
+    fn chain_holds(
+        &self,
+        clock: &Authority,
+        signer: &Certificate,
+        time: UnixTime,
+        work: &Work,
+    ) -> Result<(), String> {
+        let direct = clock.check(signer, time, &[EXTENDED_USAGE], work);
         if direct.is_ok() {
             return direct;
         }
         let above = self.certificates.iter().find(|found| signer.names_as_issuer(found) && *found != signer);
         let Some(above) = above else { return direct };
         signer.check_valid_at(time).map_err(|error| error.to_string())?;
+        work.spend()?;
         signer.check_issued_by_knowing(above, &[EXTENDED_USAGE]).map_err(|error| error.to_string())?;
-        clock.check(above, time, &[EXTENDED_USAGE])
+        clock.check(above, time, &[EXTENDED_USAGE], work)
     }
 }
 

@@ -11,6 +11,7 @@ use der::asn1::ObjectIdentifier;
 use serde::Deserialize;
 
 use crate::keys::Key;
+use crate::work::Work;
 
 const LIMITS: Limits = Limits { bytes: 1 << 20, depth: 12 };
 const MAX_ENTRIES: usize = 32;
@@ -196,6 +197,7 @@ impl Authority {
         leaf: &Certificate,
         at: UnixTime,
         understood: &[ObjectIdentifier],
+        work: &Work,
     ) -> Result<(), String> {
         if !self.valid.holds(at) {
             return Err(format!("the authority does not count at {at}"));
@@ -209,6 +211,7 @@ impl Authority {
                 continue;
             }
             below.check_valid_at(at).map_err(|error| format!("{}: {error}", below.subject()))?;
+            work.spend()?;
             below.check_issued_by_knowing(certificate, known).map_err(|error| error.to_string())?;
             below = certificate;
         }

@@ -228,6 +228,11 @@ impl Certificate {
         self.find(oid).map(|extension| extension.extn_value.as_bytes())
     }
 
+    /// Whether the extension `oid` is there and critical.
+    pub fn is_critical(&self, oid: &ObjectIdentifier) -> bool {
+        self.find(oid).is_some_and(|extension| extension.critical)
+    }
+
     /// Checks that `issuer` issued this certificate: names link, the issuer may sign certificates, nothing critical is
     /// unknown, and the signature holds. Dates, revocation and trust in the issuer are other questions; the length of a
     /// chain is the business of whoever fixes the chain.
@@ -257,6 +262,18 @@ impl Certificate {
         {
             return Err(IssueError::Critical { oid: unknown.extn_id });
         }
+        self.check_signed_with(issuer)
+    }
+
+    /// Checks that the certificate names itself as its issuer and that its own key signed it, whether or not it may issue others.
+    pub fn check_signed_by_itself(&self) -> Result<(), IssueError> {
+        if !self.names_as_issuer(self) {
+            return Err(IssueError::Name { named: self.issuer(), subject: self.subject() });
+        }
+        self.check_signed_with(self)
+    }
+
+    fn check_signed_with(&self, issuer: &Certificate) -> Result<(), IssueError> {
         if self.parsed.signature_algorithm() != self.parsed.tbs_certificate().signature() {
             return Err(IssueError::TwoAlgorithms);
         }

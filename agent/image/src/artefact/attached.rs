@@ -9,6 +9,9 @@ pub const MAX_ATTACHED: usize = 64;
 /// The longest signature object, in bytes.
 pub const MAX_OBJECT_BYTES: usize = 1 << 20;
 
+/// The most bytes of all signature objects of one image together.
+pub const MAX_EVIDENCE_BYTES: usize = 16 << 20;
+
 const SIMPLE_SIGNING: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 const NOTATION: &str = "application/vnd.cncf.notary.signature";
@@ -64,6 +67,9 @@ pub enum AttachedError {
         /// Length found.
         found: usize,
     },
+    /// More bytes than are read.
+    #[error("the signature objects of an image may have {MAX_EVIDENCE_BYTES} bytes together")]
+    TooMuch,
     /// A blob that is not there.
     #[error("the signature object {digest} is named and was not given")]
     Missing {
@@ -114,13 +120,17 @@ impl Evidence {
     /// Adds one object.
     ///
     /// # Errors
-    /// [`AttachedError`] for one too many, or too long.
+    /// [`AttachedError`] for one too many, or too long, or too much of all.
     pub fn add(&mut self, attached: Attached) -> Result<(), AttachedError> {
         if self.0.len() >= MAX_ATTACHED {
             return Err(AttachedError::TooMany);
         }
         if attached.length() > MAX_OBJECT_BYTES {
             return Err(AttachedError::TooLong { found: attached.length() });
+        }
+        let whole: usize = self.0.iter().map(Attached::length).sum();
+        if whole.saturating_add(attached.length()) > MAX_EVIDENCE_BYTES {
+            return Err(AttachedError::TooMuch);
         }
         self.0.push(attached);
         Ok(())

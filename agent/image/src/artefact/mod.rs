@@ -8,7 +8,9 @@ mod manifest;
 mod reference;
 mod subject;
 
-pub use attached::{Attached, AttachedError, Evidence, MAX_ATTACHED, MAX_OBJECT_BYTES, SignatureNotes};
+pub use attached::{
+    Attached, AttachedError, Evidence, MAX_ATTACHED, MAX_EVIDENCE_BYTES, MAX_OBJECT_BYTES, SignatureNotes,
+};
 pub use coffer_protocol::{Digest, DigestError};
 pub use manifest::{
     Annotations, Descriptor, Document, Index, MAX_ENTRIES, MAX_MANIFEST_BYTES, Manifest, ManifestError,

@@ -1,7 +1,7 @@
 //! Goes through the requirements of the rule that decides.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
-use std::fmt::Display;
 
 use coffer_attestation::time::UnixTime;
 use coffer_attestation::verdict::{Appraisal, Checks, Claims, Outcome, Verdict};
@@ -11,15 +11,19 @@ use crate::artefact::{Attached, Evidence, Subject};
 use crate::notation::{self, Envelope};
 use crate::policy::{Kind, Notation, Policy, Predicate, Requirement, Sigstore};
 use crate::sigstore::{self, Signed};
+use crate::work::Work;
 
 const NO_SIGNATURE: &str = "no signature of this kind is attached to the image";
 
-/// Judges the image `subject` by `policy` with the signatures in `evidence`, as of `at`.
+/// Judges the image `subject` by `policy` with the signatures in `evidence`, as of `at`. What that costs is bounded by
+/// [`MAX_VERIFICATIONS`](crate::MAX_VERIFICATIONS), whatever the evidence is.
 pub fn judge(policy: &Policy, subject: Subject, evidence: &Evidence, at: UnixTime) -> Judgement {
     let rule = policy.rule_for(subject.reference());
-    let case = Case { subject: &subject, evidence, at };
+    let objects = if rule.looks_at_signatures() { Object::read_all(evidence) } else { Vec::new() };
+    let case = Case { subject: &subject, objects, at, work: Work::default() };
     let requirements: Vec<Judged> = rule.requirements.iter().map(|wanted| case.judge(wanted)).collect();
     let all_met = !requirements.is_empty() && requirements.iter().all(|judged| judged.met);
+    let verifications = case.work.done();
     Judgement {
         decision: if all_met { Decision::Admitted } else { Decision::Refused },
         image: subject.reference().to_string(),
@@ -27,14 +31,48 @@ pub fn judge(policy: &Policy, subject: Subject, evidence: &Evidence, at: UnixTim
         at,
         rule: rule.pointer.clone(),
         requirements,
+        verifications,
         subject,
     }
 }
 
 struct Case<'a> {
     subject: &'a Subject,
-    evidence: &'a Evidence,
+    objects: Vec<Object<'a>>,
     at: UnixTime,
+    work: Work,
+}
+
+/// A signature object that was read, once for all requirements.
+struct Object<'a> {
+    place: usize,
+    attached: &'a Attached,
+    content: Content,
+}
+
+enum Content {
+    Sigstore(Result<Box<Signed>, String>),
+    Notation(Result<Box<Envelope>, String>),
+}
+
+impl<'a> Object<'a> {
+    /// All that this code knows the kind of.
+    fn read_all(evidence: &'a Evidence) -> Vec<Self> {
+        let all = evidence.attached().iter().enumerate();
+        all.filter_map(|(place, attached)| Some(Self { place, attached, content: Content::read(attached)? }))
+            .collect()
+    }
+}
+
+impl Content {
+    fn read(attached: &Attached) -> Option<Self> {
+        let sigstore = Signed::read(attached)
+            .map(|read| Self::Sigstore(read.map(Box::new).map_err(|error| error.to_string())));
+        sigstore.or_else(|| {
+            let envelope = Envelope::read(attached)?;
+            Some(Self::Notation(envelope.map(Box::new).map_err(|error| error.to_string())))
+        })
+    }
 }
 
 impl Case<'_> {
@@ -73,48 +111,45 @@ impl Case<'_> {
 
     /// Holds every signature of the kind against the requirement. A statement of another type is another thing, no attempt.
     fn attempts(&self, wanted: &Sigstore) -> Vec<(Attempt, Option<Signer>)> {
-        let read = self.evidence.attached().iter().enumerate().filter_map(|(place, attached)| {
-            let signed = Signed::read(attached)?;
-            let fits = |signed: &Signed| match &wanted.predicate {
-                Predicate::Signature => true,
-                Predicate::Attestation(kind) => signed.predicate() == Some(kind),
-            };
-            signed.as_ref().map_or(true, fits).then_some((place, attached, signed))
-        });
-        read.map(|(place, attached, signed)| match signed {
-            Ok(signed) => {
-                let found = sigstore::verify(wanted, &signed, self.subject, self.at);
+        let fits = |signed: &Signed| match &wanted.predicate {
+            Predicate::Signature => true,
+            Predicate::Attestation(kind) => signed.predicate() == Some(kind),
+        };
+        let held = self.objects.iter().filter_map(|object| match &object.content {
+            Content::Sigstore(Ok(signed)) if fits(signed) => {
+                let found = sigstore::verify(wanted, signed, self.subject, self.at, &self.work);
                 let signer = found.signer.map(|name| Signer { name, time: found.time });
-                (attempt(place, attached, found.checks), signer)
+                Some((attempt(object, found.checks), signer))
             }
-            Err(error) => unreadable(place, attached, error),
-        })
-        .collect()
+            Content::Sigstore(Err(error)) => Some(unreadable(object, error)),
+            _ => None,
+        });
+        held.collect()
     }
 
     /// The same for Notation's.
     fn envelopes(&self, wanted: &Notation) -> Vec<(Attempt, Option<Signer>)> {
-        let all = self.evidence.attached().iter().enumerate();
-        let read = all.filter_map(|(place, attached)| Some((place, attached, Envelope::read(attached)?)));
-        read.map(|(place, attached, envelope)| match envelope {
-            Ok(envelope) => {
-                let (checks, name, time) = notation::verify(wanted, &envelope, self.subject, self.at);
-                (attempt(place, attached, checks), name.map(|name| Signer { name, time }))
+        let held = self.objects.iter().filter_map(|object| match &object.content {
+            Content::Notation(Ok(envelope)) => {
+                let (checks, name, time) =
+                    notation::verify(wanted, envelope, self.subject, self.at, &self.work);
+                Some((attempt(object, checks), name.map(|name| Signer { name, time })))
             }
-            Err(error) => unreadable(place, attached, error),
-        })
-        .collect()
+            Content::Notation(Err(error)) => Some(unreadable(object, error)),
+            Content::Sigstore(_) => None,
+        });
+        held.collect()
     }
 }
 
-fn unreadable(place: usize, attached: &Attached, error: impl Display) -> (Attempt, Option<Signer>) {
+fn unreadable(object: &Object<'_>, error: &str) -> (Attempt, Option<Signer>) {
     let mut checks = Checks::default();
     checks.record("form", Outcome::Failed, "a signature that can be read", error);
-    (attempt(place, attached, checks), None)
+    (attempt(object, checks), None)
 }
 
-fn attempt(place: usize, attached: &Attached, checks: Checks) -> Attempt {
-    let signature = format!("{} {place}", attached.kind());
+fn attempt(object: &Object<'_>, checks: Checks) -> Attempt {
+    let signature = format!("{} {}", object.attached.kind(), object.place);
     Attempt { signature, appraisal: Appraisal::new(checks, Claims::new()) }
 }
 
@@ -138,8 +173,11 @@ fn conclude(mut judged: Judged, attempts: Vec<(Attempt, Option<Signer>)>, missin
 
 /// The signature that came furthest, and the first check that it failed.
 fn why_not(attempts: &[Attempt], missing: String) -> String {
-    let failed = |attempt: &&Attempt| attempt.appraisal.reasons().count();
-    let Some(best) = attempts.iter().min_by_key(failed) else { return missing };
+    let passed = |attempt: &Attempt| {
+        attempt.appraisal.checks().iter().filter(|check| check.result == Outcome::Passed).count()
+    };
+    // The first of those that came equally far.
+    let Some(best) = attempts.iter().min_by_key(|attempt| Reverse(passed(attempt))) else { return missing };
     let reason = best.appraisal.reasons().next();
     let reason =
         reason.map(|check| format!("{}: expected {}, found {}", check.name, check.expected, check.found));

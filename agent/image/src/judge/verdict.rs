@@ -26,6 +26,7 @@ pub struct Judgement {
     pub(super) at: UnixTime,
     pub(super) rule: String,
     pub(super) requirements: Vec<Judged>,
+    pub(super) verifications: usize,
     #[serde(skip)]
     pub(super) subject: Subject,
 }
@@ -106,6 +107,11 @@ impl Judgement {
     /// Every requirement of that list, in its order.
     pub fn requirements(&self) -> &[Judged] {
         &self.requirements
+    }
+
+    /// How many signatures were verified for it, those of certificates, logs and clocks among them.
+    pub fn verifications(&self) -> usize {
+        self.verifications
     }
 
     /// The image, or the first requirement that was not met.

@@ -128,6 +128,11 @@ impl Policy {
 }
 
 impl Rule {
+    /// Whether anything depends on signatures.
+    pub(crate) fn looks_at_signatures(&self) -> bool {
+        self.requirements.iter().any(|wanted| !matches!(wanted.kind, Kind::Accept | Kind::Reject))
+    }
+
     /// What has to be shown, one line for each requirement.
     pub fn explain(&self) -> Vec<String> {
         self.requirements.iter().map(Requirement::explain).collect()

@@ -13,6 +13,9 @@ use crate::artefact::Digest;
 const MEDIA_TYPES: [&str; 2] =
     ["application/vnd.dev.sigstore.bundle.v0.3+json", "application/vnd.dev.sigstore.bundle+json;version=0.3"];
 
+/// The longest way through a tree whose entries 64 bits can count.
+const MAX_HASHES: usize = 64;
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Bundle {
@@ -180,7 +183,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<Signed, SignedError> {
     let stamps = material.timestamp_verification_data.unwrap_or_default().stamps;
     let most = material.tlog_entries.len().max(stamps.len());
     if most > MAX_PARTS {
-        return Err(SignedError::TooMany { part: "the verification material", found: most });
+        let part = "the verification material";
+        return Err(SignedError::TooMany { part, found: most, limit: MAX_PARTS });
     }
     let certificate = material.certificate.map(|raw| certificate(&raw.raw_bytes)).transpose()?;
     let entries = material.tlog_entries.into_iter().map(entry).collect::<Result<_, _>>()?;
@@ -233,8 +237,9 @@ fn entry(raw: LogEntry) -> Result<Entry, SignedError> {
         None => None,
     };
     let proof = raw.inclusion_proof.map(|proof| {
-        if proof.hashes.len() > 64 {
-            return Err(SignedError::TooMany { part: "the log's proof", found: proof.hashes.len() });
+        let found = proof.hashes.len();
+        if found > MAX_HASHES {
+            return Err(SignedError::TooMany { part: "the log's proof", found, limit: MAX_HASHES });
         }
         let hashes = proof.hashes.iter().map(|hash| base64("the log's proof", hash));
         Ok(Proof {

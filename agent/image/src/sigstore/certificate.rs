@@ -9,6 +9,7 @@ use crate::extension::{self, ALTERNATIVE_NAME, CODE_SIGNING, EXTENDED_USAGE};
 use crate::keys::Key;
 use crate::tlv::{OID, SEQUENCE, Walk, context, encode};
 use crate::trusted_root::{LogKey, TrustedRoot};
+use crate::work::Work;
 
 /// Signed certificate timestamps (RFC 6962, section 3.3).
 const TIMESTAMPS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.11129.2.4.2");
@@ -19,6 +20,7 @@ pub(super) fn issuer<'a>(
     leaf: &Certificate,
     root: &'a TrustedRoot,
     times: &[UnixTime],
+    work: &Work,
 ) -> Result<&'a Certificate, String> {
     if !extension::is_for(leaf, &CODE_SIGNING) {
         return Err("the certificate is not for signing code".to_owned());
@@ -32,7 +34,7 @@ pub(super) fn issuer<'a>(
     let mut why = "the trusted root has no authority".to_owned();
     for authority in &root.authorities {
         let known = [ALTERNATIVE_NAME, EXTENDED_USAGE];
-        let checked = times.iter().try_for_each(|time| authority.check(leaf, *time, &known));
+        let checked = times.iter().try_for_each(|time| authority.check(leaf, *time, &known, work));
         match (checked, authority.chain.first()) {
             (Ok(()), Some(issuer)) => return Ok(issuer),
             (Err(reason), _) => why = reason,
@@ -43,7 +45,12 @@ pub(super) fn issuer<'a>(
 }
 
 /// Checks that a trusted log of certificates has promised to show `leaf`.
-pub(super) fn check_logged(leaf: &Certificate, issuer: &Certificate, logs: &[LogKey]) -> Result<(), String> {
+pub(super) fn check_logged(
+    leaf: &Certificate,
+    issuer: &Certificate,
+    logs: &[LogKey],
+    work: &Work,
+) -> Result<(), String> {
     let list = extension::inner_octets(leaf, &TIMESTAMPS).ok_or("the certificate has no log's promise")?;
     let stamps = timestamps(list).ok_or("the certificate's promises of logs cannot be read")?;
     let precertificate = without_timestamps(leaf.der()).ok_or("the certificate cannot be taken apart")?;
@@ -52,10 +59,8 @@ pub(super) fn check_logged(leaf: &Certificate, issuer: &Certificate, logs: &[Log
         let message = stamp.message(&issuer.id(), &precertificate);
         let known = logs.iter().filter(|log| log.may_be(stamp.log));
         let time = UnixTime(stamp.milliseconds / 1000);
-        known.filter(|log| log.counts_at(time)).any(|log| {
-            let key = log.key.public();
-            key.verify(key.usual_algorithm(), &message, stamp.signature).is_ok()
-        })
+        let mut counting = known.filter(|log| log.counts_at(time));
+        counting.any(|log| log.key.verify_usual(&message, stamp.signature, work).is_ok())
     };
     match stamps.iter().any(holds) {
         true => Ok(()),

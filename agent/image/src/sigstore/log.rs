@@ -5,6 +5,7 @@ use coffer_attestation::time::UnixTime;
 
 use super::{checkpoint, merkle};
 use crate::trusted_root::LogKey;
+use crate::work::Work;
 
 /// What a signature says of its entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,41 +36,54 @@ pub(super) struct Proof {
     pub(super) checkpoint: String,
 }
 
-/// Checks that one of `logs` has the entry: all that it brings of promise and proof must hold, and one must be there. Answers
-/// when the log heard of it, if it signed that.
-pub(super) fn verify(entry: &Entry, logs: &[LogKey]) -> Result<Option<UnixTime>, String> {
+/// What a log was found to say of an entry.
+pub(super) struct Logged<'a> {
+    /// When it heard of it, if it signed that.
+    pub(super) time: Option<UnixTime>,
+    log: &'a LogKey,
+}
+
+impl Logged<'_> {
+    /// Checks that the log counts: at the time that it signed, or else at each of `times`, at which others saw the signature.
+    pub(super) fn check_counts(&self, times: &[UnixTime]) -> Result<(), String> {
+        let signed = self.time.as_ref().map_or(times, std::slice::from_ref);
+        match signed.iter().find(|time| !self.log.counts_at(**time)) {
+            Some(time) => Err(format!("the log does not count at the entry's time, {time}")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Checks that one of `logs` has the entry: all that it brings of promise and proof must hold, and one must be there.
+pub(super) fn verify<'a>(entry: &Entry, logs: &'a [LogKey], work: &Work) -> Result<Logged<'a>, String> {
     let mut why =
         format!("no trusted log is called {}", hex::encode(entry.log.get(..8).unwrap_or(&entry.log)));
     for log in logs.iter().filter(|log| log.may_be(&entry.log)) {
-        match by_log(entry, log) {
-            Ok(time) => return Ok(time),
+        match by_log(entry, log, work) {
+            Ok(time) => return Ok(Logged { time, log }),
             Err(reason) => why = reason,
         }
     }
     Err(why)
 }
 
-fn by_log(entry: &Entry, log: &LogKey) -> Result<Option<UnixTime>, String> {
+fn by_log(entry: &Entry, log: &LogKey, work: &Work) -> Result<Option<UnixTime>, String> {
     if entry.promise.is_none() && entry.proof.is_none() {
         return Err("the entry has neither the log's promise nor its proof".to_owned());
     }
     if let Some(proof) = &entry.proof {
-        check_proof(entry, proof, log)?;
+        check_proof(entry, proof, log, work)?;
     }
-    let time = entry.promise.as_ref().map(|promise| check_promise(entry, promise, log)).transpose()?;
-    if time.is_some_and(|time| !log.counts_at(time)) {
-        return Err("the log does not count at the entry's time".to_owned());
-    }
-    Ok(time)
+    entry.promise.as_ref().map(|promise| check_promise(entry, promise, log, work)).transpose()
 }
 
-fn check_proof(entry: &Entry, proof: &Proof, log: &LogKey) -> Result<(), String> {
+fn check_proof(entry: &Entry, proof: &Proof, log: &LogKey, work: &Work) -> Result<(), String> {
     let found = merkle::root(&entry.body, proof.index, proof.size, &proof.hashes);
     let found = found.ok_or("the log's proof has not the form of one")?;
     if proof.root != found {
         return Err("the log's proof leads to another root".to_owned());
     }
-    let (size, root) = checkpoint::verify(&proof.checkpoint, log.key.public())?;
+    let (size, root) = checkpoint::verify(&proof.checkpoint, log, work)?;
     if root != found || size != proof.size {
         return Err("the log's checkpoint is of another tree".to_owned());
     }
@@ -77,7 +91,7 @@ fn check_proof(entry: &Entry, proof: &Proof, log: &LogKey) -> Result<(), String>
 }
 
 /// The promise covers the entry, its time, its place and the log in canonical JSON (RFC 8785).
-fn check_promise(entry: &Entry, promise: &Promise, log: &LogKey) -> Result<UnixTime, String> {
+fn check_promise(entry: &Entry, promise: &Promise, log: &LogKey, work: &Work) -> Result<UnixTime, String> {
     let message = format!(
         r#"{{"body":"{}","integratedTime":{},"logID":"{}","logIndex":{}}}"#,
         Base64::encode_string(&entry.body),
@@ -85,8 +99,7 @@ fn check_promise(entry: &Entry, promise: &Promise, log: &LogKey) -> Result<UnixT
         hex::encode(&entry.log),
         promise.index
     );
-    let key = log.key.public();
-    key.verify(key.usual_algorithm(), message.as_bytes(), &promise.signature)
-        .map_err(|_| "the log's promise does not hold".to_owned())?;
+    let holds = log.key.verify_usual(message.as_bytes(), &promise.signature, work);
+    holds.map_err(|reason| format!("the log's promise does not hold: {reason}"))?;
     Ok(UnixTime(promise.time))
 }

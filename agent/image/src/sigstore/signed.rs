@@ -8,8 +8,8 @@ use crate::artefact::{Attached, Digest};
 
 /// Bounds of every JSON document of a signature.
 pub(super) const LIMITS: Limits = Limits { bytes: 1 << 20, depth: 16 };
-/// The most log entries, time stamps, or subjects of one signature.
-pub(super) const MAX_PARTS: usize = 16;
+/// The most log entries, and the most time stamps, of one signature.
+pub(super) const MAX_PARTS: usize = 4;
 
 /// A signature and what it claims; nothing of it was verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,8 +53,8 @@ pub(crate) enum SignedError {
     Kind { part: &'static str, found: String },
     #[error("the signature has no {part}, or more than one")]
     Missing { part: &'static str },
-    #[error("{part} of the signature has {found} entries, at most {MAX_PARTS} are read")]
-    TooMany { part: &'static str, found: usize },
+    #[error("{part} of the signature has {found} entries, at most {limit} are read")]
+    TooMany { part: &'static str, found: usize, limit: usize },
     #[error("the signer's certificate cannot be read")]
     Certificate {
         #[source]

@@ -40,7 +40,8 @@ pub(super) fn read(payload: &[u8], kind: &str) -> Result<Claim, SignedError> {
         return Err(SignedError::Kind { part: "the statement's type", found: cut(&statement.kind) });
     }
     if statement.subject.len() > MAX_SUBJECTS {
-        return Err(SignedError::TooMany { part: "the statement", found: statement.subject.len() });
+        let found = statement.subject.len();
+        return Err(SignedError::TooMany { part: "the statement", found, limit: MAX_SUBJECTS });
     }
     // A name beside a digest is the signer's own and not normalised: it counts for nothing.
     let digests = statement.subject.iter().filter_map(|subject| subject.digest.get("sha256"));

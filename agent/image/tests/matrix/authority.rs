@@ -305,14 +305,15 @@ impl Authority {
     }
 }
 
-struct Recipe {
-    serial: u8,
-    subject: Vec<u8>,
-    issuer: Vec<u8>,
-    from: UnixTime,
-    until: UnixTime,
-    spki: Vec<u8>,
-    extensions: Vec<Vec<u8>>,
+/// What a certificate says.
+pub(crate) struct Recipe {
+    pub(crate) serial: u8,
+    pub(crate) subject: Vec<u8>,
+    pub(crate) issuer: Vec<u8>,
+    pub(crate) from: UnixTime,
+    pub(crate) until: UnixTime,
+    pub(crate) spki: Vec<u8>,
+    pub(crate) extensions: Vec<Vec<u8>>,
 }
 
 impl Recipe {
@@ -330,18 +331,22 @@ impl Recipe {
         ])
     }
 
-    fn sign(&self, key: &SigningKey) -> Vec<u8> {
-        let signed = self.signed_part();
-        let signature = element(0x03, &[&[0], &sign(key, &signed)[..]].concat());
-        sequence(&[signed, sequence(&[identifier("1.2.840.10045.4.3.2")]), signature])
+    pub(crate) fn sign(&self, key: &SigningKey) -> Vec<u8> {
+        signed_by(key, self.signed_part())
     }
 }
 
-fn sequence(parts: &[Vec<u8>]) -> Vec<u8> {
+/// A signed part, the algorithm, and `key`'s signature: a certificate, or a revocation list.
+pub(crate) fn signed_by(key: &SigningKey, part: Vec<u8>) -> Vec<u8> {
+    let signature = element(0x03, &[&[0], &sign(key, &part)[..]].concat());
+    sequence(&[part, sequence(&[identifier("1.2.840.10045.4.3.2")]), signature])
+}
+
+pub(crate) fn sequence(parts: &[Vec<u8>]) -> Vec<u8> {
     element(0x30, &parts.concat())
 }
 
-fn extension(oid: &str, critical: bool, value: &[u8]) -> Vec<u8> {
+pub(crate) fn extension(oid: &str, critical: bool, value: &[u8]) -> Vec<u8> {
     let flag = if critical { element(0x01, &[0xff]) } else { Vec::new() };
     sequence(&[identifier(oid), flag, element(0x04, value)])
 }
@@ -355,7 +360,7 @@ fn prefixed(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// `20261122120000Z`.
-fn generalized(time: UnixTime) -> String {
+pub(crate) fn generalized(time: UnixTime) -> String {
     time.to_string().chars().filter(|c| c.is_ascii_digit() || *c == 'Z').collect()
 }
 

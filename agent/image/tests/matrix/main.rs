@@ -7,6 +7,8 @@ mod artefacts;
 mod authority;
 mod cases_keyed;
 mod cases_keyless;
+mod chains;
+mod cost;
 mod notation;
 mod oracle;
 mod policies;

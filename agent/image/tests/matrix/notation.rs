@@ -49,7 +49,7 @@ const QUESTIONS: [Question; 9] = [
     ask("unsigned", ("strict", "one", ANYBODY), "unsigned", Err("no signature of this kind")),
 ];
 
-fn words(text: &str) -> Vec<String> {
+pub(crate) fn words(text: &str) -> Vec<String> {
     text.split(' ').map(str::to_owned).collect()
 }
 
@@ -84,38 +84,62 @@ fn certificate(oracle: &Oracle, name: &str) -> Vec<u8> {
 }
 
 fn reason(question: &Question, certificate: &[u8], evidence: &Evidence, at: UnixTime) -> Result<(), String> {
-    let requirement = json!({
+    let requirement = requirement(question.level, certificate, question.who);
+    judged(question.image, requirement, evidence, at)
+}
+
+pub(crate) fn requirement(level: &str, certificate: &[u8], who: &str) -> Value {
+    json!({
         "type": "notation",
-        "level": question.level,
+        "level": level,
         "trustStores": [{"type": "ca", "certificateDatas": [base64(certificate)]}],
-        "trustedIdentities": [question.who],
-    });
+        "trustedIdentities": [who],
+    })
+}
+
+/// What is said of the image in `repository` under one requirement.
+pub(crate) fn judged(
+    repository: &str,
+    requirement: Value,
+    evidence: &Evidence,
+    at: UnixTime,
+) -> Result<(), String> {
     let policy =
         Policy::parse(on_host(json!([requirement])).to_string().as_bytes(), &NoFiles).expect("a policy");
-    let reference = format!("{HOST}/{}:v1", question.image).parse().expect("a reference");
-    let subject = Subject::of_manifest(reference, manifest(question.image)).expect("an image");
+    let reference = format!("{HOST}/{repository}:v1").parse().expect("a reference");
+    let subject = Subject::of_manifest(reference, manifest(repository)).expect("an image");
     judge(&policy, subject, evidence, at).into_admitted().map(drop).map_err(|refusal| refusal.to_string())
 }
 
 /// A directory with notation's settings for the question, and how it is asked.
 fn command(oracle: &Oracle, question: &Question) -> (String, Vec<String>) {
-    let settings = format!("settings-{}/notation", question.name);
-    let directory = oracle.directory.path().join(&settings);
+    let image = format!("{HOST}/{}@{}", question.image, Digest::of(&manifest(question.image)));
+    let trusted = certificate(oracle, question.trusted);
+    asked(oracle, question.name, (question.level, &trusted, question.who), &image)
+}
+
+/// notation, asked about `image` under the name `name`: level, whose certificate is trusted, and who may sign.
+pub(crate) fn asked(
+    oracle: &Oracle,
+    name: &str,
+    (level, trusted, who): (&str, &[u8], &str),
+    image: &str,
+) -> (String, Vec<String>) {
+    let home = oracle.directory.path().join(format!("settings-{name}"));
+    let directory = home.join("notation");
     let store = directory.join("truststore/x509/ca/trusted");
     fs::create_dir_all(&store).expect("a directory");
-    file(&store, "trusted.crt", certificate(oracle, question.trusted));
+    file(&store, "trusted.crt", trusted);
     let policy = json!({"version": "1.0", "trustPolicies": [{
         "name": "policy",
         "registryScopes": ["*"],
-        "signatureVerification": {"level": question.level},
+        "signatureVerification": {"level": level},
         "trustStores": ["ca:trusted"],
-        "trustedIdentities": [question.who],
+        "trustedIdentities": [who],
     }]});
     file(&directory, "trustpolicy.json", policy.to_string());
-    let image = format!("{HOST}/{}@{}", question.image, Digest::of(&manifest(question.image)));
-    let home = oracle.directory.path().join(format!("settings-{}", question.name));
     let line = format!("env XDG_CONFIG_HOME={} notation verify --insecure-registry {image}", home.display());
-    (question.name.to_owned(), words(&line))
+    (name.to_owned(), words(&line))
 }
 
 #[test]
