@@ -15,6 +15,9 @@ use super::AttestError;
 /// The most secrets that are kept because containers asked for them.
 const MOST_ASKED: usize = 256;
 
+/// The most bytes that all secrets together have when another one is kept because a container asked for it.
+const MOST_BYTES: usize = 8 << 20;
+
 /// Every secret of the pod.
 pub(super) struct Held {
     directory: PathBuf,
@@ -54,8 +57,9 @@ impl Held {
         name: &str,
         value: Zeroizing<Vec<u8>>,
     ) -> Result<(), AttestError> {
-        self.write(name, &value)?;
+        // Held while it is written, so that what is taken back meanwhile is not written anew.
         let mut secrets = self.secrets();
+        self.write(name, &value)?;
         let place = secrets.entry(resource.clone()).or_default();
         place.value = Some(value);
         place.files.push(name.to_owned());
@@ -79,15 +83,17 @@ impl Held {
         place.containers.insert(container.to_owned());
     }
 
-    /// Keeps a secret that a container asked for; `None` if it was taken back meanwhile. Beyond [`MOST_ASKED`] of them the
-    /// others are given and not kept.
+    /// Keeps a secret that a container asked for; `None` if it was taken back meanwhile. Beyond [`MOST_ASKED`] of them, or
+    /// [`MOST_BYTES`], the others are given and not kept.
     pub(super) fn keep(
         &self,
         resource: &ResourceName,
         value: Zeroizing<Vec<u8>>,
     ) -> Option<Zeroizing<Vec<u8>>> {
         let mut secrets = self.secrets();
-        if secrets.len() >= MOST_ASKED && !secrets.contains_key(resource) {
+        let kept: usize = secrets.values().filter_map(|place| Some(place.value.as_ref()?.len())).sum();
+        let full = secrets.len() >= MOST_ASKED || kept.saturating_add(value.len()) > MOST_BYTES;
+        if full && !secrets.contains_key(resource) {
             return Some(value);
         }
         let place = secrets
@@ -110,18 +116,17 @@ impl Held {
         resource: &ResourceName,
         value: Zeroizing<Vec<u8>>,
     ) -> Result<(), AttestError> {
-        let files = {
-            let mut secrets = self.secrets();
-            let Some(place) = secrets.get_mut(resource).filter(|place| place.value.is_some()) else {
-                return Ok(());
-            };
-            if place.value.as_ref().is_some_and(|held| **held == *value) {
-                return Ok(());
-            }
-            place.value = Some(value.clone());
-            place.files.clone()
+        let mut secrets = self.secrets();
+        let Some(place) = secrets.get_mut(resource).filter(|place| place.value.is_some()) else {
+            return Ok(());
         };
-        files.iter().try_for_each(|name| self.write(name, &value))
+        if place.value.as_ref().is_some_and(|held| **held == *value) {
+            return Ok(());
+        }
+        // First the files: one that cannot be written is tried again when the secret is looked at next.
+        place.files.iter().try_for_each(|name| self.write(name, &value))?;
+        place.value = Some(value);
+        Ok(())
     }
 
     /// Wipes a secret wherever it is. Answers the containers that have it in their environment, from where nobody but their
@@ -233,6 +238,28 @@ mod tests {
         let held = Held::new(dir.path());
         let kept = (0..MOST_ASKED + 5).filter(|at| held.keep(&name(&at.to_string()), secret("x")).is_some());
         assert_eq!((kept.count(), held.all().len()), (MOST_ASKED + 5, MOST_ASKED));
+    }
+
+    #[test]
+    fn long_secrets_fill_no_memory_either() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = Held::new(dir.path());
+        let long = "x".repeat(MOST_BYTES / 4);
+        let given = (0..6).filter(|at| held.keep(&name(&at.to_string()), secret(&long)).is_some());
+        assert_eq!((given.count(), held.all().len()), (6, 4));
+    }
+
+    #[test]
+    fn a_file_that_could_not_be_written_is_written_the_next_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = Held::new(dir.path());
+        held.put_file(&name("1"), "key", secret("old")).unwrap();
+        // A directory where the new content is to be made.
+        fs::create_dir(dir.path().join(".key.new")).unwrap();
+        held.renew(&name("1"), secret("new")).unwrap_err();
+        fs::remove_dir(dir.path().join(".key.new")).unwrap();
+        held.renew(&name("1"), secret("new")).unwrap();
+        assert_eq!(fs::read(dir.path().join("key")).unwrap(), b"new");
     }
 
     #[test]
