@@ -13,6 +13,7 @@ mod boot;
 mod chain;
 mod container;
 mod descriptor;
+mod gate;
 mod image;
 mod local;
 mod network;

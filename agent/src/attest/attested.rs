@@ -19,6 +19,7 @@ use super::session::Session;
 use super::verifier::Verifier;
 use super::wishes::Wishes;
 use super::{AttestError, HostKey, SECRETS};
+use crate::gate::POLICY_ENTRY;
 
 /// Between two attempts to reach a verifier that a start waits for.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -44,6 +45,15 @@ pub(crate) struct Attested {
     pub(super) turn: tokio::sync::Mutex<()>,
 }
 
+/// What the launch turned out to be.
+pub(crate) struct Begun {
+    pub(crate) attested: Attested,
+    /// The initdata's, as its author wrote it.
+    pub(crate) image_policy: Option<String>,
+    /// Told which containers must end, because they know a secret that was taken back.
+    pub(crate) end: UnboundedReceiver<BTreeSet<String>>,
+}
+
 /// Where containers find files of secrets.
 pub(crate) struct SecretFiles<'a> {
     /// In the guest.
@@ -53,22 +63,20 @@ pub(crate) struct SecretFiles<'a> {
 }
 
 impl Attested {
-    /// Holds the initdata against the processor's report and fetches the files that it asks for. The receiver is told which
-    /// containers must end, because they know a secret that was taken back.
-    pub(crate) async fn begin(
-        launched: Launched,
-    ) -> Result<(Self, UnboundedReceiver<BTreeSet<String>>), AttestError> {
+    /// Holds the initdata against the processor's report and fetches the files that it asks for.
+    pub(crate) async fn begin(launched: Launched) -> Result<Begun, AttestError> {
         let attester = named(&launched.tee, &launched.host_key)?;
         let evidence = attester.evidence(&[0; 64]).await?;
         let wishes_and_initdata = vouched(launched.initdata, &evidence.initdata)?;
         let held = Arc::new(Held::new(Path::new(SECRETS)));
         let (ended, end) = unbounded_channel();
         let Some((wishes, initdata)) = wishes_and_initdata else {
-            let wishes = Wishes::of_nobody();
-            return Ok((Self::new(None, held, wishes), end));
+            let attested = Self::new(None, held, Wishes::of_nobody());
+            return Ok(Begun { attested, image_policy: None, end });
         };
+        let image_policy = initdata.file(POLICY_ENTRY).map(str::to_owned);
         let Some(address) = wishes.verifier.clone() else {
-            return Ok((Self::new(None, held, wishes), end));
+            return Ok(Begun { attested: Self::new(None, held, wishes), image_policy, end });
         };
         let session =
             Session::new(Verifier::new(address, launched.host_key)?, attester, evidence.tee, initdata)?;
@@ -82,7 +90,7 @@ impl Attested {
         }
         session.hang_up().await;
         tokio::spawn(renew::keep(session.clone(), held.clone(), wishes.lease, ended));
-        Ok((Self::new(Some(session), held, wishes), end))
+        Ok(Begun { attested: Self::new(Some(session), held, wishes), image_policy, end })
     }
 
     fn new(session: Option<Arc<Session>>, held: Arc<Held>, wishes: Wishes) -> Self {

@@ -27,6 +27,14 @@ const REPORTS: &str = "/sys/kernel/config/tsm/report";
 const MRCONFIGID: usize = 48 + 184;
 const VERSION_5_MORE: usize = 6;
 
+/// What the kernel's drivers for them make.
+const DEVICES: [&str; 2] = ["/dev/sev-guest", "/dev/tdx_guest"];
+
+/// The device of this guest's processor, if it has a secure one.
+pub(crate) fn present() -> Option<&'static str> {
+    DEVICES.into_iter().find(|device| Path::new(device).exists())
+}
+
 /// The kernel's interface.
 pub(super) struct ConfigFs;
 

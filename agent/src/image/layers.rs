@@ -8,6 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
+use super::device_mapper::Mapped;
+use super::verity::{self, VerityError};
+use coffer_layer::sealed::SealedLayer;
+use coffer_layer::verity::{Root, Salt};
+
 /// A layer as the shim names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LayerSource {
@@ -22,6 +27,15 @@ pub(super) enum LayerRefused {
     Directory { path: PathBuf, source: io::Error },
     /// The kernel refused the mount.
     Mount { source: io::Error },
+    /// The disk is not the sealed layer that it should be.
+    Sealed { source: VerityError },
+}
+
+/// What is mounted. A sealed layer is another one than the same disk unsealed, or under another root.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Key {
+    Disk(String),
+    Sealed { serial: String, data_bytes: u64, root: Root, salt: Salt },
 }
 
 /// The table of mounted layers.
@@ -34,19 +48,21 @@ pub(super) struct Layers {
 struct State {
     directory: PathBuf,
     next: u64,
-    mounted: HashMap<String, Mounted>,
+    mounted: HashMap<Key, Mounted>,
 }
 
 #[derive(Debug)]
 struct Mounted {
     path: PathBuf,
     users: usize,
+    /// Removed after it is unmounted.
+    _mapped: Option<Mapped>,
 }
 
 /// One user's hold on a mounted layer; the last one to be dropped unmounts it.
 #[derive(Debug)]
 pub(super) struct Layer {
-    serial: String,
+    key: Key,
     path: PathBuf,
     state: Arc<Mutex<State>>,
 }
@@ -61,22 +77,48 @@ impl Layers {
 
     /// Mounts the layer, which is on `device`, unless it is mounted already.
     pub(super) fn hold(&self, source: &LayerSource, device: &Path) -> Result<Layer, LayerRefused> {
+        self.hold_as(Key::Disk(source.serial.clone()), |path, _| {
+            mount_layer(device, path, &source.fs_type)?;
+            Ok(None)
+        })
+    }
+
+    /// Mounts a sealed layer, which is on `disk` with its tree, unless it is mounted already.
+    pub(super) fn hold_sealed(
+        &self,
+        serial: &str,
+        disk: &Path,
+        layer: &SealedLayer,
+    ) -> Result<Layer, LayerRefused> {
+        let SealedLayer { data_bytes, root, salt } = *layer;
+        let key = Key::Sealed { serial: serial.to_owned(), data_bytes, root, salt };
+        self.hold_as(key, |path, number| {
+            let mapped = verity::open(&format!("coffer-{number}"), disk, layer);
+            let mapped = mapped.map_err(|source| LayerRefused::Sealed { source })?;
+            mount_layer(mapped.node(), path, "erofs")?;
+            Ok(Some(mapped))
+        })
+    }
+
+    fn hold_as(
+        &self,
+        key: Key,
+        mount: impl FnOnce(&Path, u64) -> Result<Option<Mapped>, LayerRefused>,
+    ) -> Result<Layer, LayerRefused> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let held = |path: PathBuf| Layer { serial: source.serial.clone(), path, state: self.state.clone() };
-        if let Some(mounted) = state.mounted.get_mut(&source.serial) {
+        if let Some(mounted) = state.mounted.get_mut(&key) {
             mounted.users += 1;
-            return Ok(held(mounted.path.clone()));
+            return Ok(Layer { path: mounted.path.clone(), key, state: self.state.clone() });
         }
-        let path = state.directory.join(state.next.to_string());
+        let number = state.next;
+        let path = state.directory.join(number.to_string());
         fs::create_dir_all(&path).map_err(|source| LayerRefused::Directory { path: path.clone(), source })?;
-        let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOATIME;
-        if let Err(errno) = mount(Some(device), &path, Some(source.fs_type.as_str()), flags, None::<&str>) {
+        let mapped = mount(&path, number).inspect_err(|_| {
             let _ = fs::remove_dir(&path);
-            return Err(LayerRefused::Mount { source: errno.into() });
-        }
+        })?;
         state.next += 1;
-        state.mounted.insert(source.serial.clone(), Mounted { path: path.clone(), users: 1 });
-        Ok(held(path))
+        state.mounted.insert(key.clone(), Mounted { path: path.clone(), users: 1, _mapped: mapped });
+        Ok(Layer { path, key, state: self.state.clone() })
     }
 
     /// How many layers are mounted.
@@ -96,18 +138,25 @@ impl Layer {
 impl Drop for Layer {
     fn drop(&mut self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(mounted) = state.mounted.get_mut(&self.serial) else { return };
+        let Some(mounted) = state.mounted.get_mut(&self.key) else { return };
         mounted.users -= 1;
         if mounted.users == 0 {
-            state.mounted.remove(&self.serial);
-            release(&self.path, &self.serial);
+            let mounted = state.mounted.remove(&self.key);
+            release(&self.path, &self.key);
+            drop(mounted);
         }
     }
 }
 
-fn release(path: &Path, serial: &str) {
+fn mount_layer(device: &Path, path: &Path, fs_type: &str) -> Result<(), LayerRefused> {
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOATIME;
+    let mounted = mount(Some(device), path, Some(fs_type), flags, None::<&str>);
+    mounted.map_err(|errno| LayerRefused::Mount { source: errno.into() })
+}
+
+fn release(path: &Path, key: &Key) {
     if let Err(errno) = umount2(path, MntFlags::empty()) {
-        tracing::warn!(serial, %errno, "layer still in use, detached");
+        tracing::warn!(?key, %errno, "layer still in use, detached");
         let _ = umount2(path, MntFlags::MNT_DETACH);
     }
     let _ = fs::remove_dir(path);

@@ -10,6 +10,8 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use super::disks::{DiskError, find_disks};
 use super::layers::{Layer, LayerRefused, LayerSource, Layers};
 use super::trash::Trash;
+use super::verity::VerityError;
+use crate::gate::{GateError, NoPolicy, SealedImage};
 
 /// The kernel takes one page of mount options, its last byte being the end of the string.
 const MAX_OPTIONS: usize = 4095;
@@ -50,6 +52,27 @@ pub(crate) enum ImageError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// A sealed layer's disk is not what was signed.
+    #[error("sealed layer {index} ({serial})")]
+    Sealed {
+        /// Counted from 1, lowest first.
+        index: usize,
+        /// Its disk's serial.
+        serial: String,
+        /// Why.
+        source: VerityError,
+    },
+    /// Other disks than the admitted image asks for.
+    #[error("{found} disks were given, the admitted image asks for {expected}")]
+    Disks {
+        /// As many as it has sealed layers; none if its layers were sent.
+        expected: usize,
+        /// How many.
+        found: usize,
+    },
+    /// The image may not run.
+    #[error(transparent)]
+    Gate(GateError),
     /// More layers than the kernel can stack in one mount.
     #[error("{layers} layers need {bytes} bytes of mount options, the kernel takes {MAX_OPTIONS}")]
     TooManyLayers {
@@ -70,6 +93,15 @@ pub(crate) enum ImageError {
     },
 }
 
+/// What lets a root file system be mounted. There is no other way: each of these comes from the gate.
+#[derive(Debug)]
+pub(crate) enum Permit {
+    /// No policy applies, and the container's disks are mounted as they are.
+    Unjudged(NoPolicy),
+    /// The image was admitted; its layers are on the container's disks.
+    Sealed(SealedImage),
+}
+
 /// The root file systems of all containers.
 #[derive(Debug, Clone)]
 pub(crate) struct Images {
@@ -82,28 +114,59 @@ pub(crate) struct Images {
 impl Images {
     /// Mounts below `run`; writable parts go below `scratch`, which is a mounted file system of the pod.
     pub(crate) fn new(run: &Path, scratch: &Path) -> Self {
+        let trash = Trash::below(&scratch.join("trash"));
         Images {
             layers: Layers::below(&run.join("l")),
             mounts: run.join("c"),
             scratch: scratch.join("c"),
-            trash: Trash::below(&scratch.join("trash")),
+            trash,
         }
     }
 
-    /// Mounts the root file system of container `id`, whose layers come lowest first.
-    pub(crate) async fn mount(&self, id: &str, sources: &[LayerSource]) -> Result<Rootfs, ImageError> {
-        let serials: Vec<&str> = sources.iter().map(|source| source.serial.as_str()).collect();
+    /// Mounts the root file system of container `id`, whose disks come lowest first.
+    pub(crate) async fn mount(
+        &self,
+        id: &str,
+        permit: Permit,
+        disks: &[LayerSource],
+    ) -> Result<Rootfs, ImageError> {
+        let expected = match &permit {
+            Permit::Unjudged(_) => disks.len(),
+            Permit::Sealed(image) => image.layers().len(),
+        };
+        if disks.len() != expected {
+            return Err(ImageError::Disks { expected, found: disks.len() });
+        }
+        let serials: Vec<&str> = disks.iter().map(|disk| disk.serial.as_str()).collect();
         let devices = find_disks(&serials).await.map_err(|source| ImageError::Disk { source })?;
-        let layers: Vec<(LayerSource, PathBuf)> = sources.iter().cloned().zip(devices).collect();
-        self.mount_on(id, &layers)
+        let disks: Vec<(LayerSource, PathBuf)> = disks.iter().cloned().zip(devices).collect();
+        self.mount_on(id, permit, &disks)
     }
 
-    fn mount_on(&self, id: &str, sources: &[(LayerSource, PathBuf)]) -> Result<Rootfs, ImageError> {
-        let mut layers = Vec::with_capacity(sources.len());
-        for (index, (source, device)) in (1..).zip(sources) {
-            let held = self.layers.hold(source, device);
-            layers.push(held.map_err(|refused| layer_error(index, source, device, refused))?);
-        }
+    fn mount_on(
+        &self,
+        id: &str,
+        permit: Permit,
+        disks: &[(LayerSource, PathBuf)],
+    ) -> Result<Rootfs, ImageError> {
+        let layers = match permit {
+            Permit::Unjudged(_) => {
+                let held = (1..).zip(disks).map(|(index, (disk, device))| {
+                    let held = self.layers.hold(disk, device);
+                    held.map_err(|refused| layer_error(index, disk, device, refused))
+                });
+                held.collect::<Result<Vec<Layer>, ImageError>>()?
+            }
+            // As many of one as of the other: `mount` has counted them.
+            Permit::Sealed(image) => {
+                let held =
+                    (1..).zip(disks.iter().zip(image.layers())).map(|(index, ((disk, device), layer))| {
+                        let held = self.layers.hold_sealed(&disk.serial, device, layer);
+                        held.map_err(|refused| layer_error(index, disk, device, refused))
+                    });
+                held.collect::<Result<Vec<Layer>, ImageError>>()?
+            }
+        };
         let mut rootfs = Rootfs {
             path: self.mounts.join(id).join("rootfs"),
             writable: self.scratch.join(id),
@@ -126,6 +189,7 @@ fn layer_error(index: usize, layer: &LayerSource, device: &Path, refused: LayerR
             fs_type: layer.fs_type.clone(),
             source,
         },
+        LayerRefused::Sealed { source } => ImageError::Sealed { index, serial: layer.serial.clone(), source },
     }
 }
 
@@ -189,8 +253,15 @@ impl Drop for Rootfs {
 
 /// The writable part lives as long as its pod at most, so nothing is gained by syncing it (`volatile`).
 fn options(layers: &[Layer], upper: &Path, work: &Path) -> Result<String, ImageError> {
-    // The kernel wants the topmost layer first.
-    let lower: Vec<String> = layers.iter().rev().map(|layer| layer.path().display().to_string()).collect();
+    // The kernel wants the topmost layer first, and no directory twice. One that is there a second time further down hides
+    // nothing and shows nothing: all that is in it is found in the upper one.
+    let mut lower: Vec<String> = Vec::with_capacity(layers.len());
+    for layer in layers.iter().rev() {
+        let path = layer.path().display().to_string();
+        if !lower.contains(&path) {
+            lower.push(path);
+        }
+    }
     let options = format!(
         "lowerdir={},upperdir={},workdir={},volatile",
         lower.join(":"),
@@ -219,9 +290,17 @@ mod tests {
     use std::process::Command;
     use std::thread;
 
+    use coffer_layer::sealed::SealedLayer;
+    use coffer_layer::verity::{BLOCK, Salt, append};
     use nix::sched::{CloneFlags, unshare};
 
     use super::*;
+    use crate::gate::Gate;
+    use crate::image::device_mapper::CONTROL;
+
+    fn unjudged() -> Permit {
+        Permit::Unjudged(Gate::of_node(None).unwrap().unjudged().unwrap())
+    }
 
     /// A directory with room for images, in a mount namespace that ends with the test.
     struct Bench {
@@ -256,9 +335,12 @@ mod tests {
             let image = self.directory.path().join(format!("{name}.erofs"));
             run("mkfs.erofs", &[image.to_str().unwrap(), tree.to_str().unwrap()]);
             let device = run("losetup", &["--find", "--show", "--read-only", image.to_str().unwrap()]);
-            let source = LayerSource { serial: name.to_owned(), fs_type: "erofs".to_owned() };
-            (source, PathBuf::from(device.trim()))
+            (source(name), PathBuf::from(device.trim()))
         }
+    }
+
+    fn source(serial: &str) -> LayerSource {
+        LayerSource { serial: serial.to_owned(), fs_type: "erofs".to_owned() }
     }
 
     fn run(program: &str, arguments: &[&str]) -> String {
@@ -286,13 +368,13 @@ mod tests {
                 bench.layer("high", &[("etc/name", "high")]),
             ];
             let _loops = Loops(&layers);
-            let rootfs = bench.images.mount_on("c1", &layers).unwrap();
+            let rootfs = bench.images.mount_on("c1", unjudged(), &layers).unwrap();
             let etc = rootfs.path().join("etc");
             assert_eq!(fs::read_to_string(etc.join("name")).unwrap(), "high");
             assert_eq!(fs::read_to_string(etc.join("only-low")).unwrap(), "1");
             fs::write(etc.join("name"), "written").unwrap();
             drop(rootfs);
-            let again = bench.images.mount_on("c1", &layers).unwrap();
+            let again = bench.images.mount_on("c1", unjudged(), &layers).unwrap();
             assert_eq!(fs::read_to_string(again.path().join("etc/name")).unwrap(), "high");
         });
     }
@@ -302,8 +384,8 @@ mod tests {
         alone(|bench| {
             let layers = [bench.layer("base", &[("file", "x")])];
             let _loops = Loops(&layers);
-            let first = bench.images.mount_on("c1", &layers).unwrap();
-            let second = bench.images.mount_on("c2", &layers).unwrap();
+            let first = bench.images.mount_on("c1", unjudged(), &layers).unwrap();
+            let second = bench.images.mount_on("c2", unjudged(), &layers).unwrap();
             assert_eq!(bench.images.layers.count(), 1);
             drop(first);
             assert_eq!(fs::read_to_string(second.path().join("file")).unwrap(), "x");
@@ -322,7 +404,7 @@ mod tests {
                 .unwrap();
             let layers = [(source, device), bench.layer("base", &[("file", "x")])];
             let _loops = Loops(&layers);
-            let rootfs = bench.images.mount_on("c1", &layers[1..]).unwrap();
+            let rootfs = bench.images.mount_on("c1", unjudged(), &layers[1..]).unwrap();
             assert_eq!(fs::metadata(rootfs.path()).unwrap().mode() & 0o7777, 0o700);
         });
     }
@@ -334,10 +416,9 @@ mod tests {
             let broken = bench.directory.path().join("broken");
             fs::write(&broken, vec![0; 1 << 20]).unwrap();
             let device = run("losetup", &["--find", "--show", broken.to_str().unwrap()]);
-            let source = LayerSource { serial: "bad".to_owned(), fs_type: "erofs".to_owned() };
-            let layers = [good, (source, PathBuf::from(device.trim()))];
+            let layers = [good, (source("bad"), PathBuf::from(device.trim()))];
             let _loops = Loops(&layers);
-            let error = bench.images.mount_on("c1", &layers).unwrap_err();
+            let error = bench.images.mount_on("c1", unjudged(), &layers).unwrap_err();
             assert!(
                 matches!(&error, ImageError::Layer { index: 2, serial, .. } if serial == "bad"),
                 "{error}"
@@ -351,7 +432,7 @@ mod tests {
         alone(|bench| {
             let empty = |index: usize| LayerSource { serial: index.to_string(), fs_type: "tmpfs".to_owned() };
             let layers: Vec<_> = (0..120).map(|index| (empty(index), PathBuf::from("none"))).collect();
-            let rootfs = bench.images.mount_on("c1", &layers).unwrap();
+            let rootfs = bench.images.mount_on("c1", unjudged(), &layers).unwrap();
             fs::write(rootfs.path().join("file"), "x").unwrap();
             assert_eq!(bench.images.layers.count(), 120);
         });
@@ -362,7 +443,7 @@ mod tests {
         alone(|bench| {
             let empty = |index: usize| LayerSource { serial: index.to_string(), fs_type: "tmpfs".to_owned() };
             let layers: Vec<_> = (0..400).map(|index| (empty(index), PathBuf::from("none"))).collect();
-            let error = bench.images.mount_on("c1", &layers).unwrap_err();
+            let error = bench.images.mount_on("c1", unjudged(), &layers).unwrap_err();
             assert!(matches!(error, ImageError::TooManyLayers { layers: 400, .. }), "{error}");
         });
     }
@@ -375,15 +456,55 @@ mod tests {
             let left = bench.directory.path().join("scratch/c/c1/upper");
             fs::create_dir_all(&left).unwrap();
             fs::write(left.join("secret"), "of another pod").unwrap();
-            let error = bench.images.mount_on("c1", &layers).unwrap_err();
+            let error = bench.images.mount_on("c1", unjudged(), &layers).unwrap_err();
             assert!(matches!(error, ImageError::Directory { .. }), "{error}");
+        });
+    }
+
+    #[test]
+    fn a_sealed_layer_is_read_through_the_kernels_check_and_its_device_goes_with_it() {
+        if !Path::new(CONTROL).exists() {
+            eprintln!("skipped: needs the device mapper ({CONTROL})");
+            return;
+        }
+        alone(|bench| {
+            drop(Loops(&[bench.layer("base", &[("file", "x")])]));
+            let path = bench.directory.path().join("base.erofs");
+            let mut image = fs::File::options().read(true).write(true).open(&path).unwrap();
+            let data_bytes = image.metadata().unwrap().len().next_multiple_of(BLOCK);
+            image.set_len(data_bytes).unwrap();
+            let salt = Salt([7; 32]);
+            let root = append(&mut image, data_bytes, &salt).unwrap();
+            let device = run("losetup", &["--find", "--show", "--read-only", path.to_str().unwrap()]);
+            let disk = [(source("base"), PathBuf::from(device.trim()))];
+            let _loops = Loops(&disk);
+            let layer = SealedLayer { data_bytes, root, salt };
+            let held = bench.images.layers.hold_sealed("base", &disk[0].1, &layer).unwrap();
+            assert_eq!(fs::read_to_string(held.path().join("file")).unwrap(), "x");
+            let mounts = fs::read_to_string("/proc/thread-self/mounts").unwrap();
+            let line = mounts.lines().find(|line| line.contains(held.path().to_str().unwrap())).unwrap();
+            let node = PathBuf::from(line.split(' ').next().unwrap());
+            drop(held);
+            assert!(!node.exists(), "{}", node.display());
+        });
+    }
+
+    #[test]
+    fn a_layer_that_is_there_twice_is_stacked_once() {
+        alone(|bench| {
+            let (low, high) =
+                (bench.layer("low", &[("name", "low")]), bench.layer("high", &[("name", "high")]));
+            let layers = [low.clone(), high, low];
+            let _loops = Loops(&layers[..2]);
+            let rootfs = bench.images.mount_on("c1", unjudged(), &layers).unwrap();
+            assert_eq!(fs::read_to_string(rootfs.path().join("name")).unwrap(), "low");
         });
     }
 
     #[test]
     fn a_container_without_layers_is_refused() {
         alone(|bench| {
-            assert!(matches!(bench.images.mount_on("c1", &[]), Err(ImageError::NoLayer)));
+            assert!(matches!(bench.images.mount_on("c1", unjudged(), &[]), Err(ImageError::NoLayer)));
         });
     }
 }

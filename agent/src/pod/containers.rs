@@ -76,12 +76,13 @@ impl Pod {
         pid_namespace: Option<crate::container::SharedPidNamespace>,
     ) -> Result<Occupant, PodError> {
         let id = new.id.clone();
+        let permit = self.permit(&id)?;
         let mut spec = ContainerSpec::parse(&new.spec).map_err(PodError::container(&id))?;
         log_notes(&id, &spec.notes);
         self.resolve_mounts(&mut spec).await?;
         let door = self.give_secrets(&id, &mut spec).await?;
-        let mounted = self.shared.images.mount(&id, &new.layers).await;
-        let rootfs = mounted.map_err(|error| PodError::Image { id: id.clone(), source: Box::new(error) })?;
+        let mounted = self.shared.images.mount(&id, permit, &new.layers).await;
+        let rootfs = mounted.map_err(PodError::image(&id))?;
         let params = CreateParams {
             id: id.clone(),
             spec,
@@ -200,6 +201,9 @@ impl Pod {
 
     /// Forgets an exited process; the container goes with its init process.
     pub(crate) async fn delete(&self, id: &ProcessId) -> Result<Status, PodError> {
+        if id.exec.is_empty() {
+            self.forget_admission(&id.container);
+        }
         let occupant = self.occupant(&id.container)?;
         let process = self.process(id)?;
         match process.state() {
@@ -252,6 +256,15 @@ impl Pod {
             Seat::Taken => None,
         };
         self.containers().values().filter_map(filled).collect()
+    }
+
+    /// Refuses an id that is none, or that a container has.
+    pub(super) fn check_vacant(&self, id: &str) -> Result<(), PodError> {
+        check_id("container_id", id)?;
+        if self.containers().contains_key(id) {
+            return Err(PodError::ContainerExists { id: id.to_owned() });
+        }
+        Ok(())
     }
 
     fn take_seat(&self, id: &str) -> Result<(), PodError> {
@@ -307,14 +320,19 @@ mod tests {
     use std::path::Path;
     use std::thread;
 
+    use coffer_layer::sealed::{ANNOTATION, Sealed, SealedLayer};
+    use coffer_layer::verity::{Root, Salt};
+    use coffer_protocol::Digest;
     use nix::mount::{MsFlags, mount};
     use nix::sched::{CloneFlags, unshare};
 
     use super::*;
+    use crate::chain::Chain;
     use crate::container::{Runtime, RuntimeConfig};
+    use crate::gate::{Claim, NodePolicy};
     use crate::image::ImageError;
     use crate::network::Plan;
-    use crate::pod::Class;
+    use crate::pod::{Admitted, Class};
     use crate::sandbox::{SHM, Settings, Space};
 
     /// Runs `test` with a pod that has a `/run`, a host name and a network of its own, and no control groups.
@@ -345,6 +363,7 @@ mod tests {
             shm_bytes: 1 << 20,
             scratch: Space::Memory(1 << 20),
             launched: None,
+            image_policy: None,
         }
     }
 
@@ -394,6 +413,103 @@ mod tests {
             let second = pod.create(container("c")).await.unwrap_err();
             assert!(no_layer(&first) && no_layer(&second), "{first:?}, {second:?}");
             assert!(matches!(pod.container("c"), Err(PodError::NoContainer { .. })));
+        });
+    }
+
+    /// Settings with a node's policy of one requirement.
+    fn judging(kind: &str, dry_run: bool) -> Settings {
+        let document = format!(r#"{{"default": [{{"type": "{kind}"}}]}}"#).into_bytes();
+        Settings { image_policy: Some(NodePolicy { document, dry_run }), ..settings() }
+    }
+
+    /// A sealed image without a signature.
+    fn claim() -> Claim {
+        let configuration = br#"{"rootfs": {"diff_ids": ["sha256:DIGITS"]}}"#;
+        let digits = "00".repeat(32);
+        let configuration = String::from_utf8_lossy(configuration).replace("DIGITS", &digits).into_bytes();
+        let (digest, size) = (Digest::of(&configuration), configuration.len());
+        let config = format!(r#"{{"mediaType": "a/b", "digest": "{digest}", "size": {size}}}"#);
+        let layer = format!(r#"{{"mediaType": "a/b", "digest": "sha256:{digits}", "size": 1}}"#);
+        let sealed = SealedLayer { data_bytes: 4096, root: Root([0; 32]), salt: Salt([0; 32]) };
+        let sealed = Sealed::new(vec![sealed]).unwrap().to_string().replace('"', "\\\"");
+        let annotations = format!(r#"{{"{ANNOTATION}": "{sealed}"}}"#);
+        let manifest = format!(
+            r#"{{"schemaVersion": 2, "config": {config}, "layers": [{layer}], "annotations": {annotations}}}"#
+        );
+        let reference = "r.example.com/app:v1".to_owned();
+        Claim { reference, manifest: manifest.into_bytes(), configuration, ..Claim::default() }
+    }
+
+    #[test]
+    fn a_container_whose_image_was_not_judged_is_refused_where_a_policy_decides() {
+        with_pod(async |pod| {
+            pod.prepare(&judging("insecureAcceptAnything", false), false).await.unwrap();
+            let error = pod.create(container("c")).await.unwrap_err();
+            assert_eq!(error.class(), Class::PermissionDenied);
+            assert!(Chain(&error).to_string().contains("was not judged"), "{error:?}");
+        });
+    }
+
+    #[test]
+    fn an_image_that_the_policy_refuses_is_refused_with_its_reason() {
+        with_pod(async |pod| {
+            pod.prepare(&judging("reject", false), false).await.unwrap();
+            let error = pod.admit("c", claim()).await.unwrap_err();
+            assert_eq!(error.class(), Class::PermissionDenied);
+            assert!(Chain(&error).to_string().contains("/default/0 of the policy"), "{error:?}");
+            assert_eq!(pod.create(container("c")).await.unwrap_err().class(), Class::PermissionDenied);
+        });
+    }
+
+    #[test]
+    fn an_admission_is_good_for_one_attempt_with_as_many_disks_as_layers() {
+        with_pod(async |pod| {
+            pod.prepare(&judging("insecureAcceptAnything", false), false).await.unwrap();
+            assert!(matches!(pod.admit("c", claim()).await, Ok(Admitted::Sealed { .. })));
+            let error = pod.create(container("c")).await.unwrap_err();
+            let disks = |source: &ImageError| matches!(source, ImageError::Disks { expected: 1, found: 0 });
+            assert!(matches!(&error, PodError::Image { source, .. } if disks(source)), "{error:?}");
+            let again = pod.create(container("c")).await.unwrap_err();
+            assert!(Chain(&again).to_string().contains("was not judged"), "{again:?}");
+        });
+    }
+
+    #[test]
+    fn an_admission_is_for_its_own_container_and_gone_when_that_is_deleted() {
+        with_pod(async |pod| {
+            pod.prepare(&judging("insecureAcceptAnything", false), false).await.unwrap();
+            pod.admit("c", claim()).await.unwrap();
+            let other = pod.create(container("d")).await.unwrap_err();
+            assert!(Chain(&other).to_string().contains("was not judged"), "{other:?}");
+            let init = ProcessId { container: "c".to_owned(), exec: String::new() };
+            assert!(matches!(pod.delete(&init).await, Err(PodError::NoContainer { .. })));
+            let error = pod.create(container("c")).await.unwrap_err();
+            assert!(Chain(&error).to_string().contains("was not judged"), "{error:?}");
+        });
+    }
+
+    #[test]
+    fn a_dry_run_tells_what_it_would_refuse_and_goes_on_with_the_disks() {
+        with_pod(async |pod| {
+            pod.prepare(&judging("reject", true), false).await.unwrap();
+            let admitted = pod.admit("c", claim()).await.unwrap();
+            assert!(
+                matches!(admitted, Admitted::WouldRefuse { reason, .. } if reason.contains("/default/0"))
+            );
+            let error = pod.create(container("c")).await.unwrap_err();
+            assert!(
+                matches!(&error, PodError::Image { source, .. } if matches!(**source, ImageError::NoLayer))
+            );
+        });
+    }
+
+    #[test]
+    fn a_policy_that_cannot_be_read_leaves_no_sandbox() {
+        with_pod(async |pod| {
+            let error = pod.prepare(&judging("whatever", false), false).await.unwrap_err();
+            assert_eq!(error.class(), Class::InvalidArgument);
+            assert!(Chain(&error).to_string().contains("image policy"), "{error:?}");
+            assert!(matches!(pod.admit("c", claim()).await, Err(PodError::NoSandbox)));
         });
     }
 

@@ -1,7 +1,7 @@
 //! Why a call about the pod was refused.
 
 use crate::container::{self, ContainerError};
-use crate::image::ImageError;
+use crate::image::{ImageError, VerityError};
 use crate::sandbox::SandboxError;
 use crate::volume::{self, VolumeError};
 
@@ -54,6 +54,7 @@ pub(crate) enum Class {
     AlreadyExists,
     FailedPrecondition,
     DeadlineExceeded,
+    PermissionDenied,
     Internal,
 }
 
@@ -62,6 +63,12 @@ impl PodError {
     pub(super) fn container<E: Into<ContainerError>>(id: &str) -> impl Fn(E) -> PodError {
         let id = id.to_owned();
         move |error| PodError::Container { id: id.clone(), source: Box::new(error.into()) }
+    }
+
+    /// For `map_err`: why the root file system of container `id` is not there.
+    pub(super) fn image(id: &str) -> impl Fn(ImageError) -> PodError {
+        let id = id.to_owned();
+        move |error| PodError::Image { id: id.clone(), source: Box::new(error) }
     }
 
     /// For `map_err`: what the volumes say.
@@ -94,6 +101,8 @@ fn of_sandbox(error: &SandboxError) -> Class {
     match error {
         // What is missing is the verifier's word, and nothing here is broken.
         SandboxError::Attestation { .. } => Class::FailedPrecondition,
+        SandboxError::ImagePolicy { .. } => Class::InvalidArgument,
+        SandboxError::Unsaid { .. } => Class::PermissionDenied,
         SandboxError::Hostname { .. }
         | SandboxError::Directory { .. }
         | SandboxError::Memory { .. }
@@ -107,6 +116,11 @@ fn of_sandbox(error: &SandboxError) -> Class {
 fn of_image(error: &ImageError) -> Class {
     match error {
         ImageError::NoLayer | ImageError::TooManyLayers { .. } => Class::InvalidArgument,
+        ImageError::Gate(_) | ImageError::Disks { .. } => Class::PermissionDenied,
+        ImageError::Sealed { source, .. } => match source {
+            VerityError::Short { .. } | VerityError::Other { .. } => Class::PermissionDenied,
+            VerityError::Read { .. } | VerityError::Device { .. } => Class::Internal,
+        },
         ImageError::Disk { .. }
         | ImageError::Layer { .. }
         | ImageError::Directory { .. }

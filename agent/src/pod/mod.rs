@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! Pod::prepare ── sandbox                       Absent → Preparing → Ready | Failed
+//! Pod::admit   ── gate                          before any byte of an image is taken
 //! Pod::create  ── seat, volumes, image, container::Runtime, streams     any failure gives all of it back
 //! Pod::exec, process, delete                    found by id; what they do is the container's own business
 //! ```
 //!
 //! No lock is held while anything is awaited, so no container waits for another. Nothing here knows the wire.
 
+mod admissions;
 mod containers;
 mod end;
 mod error;
@@ -20,6 +22,8 @@ mod usage;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
+use admissions::Admissions;
+pub(crate) use admissions::Admitted;
 pub(crate) use containers::{NewContainer, NewProcess, ProcessId, Status};
 pub(crate) use error::{Class, PodError};
 pub(crate) use events::{Event, Events};
@@ -27,6 +31,7 @@ pub(crate) use usage::{Usage, usage};
 
 use crate::attest::Attested;
 use crate::container::{Container, Runtime, SharedPidNamespace};
+use crate::gate::Gate;
 use crate::image::{Images, Rootfs};
 use crate::local::Door;
 use crate::stream::Registry;
@@ -50,6 +55,9 @@ struct Shared {
     containers: Mutex<HashMap<String, Seat>>,
     /// What the guest is to its verifier; nothing without a secure processor.
     attested: std::sync::OnceLock<Arc<Attested>>,
+    /// Made with the sandbox.
+    gate: std::sync::OnceLock<Arc<Gate>>,
+    admissions: Admissions,
 }
 
 /// How far the sandbox is.

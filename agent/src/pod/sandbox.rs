@@ -5,8 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Deserialize;
 
-use super::{Events, Pod, PodError, Shared, Stage};
+use super::{Admissions, Events, Pod, PodError, Shared, Stage};
+use crate::attest::processor_present;
 use crate::container::{Runtime, SharedPidNamespace};
+use crate::gate::Gate;
 use crate::image::Images;
 use crate::network;
 use crate::sandbox::{self, SandboxError, Settings};
@@ -26,6 +28,8 @@ impl Pod {
             shared_pids: tokio::sync::OnceCell::new(),
             containers: Mutex::default(),
             attested: std::sync::OnceLock::new(),
+            gate: std::sync::OnceLock::new(),
+            admissions: Admissions::default(),
         };
         Pod { shared: Arc::new(shared) }
     }
@@ -69,7 +73,9 @@ impl Pod {
         share_pids: bool,
     ) -> Result<Option<SharedPidNamespace>, PodError> {
         sandbox::prepare(settings).await.map_err(PodError::sandbox)?;
-        self.attest(settings.launched.clone()).await?;
+        let gate = self.make_gate(settings).await?;
+        // A sandbox is prepared once.
+        let _ = self.shared.gate.set(Arc::new(gate));
         let registered = self.shared.volumes.register_shm(PathBuf::from(sandbox::SHM));
         registered.map_err(PodError::volume)?;
         if !share_pids {
@@ -77,6 +83,17 @@ impl Pod {
         }
         let namespace = self.shared.runtime.shared_pid_namespace().await;
         namespace.map(Some).map_err(PodError::container("pod"))
+    }
+
+    /// Only what the processor vouches for decides where there is one.
+    async fn make_gate(&self, settings: &Settings) -> Result<Gate, PodError> {
+        let gate = match (settings.launched.clone(), processor_present()) {
+            (Some(launched), _) => Gate::of_initdata(self.attest(launched).await?.as_deref()),
+            (None, None) => Gate::of_node(settings.image_policy.as_ref()),
+            // Else any program could run here and ask the processor for evidence of a guest that is what it should be.
+            (None, Some(device)) => return Err(PodError::sandbox(SandboxError::Unsaid { device })),
+        };
+        gate.map_err(|source| PodError::sandbox(SandboxError::ImagePolicy { source: Box::new(source) }))
     }
 
     /// Replaces the pod's network.

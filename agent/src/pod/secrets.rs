@@ -16,15 +16,14 @@ use crate::sandbox::SandboxError;
 
 impl Pod {
     /// Holds what the host says of the launch against the processor's word, and fetches what the pod asks for at its start.
-    pub(super) async fn attest(&self, launched: Option<Launched>) -> Result<(), PodError> {
-        let Some(launched) = launched else { return Ok(()) };
+    /// Answers with the policy for images that the processor vouches for, if there is one.
+    pub(super) async fn attest(&self, launched: Launched) -> Result<Option<String>, PodError> {
         let begun = Attested::begin(launched).await;
-        let (attested, ended) =
-            begun.map_err(|source| PodError::sandbox(SandboxError::Attestation { source }))?;
+        let begun = begun.map_err(|source| PodError::sandbox(SandboxError::Attestation { source }))?;
         // A sandbox is prepared once.
-        let _ = self.shared.attested.set(Arc::new(attested));
-        tokio::spawn(self.clone().end_those_who_know(ended));
-        Ok(())
+        let _ = self.shared.attested.set(Arc::new(begun.attested));
+        tokio::spawn(self.clone().end_those_who_know(begun.end));
+        Ok(begun.image_policy)
     }
 
     /// Gives a container the files of secrets and a socket to ask for others, if it may, and fills its environment.

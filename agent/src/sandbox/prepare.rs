@@ -10,6 +10,7 @@ use nix::unistd::sethostname;
 use super::sysctls::{self, SysctlError};
 use super::{RUN, SCRATCH, SHM};
 use crate::attest::{AttestError, Launched};
+use crate::gate::{GateError, NodePolicy};
 use crate::image::{DiskError, find_disk};
 use crate::network::{self, NetworkError};
 
@@ -27,6 +28,8 @@ pub(crate) struct Settings {
     pub(crate) scratch: Space,
     /// What the host says of the secure processor, if there is one.
     pub(crate) launched: Option<Launched>,
+    /// The node's, where there is no secure processor.
+    pub(crate) image_policy: Option<NodePolicy>,
 }
 
 /// What holds the writable parts of root file systems.
@@ -92,6 +95,18 @@ pub(crate) enum SandboxError {
     Attestation {
         /// Why.
         source: AttestError,
+    },
+    /// The host leaves out what decides about everything else.
+    #[error("the guest has a secure processor ({device}), and the host says nothing of it")]
+    Unsaid {
+        /// Its device.
+        device: &'static str,
+    },
+    /// Images could not be judged.
+    #[error("image policy")]
+    ImagePolicy {
+        /// Why.
+        source: Box<GateError>,
     },
     /// A kernel setting was not made.
     #[error(transparent)]

@@ -2,12 +2,14 @@
 
 use std::time::UNIX_EPOCH;
 
-use coffer_protocol::agent::{self, AgentStatsResponse, Oom, ProcessStatus, event, process_status};
+use coffer_protocol::agent::{
+    self, AdmitImageResponse, AgentStatsResponse, Oom, ProcessStatus, event, process_status,
+};
 use ttrpc::{Code, get_status};
 
 use crate::chain::Chain;
 use crate::container::ProcessState;
-use crate::pod::{Class, Event, PodError, Status, Usage};
+use crate::pod::{Admitted, Class, Event, PodError, Status, Usage};
 
 impl From<PodError> for ttrpc::Error {
     fn from(error: PodError) -> Self {
@@ -16,6 +18,7 @@ impl From<PodError> for ttrpc::Error {
             Class::NotFound => Code::NOT_FOUND,
             Class::AlreadyExists => Code::ALREADY_EXISTS,
             Class::FailedPrecondition => Code::FAILED_PRECONDITION,
+            Class::PermissionDenied => Code::PERMISSION_DENIED,
             Class::DeadlineExceeded => Code::DEADLINE_EXCEEDED,
             Class::Internal => Code::INTERNAL,
         };
@@ -40,6 +43,18 @@ pub(super) fn status(status: Status) -> ProcessStatus {
         exited_unix_nanos: u64::try_from(at.as_nanos()).unwrap_or(u64::MAX),
         oom_killed: exit.is_some_and(|exit| exit.oom_killed),
         ..Default::default()
+    }
+}
+
+/// What became of a claim.
+pub(super) fn admitted(admitted: Admitted) -> AdmitImageResponse {
+    let judged = AdmitImageResponse { judged: true, ..Default::default() };
+    match admitted {
+        Admitted::Unjudged => AdmitImageResponse::new(),
+        Admitted::WouldRefuse { reason, judgement } => {
+            AdmitImageResponse { judgement, would_refuse: reason, ..judged }
+        }
+        Admitted::Sealed { judgement } => AdmitImageResponse { sealed: true, judgement, ..judged },
     }
 }
 

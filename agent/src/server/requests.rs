@@ -4,12 +4,13 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use coffer_protocol::agent::{
-    self, CreateContainerRequest, CreateSandboxRequest, ExecProcessRequest, NetworkConfig, ProcessRef,
-    Streams,
+    self, AdmitImageRequest, CreateContainerRequest, CreateSandboxRequest, ExecProcessRequest, NetworkConfig,
+    ProcessRef, Streams,
 };
 
 use crate::attest::{HostKey, Launched};
 use crate::container::{StdioRequest, WindowSize};
+use crate::gate::{Claim, NodePolicy, SignatureObject};
 use crate::image::LayerSource;
 use crate::network::{Interface, Mac, Neighbor, Plan, Prefix, Route};
 use crate::pod::{NewContainer, NewProcess, PodError, ProcessId};
@@ -38,8 +39,14 @@ pub(super) fn settings(request: CreateSandboxRequest) -> Parsed<Settings> {
     };
     let launched = request.attestation.into_option();
     let launched = launched.map(launched_as).transpose()?;
+    let image_policy = request.image_policy.into_option().map(node_policy);
+    if launched.is_some() && image_policy.is_some() {
+        let expected = "nothing where there is a secure processor: the initdata has the policy";
+        return Err(field("image_policy", "the node's", expected));
+    }
     Ok(Settings {
         launched,
+        image_policy,
         hostname: request.hostname,
         network: network(request.network.unwrap_or_default())?,
         sysctls: request.sysctls.into_iter().collect(),
@@ -53,6 +60,25 @@ fn launched_as(told: agent::Attestation) -> Parsed<Launched> {
     let host_key = HostKey::read(&told.host_key)
         .ok_or_else(|| field("attestation.host_key", "of another length", "32 bytes"))?;
     Ok(Launched { tee: told.tee, initdata: told.initdata, host_key })
+}
+
+fn node_policy(policy: agent::ImagePolicy) -> NodePolicy {
+    NodePolicy { document: policy.document, dry_run: policy.dry_run }
+}
+
+/// AdmitImage: the container's id, and what is said of its image.
+pub(super) fn claim(request: AdmitImageRequest) -> (String, Claim) {
+    let image = request.image.unwrap_or_default();
+    let object =
+        |object: agent::SignatureObject| SignatureObject { manifest: object.manifest, blobs: object.blobs };
+    let claim = Claim {
+        reference: image.reference,
+        manifest: image.manifest,
+        index: image.index,
+        configuration: image.config,
+        signatures: image.signatures.into_iter().map(object).collect(),
+    };
+    (request.container_id, claim)
 }
 
 /// ConfigureNetwork.
@@ -221,6 +247,18 @@ mod tests {
     fn a_layer_that_is_no_disk_is_refused() {
         let proc = agent::LayerDisk { fs_type: "proc".to_owned(), ..Default::default() };
         assert!(layer(proc).is_err());
+    }
+
+    #[test]
+    fn a_node_has_no_say_where_there_is_a_secure_processor() {
+        let told = agent::Attestation { host_key: vec![0; 32], ..Default::default() };
+        let request = CreateSandboxRequest {
+            attestation: Some(told).into(),
+            image_policy: Some(agent::ImagePolicy::new()).into(),
+            ..Default::default()
+        };
+        let error = settings(request).unwrap_err();
+        assert!(error.to_string().contains("image_policy"), "{error}");
     }
 
     #[test]

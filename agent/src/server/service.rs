@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use coffer_protocol::agent::{
-    AgentStatsResponse, ContainerRef, CreateContainerRequest, CreateSandboxRequest, Empty, EventsRequest,
-    EventsResponse, ExecProcessRequest, HelloRequest, HelloResponse, ListPidsResponse, NetworkConfig,
-    ProcessRef, ProcessStatus, ReadVolumeFileRequest, ReadVolumeFileResponse, ResizePtyRequest,
-    SignalProcessRequest, Stats, SyncVolumeRequest, UpdateContainerRequest, Volume, VolumeRef,
+    AdmitImageRequest, AdmitImageResponse, AgentStatsResponse, ContainerRef, CreateContainerRequest,
+    CreateSandboxRequest, Empty, EventsRequest, EventsResponse, ExecProcessRequest, HelloRequest,
+    HelloResponse, ListPidsResponse, NetworkConfig, ProcessRef, ProcessStatus, ReadVolumeFileRequest,
+    ReadVolumeFileResponse, ResizePtyRequest, SignalProcessRequest, Stats, SyncVolumeRequest,
+    UpdateContainerRequest, Volume, VolumeRef,
 };
 use coffer_protocol::{PROTOCOL_VERSION, agent};
 use ttrpc::r#async::TtrpcContext;
@@ -119,6 +120,13 @@ impl wire::Agent for AgentService {
         let read = self.pod.volumes().read_file(&request.id, &request.path, request.max_bytes).await;
         let data = read.map_err(PodError::volume)?;
         Ok(ReadVolumeFileResponse { data, ..Default::default() })
+    }
+
+    async fn admit_image(&self, _: &TtrpcContext, request: AdmitImageRequest) -> Answer<AdmitImageResponse> {
+        let (container, claim) = requests::claim(request);
+        let pod = self.pod.clone();
+        let admitted = whole("AdmitImage", async move { pod.admit(&container, claim).await }).await?;
+        Ok(answers::admitted(admitted))
     }
 
     async fn create_container(

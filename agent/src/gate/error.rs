@@ -1,0 +1,62 @@
+//! Why an image may not run.
+
+use coffer_image::artefact::{AttachedError, ManifestError, ReferenceError, SubjectError};
+use coffer_image::judge::Refusal;
+use coffer_image::policy::PolicyError;
+use coffer_layer::sealed::SealedError;
+
+use super::configuration::ConfigurationError;
+
+/// Why an image may not run.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum GateError {
+    /// The policy itself.
+    #[error("the image policy in {place} cannot be used")]
+    Policy {
+        /// Where it came from.
+        place: &'static str,
+        /// What is wrong with it.
+        source: PolicyError,
+    },
+    /// A container whose image was not judged.
+    #[error("its image was not judged: AdmitImage comes before CreateContainer, once for each container")]
+    NotJudged,
+    /// The name of the image.
+    #[error("the image's name cannot be read")]
+    Reference(#[source] ReferenceError),
+    /// Manifest and index.
+    #[error("what the node sent is not the image")]
+    Subject(#[source] SubjectError),
+    /// The manifest of a signature object.
+    #[error("signature object {place} has no manifest of an artefact")]
+    SignatureManifest {
+        /// Counted from 0.
+        place: usize,
+        /// What is wrong with it; nothing: it is an index.
+        #[source]
+        source: Option<ManifestError>,
+    },
+    /// A signature object.
+    #[error("signature object {place} cannot be taken")]
+    Signature {
+        /// Counted from 0.
+        place: usize,
+        /// What is wrong with it.
+        source: AttachedError,
+    },
+    /// Its configuration.
+    #[error("the image's configuration cannot be used")]
+    Configuration(#[source] ConfigurationError),
+    /// What the manifest says of sealed layers.
+    #[error("what the manifest says of sealed layers cannot be used")]
+    Sealed(#[source] SealedError),
+    /// Its bytes have no way into the guest.
+    #[error("the image is not sealed: a guest whose policy decides mounts sealed layers only")]
+    NotSealed,
+    /// No more can be remembered.
+    #[error("the pod has run {} different images, and has to remember each of them", super::MAX_RECORDS)]
+    TooMany,
+    /// The policy says no.
+    #[error(transparent)]
+    Refused(Refusal),
+}

@@ -1,0 +1,289 @@
+//! The policy of this guest and what follows from it.
+
+use coffer_image::UnixTime;
+use coffer_image::judge::judge;
+use coffer_image::policy::{NoFiles, Policy};
+
+use super::claim::Claim;
+use super::{Admission, GateError};
+
+/// The longest judgement that is told; a longer one is left out.
+const MAX_JUDGEMENT: usize = 1 << 20;
+
+/// A node's own policy. There is none where a secure processor would have to vouch for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NodePolicy {
+    /// JSON.
+    pub(crate) document: Vec<u8>,
+    /// What would be refused is told, and runs.
+    pub(crate) dry_run: bool,
+}
+
+/// What images have to pass. It is made once, with the sandbox.
+#[derive(Debug)]
+pub(crate) struct Gate(Rule);
+
+#[derive(Debug)]
+enum Rule {
+    /// Nobody asks for anything.
+    None,
+    /// The policy decides.
+    Enforced(Box<Policy>),
+    /// The policy decides what is told.
+    DryRun(Box<Policy>),
+}
+
+/// Says that nothing has to be shown before disks are mounted as they are. Only [`Gate::unjudged`] makes one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NoPolicy(());
+
+/// What a gate says of a claim that it does not refuse.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    /// There is no policy.
+    Unjudged,
+    /// It may run.
+    Admitted {
+        /// What its bytes are held against.
+        admission: Admission,
+        /// JSON.
+        judgement: Vec<u8>,
+    },
+    /// It would not run if the policy were enforced.
+    WouldRefuse {
+        /// Why.
+        refusal: GateError,
+        /// JSON; empty: it did not come to one.
+        judgement: Vec<u8>,
+    },
+}
+
+impl Gate {
+    /// Of a guest whose initdata its processor vouches for; `policy` is the text of the entry [`super::POLICY_ENTRY`].
+    pub(crate) fn of_initdata(policy: Option<&str>) -> Result<Self, GateError> {
+        let Some(policy) = policy else { return Ok(Self(Rule::None)) };
+        Ok(Self(Rule::Enforced(read(policy.as_bytes(), "the initdata's entry image-policy.json")?)))
+    }
+
+    /// Of a guest without a secure processor.
+    pub(crate) fn of_node(policy: Option<&NodePolicy>) -> Result<Self, GateError> {
+        let Some(policy) = policy else { return Ok(Self(Rule::None)) };
+        let read = read(&policy.document, "the node's configuration")?;
+        Ok(Self(if policy.dry_run { Rule::DryRun(read) } else { Rule::Enforced(read) }))
+    }
+
+    /// Judges an image, as of `at`.
+    ///
+    /// # Errors
+    /// Why it may not run.
+    pub(crate) fn judge(&self, claim: Claim, at: UnixTime) -> Result<Verdict, GateError> {
+        match &self.0 {
+            Rule::None => Ok(Verdict::Unjudged),
+            Rule::Enforced(policy) => {
+                let mut judgement = Vec::new();
+                let admission = admit(policy, claim, at, &mut judgement)?;
+                Ok(Verdict::Admitted { admission, judgement })
+            }
+            Rule::DryRun(policy) => {
+                let mut judgement = Vec::new();
+                Ok(match admit(policy, claim, at, &mut judgement) {
+                    Ok(admission) => Verdict::Admitted { admission, judgement },
+                    Err(refusal) => Verdict::WouldRefuse { refusal, judgement },
+                })
+            }
+        }
+    }
+
+    /// Lets a container's disks be mounted as they are, if no policy says otherwise.
+    ///
+    /// # Errors
+    /// Where a policy decides, an image must have been admitted.
+    pub(crate) fn unjudged(&self) -> Result<NoPolicy, GateError> {
+        match &self.0 {
+            Rule::None | Rule::DryRun(_) => Ok(NoPolicy(())),
+            Rule::Enforced(_) => Err(GateError::NotJudged),
+        }
+    }
+}
+
+/// `judgement` gets the verdict in JSON as soon as there is one.
+fn admit(
+    policy: &Policy,
+    claim: Claim,
+    at: UnixTime,
+    judgement: &mut Vec<u8>,
+) -> Result<Admission, GateError> {
+    let case = claim.read()?;
+    let judged = judge(policy, case.subject, &case.evidence, at);
+    *judgement = serde_json::to_vec(&judged).unwrap_or_default();
+    if judgement.len() > MAX_JUDGEMENT {
+        judgement.clear();
+    }
+    let admitted = judged.into_admitted().map_err(GateError::Refused)?;
+    Admission::of(&admitted, &case.configuration)
+}
+
+fn read(document: &[u8], place: &'static str) -> Result<Box<Policy>, GateError> {
+    let read = Policy::parse(document, &NoFiles);
+    read.map(Box::new).map_err(|source| GateError::Policy { place, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use coffer_protocol::Digest;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::chain::Chain;
+    use crate::gate::{Record, SealedImage, SignatureObject};
+
+    const NOW: UnixTime = UnixTime(1_800_000_000);
+    const TAR: &str = "application/vnd.oci.image.layer.v1.tar";
+
+    fn descriptor(media_type: &str, bytes: &[u8]) -> Value {
+        json!({"mediaType": media_type, "digest": Digest::of(bytes), "size": bytes.len()})
+    }
+
+    fn configuration(layers: &[&[u8]]) -> Vec<u8> {
+        let diff_ids: Vec<Digest> = layers.iter().map(|layer| Digest::of(layer)).collect();
+        json!({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": diff_ids}})
+            .to_string()
+            .into_bytes()
+    }
+
+    /// An image of these layers, which are archives that are not packed.
+    fn image(layers: &[&[u8]], annotations: Value) -> Claim {
+        let configuration = configuration(layers);
+        let manifest = json!({
+            "schemaVersion": 2,
+            "config": descriptor("application/vnd.oci.image.config.v1+json", &configuration),
+            "layers": layers.iter().map(|layer| descriptor(TAR, layer)).collect::<Vec<Value>>(),
+            "annotations": annotations,
+        });
+        let manifest = manifest.to_string().into_bytes();
+        Claim { reference: "r.example.com/app:v1".to_owned(), manifest, configuration, ..Claim::default() }
+    }
+
+    fn gate(kind: &str, dry_run: bool) -> Gate {
+        let document = json!({"default": [{"type": kind}]}).to_string().into_bytes();
+        Gate::of_node(Some(&NodePolicy { document, dry_run })).unwrap()
+    }
+
+    fn accepting() -> Gate {
+        gate("insecureAcceptAnything", false)
+    }
+
+    fn admitted(claim: Claim) -> (Record, SealedImage) {
+        match accepting().judge(claim, NOW).unwrap() {
+            Verdict::Admitted { admission, .. } => admission.into_parts(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn refused(claim: Claim) -> String {
+        Chain(&accepting().judge(claim, NOW).unwrap_err()).to_string()
+    }
+
+    #[test]
+    fn an_image_that_is_not_sealed_has_no_way_in() {
+        assert!(refused(image(&[b"layer"], json!({}))).starts_with("the image is not sealed"));
+    }
+
+    #[test]
+    fn a_refusal_names_image_digest_rule_and_reason() {
+        let claim = image(&[b"layer"], json!({}));
+        let digest = Digest::of(&claim.manifest);
+        let error = gate("reject", false).judge(claim, NOW).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "the image r.example.com/app:v1 ({digest}) is refused by /default/0 of the policy: the policy takes nothing here"
+            )
+        );
+    }
+
+    #[test]
+    fn a_dry_run_tells_what_would_be_refused_and_lets_it_run() {
+        let gate = gate("reject", true);
+        let verdict = gate.judge(image(&[b"layer"], json!({})), NOW).unwrap();
+        let Verdict::WouldRefuse { refusal: GateError::Refused(_), judgement } = verdict else {
+            panic!("{verdict:?}")
+        };
+        let judgement: Value = serde_json::from_slice(&judgement).unwrap();
+        assert_eq!(judgement["decision"], "refused");
+        assert!(gate.unjudged().is_ok());
+    }
+
+    #[test]
+    fn what_is_no_image_does_not_stop_a_dry_run() {
+        let verdict = gate("reject", true).judge(Claim::default(), NOW).unwrap();
+        assert!(matches!(verdict, Verdict::WouldRefuse { judgement, .. } if judgement.is_empty()));
+    }
+
+    #[test]
+    fn a_policy_that_decides_leaves_no_way_around_it() {
+        assert!(matches!(accepting().unjudged(), Err(GateError::NotJudged)));
+        let initdata = Gate::of_initdata(Some(r#"{"default": [{"type": "reject"}]}"#)).unwrap();
+        assert!(matches!(initdata.unjudged(), Err(GateError::NotJudged)));
+    }
+
+    #[test]
+    fn a_policy_that_is_none_is_no_policy_that_takes_anything() {
+        for text in ["", "{}", r#"{"default": []}"#, r#"{"default": [{"type": "whatever"}]}"#] {
+            assert!(matches!(Gate::of_initdata(Some(text)), Err(GateError::Policy { .. })), "{text}");
+        }
+    }
+
+    #[test]
+    fn without_a_policy_disks_are_mounted_as_they_are() {
+        let gate = Gate::of_node(None).unwrap();
+        assert!(matches!(gate.judge(Claim::default(), NOW), Ok(Verdict::Unjudged)));
+        assert!(gate.unjudged().is_ok());
+    }
+
+    #[test]
+    fn a_configuration_that_the_manifest_does_not_name_is_refused() {
+        let claim = Claim { configuration: configuration(&[b"other"]), ..image(&[b"layer"], json!({})) };
+        assert!(refused(claim).contains("it hashes to sha256:"));
+    }
+
+    #[test]
+    fn a_configuration_with_a_layer_more_or_less_is_refused() {
+        let mut claim = image(&[b"layer"], json!({}));
+        claim.configuration = configuration(&[b"layer", b"more"]);
+        let mut manifest: Value = serde_json::from_slice(&claim.manifest).unwrap();
+        manifest["config"] = descriptor("a/b", &claim.configuration);
+        claim.manifest = manifest.to_string().into_bytes();
+        assert!(refused(claim).contains("it has 2 layers, the manifest 1"));
+        assert!(refused(image(&[], json!({}))).contains("it has 0 layers"));
+        assert!(refused(image(&[b"x".as_slice(); 129], json!({}))).contains("1 to 128"));
+    }
+
+    #[test]
+    fn a_sealed_image_has_its_roots_from_the_manifest() {
+        let layer = json!({"data-bytes": 8192, "root": "11".repeat(32), "salt": "22".repeat(32)});
+        let sealed = json!({"layers": [layer]}).to_string();
+        let claim = image(&[b"tar"], json!({"dev.coffer.sealed.v1": sealed}));
+        let digest = Digest::of(&claim.manifest);
+        let (record, sealed) = admitted(claim);
+        assert_eq!((record.image.as_str(), record.digest), ("r.example.com/app:v1", digest));
+        assert_eq!((record.rule.as_str(), record.signers.len()), ("/default", 0));
+        let [layer] = sealed.layers() else { panic!("{sealed:?}") };
+        assert_eq!((layer.data_bytes, layer.root.0, layer.salt.0), (8192, [0x11; 32], [0x22; 32]));
+        let broken = json!({"dev.coffer.sealed.v1": "{}"});
+        assert!(refused(image(&[b"tar"], broken)).contains("dev.coffer.sealed.v1"));
+    }
+
+    #[test]
+    fn a_signature_object_that_cannot_be_read_is_refused_by_its_place() {
+        let object = SignatureObject { manifest: b"{}".to_vec(), blobs: Vec::new() };
+        let claim = Claim { signatures: vec![object], ..image(&[b"layer"], json!({})) };
+        assert!(refused(claim).starts_with("signature object 0 has no manifest"));
+    }
+
+    #[test]
+    fn a_name_that_is_none_is_refused() {
+        let claim = Claim { reference: "//".to_owned(), ..image(&[b"layer"], json!({})) };
+        assert!(refused(claim).starts_with("the image's name cannot be read"));
+    }
+}

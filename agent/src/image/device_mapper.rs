@@ -1,0 +1,220 @@
+//! The kernel's device mapper, as far as one mapped device with one target is made and removed.
+#![allow(unsafe_code)] // The device mapper is spoken to by ioctl alone.
+//!
+//! ```text
+//! DEV_CREATE name → its number ── TABLE_LOAD one line ── DEV_SUSPEND without the flag: it is live ── DEV_REMOVE
+//! ```
+//! Source: `include/uapi/linux/dm-ioctl.h` of Linux. Never here: what a table's line means.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+/// Made by the kernel where `/dev` is a devtmpfs.
+pub(super) const CONTROL: &str = "/dev/mapper/control";
+
+/// The interface's version that this was written for; the kernel refuses another first number.
+const VERSION: [u32; 3] = [4, 0, 0];
+const NAME_BYTES: usize = 128;
+const UUID_BYTES: usize = 129;
+const TYPE_BYTES: usize = 16;
+/// Room for a table's line and its end.
+const LINE_BYTES: usize = 512;
+
+const READ_ONLY: u32 = 1 << 0;
+/// Removes the device once nobody has it open any more.
+const DEFERRED_REMOVE: u32 = 1 << 17;
+
+/// `struct dm_ioctl`.
+#[repr(C)]
+struct Header {
+    version: [u32; 3],
+    data_size: u32,
+    data_start: u32,
+    target_count: u32,
+    open_count: i32,
+    flags: u32,
+    event_nr: u32,
+    padding: u32,
+    dev: u64,
+    name: [u8; NAME_BYTES],
+    uuid: [u8; UUID_BYTES],
+    data: [u8; 7],
+}
+
+/// `struct dm_target_spec`, and the line behind it.
+#[repr(C)]
+struct Target {
+    sector_start: u64,
+    length: u64,
+    status: i32,
+    next: u32,
+    target_type: [u8; TYPE_BYTES],
+    line: [u8; LINE_BYTES],
+}
+
+#[repr(C)]
+struct Call {
+    header: Header,
+    target: Target,
+}
+
+// The kernel takes a buffer of `data_size` bytes; the request's number carries the size of the header alone.
+nix::ioctl_readwrite!(dm_dev_create, 0xfd, 3, Header);
+nix::ioctl_readwrite!(dm_dev_remove, 0xfd, 4, Header);
+nix::ioctl_readwrite!(dm_dev_suspend, 0xfd, 6, Header);
+nix::ioctl_readwrite!(dm_table_load, 0xfd, 9, Header);
+
+type Request = unsafe fn(libc::c_int, *mut Header) -> nix::Result<libc::c_int>;
+
+/// The one target of a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Table {
+    /// Of 512 bytes.
+    pub(super) sectors: u64,
+    pub(super) target: &'static str,
+    pub(super) line: String,
+}
+
+/// A mapped device; dropping it removes it, at the latest when its last user has gone.
+#[derive(Debug)]
+pub(super) struct Mapped {
+    name: String,
+    control: PathBuf,
+    node: PathBuf,
+}
+
+impl Mapped {
+    /// Makes a read-only device.
+    pub(super) fn make(control: &Path, name: &str, table: &Table) -> io::Result<Self> {
+        let file = File::options().read(true).write(true).open(control)?;
+        let mut create = Call::named(name)?;
+        create.send(&file, dm_dev_create)?;
+        // The device goes again if anything below fails.
+        let mapped = Self {
+            name: name.to_owned(),
+            control: control.to_owned(),
+            node: PathBuf::from(format!("/dev/dm-{}", minor(create.header.dev))),
+        };
+        let mut load = Call::named(name)?;
+        load.header.flags = READ_ONLY;
+        load.set_target(table)?;
+        load.send(&file, dm_table_load)?;
+        Call::named(name)?.send(&file, dm_dev_suspend)?;
+        Ok(mapped)
+    }
+
+    /// Its node, which devtmpfs makes.
+    pub(super) fn node(&self) -> &Path {
+        &self.node
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        let remove = || {
+            let file = File::options().read(true).write(true).open(&self.control)?;
+            let mut remove = Call::named(&self.name)?;
+            remove.header.flags = DEFERRED_REMOVE;
+            remove.send(&file, dm_dev_remove)
+        };
+        if let Err(error) = remove() {
+            tracing::warn!(name = self.name, %error, "mapped device stays");
+        }
+    }
+}
+
+impl Call {
+    fn named(name: &str) -> io::Result<Self> {
+        let mut header = Header {
+            version: VERSION,
+            data_size: size_of::<Call>() as u32,
+            data_start: size_of::<Header>() as u32,
+            target_count: 0,
+            open_count: 0,
+            flags: 0,
+            event_nr: 0,
+            padding: 0,
+            dev: 0,
+            name: [0; NAME_BYTES],
+            uuid: [0; UUID_BYTES],
+            data: [0; 7],
+        };
+        put(&mut header.name, name)?;
+        let target = Target {
+            sector_start: 0,
+            length: 0,
+            status: 0,
+            next: 0,
+            target_type: [0; TYPE_BYTES],
+            line: [0; LINE_BYTES],
+        };
+        Ok(Self { header, target })
+    }
+
+    fn set_target(&mut self, table: &Table) -> io::Result<()> {
+        self.header.target_count = 1;
+        self.target.length = table.sectors;
+        put(&mut self.target.target_type, table.target)?;
+        put(&mut self.target.line, &table.line)
+    }
+
+    fn send(&mut self, control: &File, request: Request) -> io::Result<()> {
+        // SAFETY: the kernel reads and writes at most `data_size` bytes at the pointer, which is the size of the whole `Call`
+        // that it is made from, so the target behind the header is the pointer's to reach. All fields are integers, for
+        // which any bytes are values, and `control` is open throughout the call, which keeps nothing of the pointer.
+        unsafe { request(control.as_raw_fd(), (&raw mut *self).cast::<Header>()) }?;
+        Ok(())
+    }
+}
+
+/// Copies `text` with at least one zero behind it.
+fn put(field: &mut [u8], text: &str) -> io::Result<()> {
+    let room = field.len().saturating_sub(1);
+    let place = field.get_mut(..text.len()).filter(|_| text.len() <= room && !text.contains('\0'));
+    let too_long =
+        || io::Error::new(io::ErrorKind::InvalidInput, format!("{} bytes, {room} fit", text.len()));
+    place.ok_or_else(too_long)?.copy_from_slice(text.as_bytes());
+    Ok(())
+}
+
+/// The kernel's `new_encode_dev`: twelve bits of the minor number above the major one's.
+fn minor(dev: u64) -> u64 {
+    (dev & 0xff) | ((dev >> 12) & 0xf_ff00)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::offset_of;
+
+    use super::*;
+
+    #[test]
+    fn structures_are_laid_out_as_the_kernels() {
+        assert_eq!(size_of::<Header>(), 312);
+        assert_eq!((offset_of!(Header, flags), offset_of!(Header, dev)), (28, 40));
+        assert_eq!((offset_of!(Header, name), offset_of!(Header, uuid)), (48, 176));
+        assert_eq!((offset_of!(Call, target), offset_of!(Target, line)), (312, 40));
+        assert_eq!((offset_of!(Target, next), offset_of!(Target, target_type)), (20, 24));
+    }
+
+    #[test]
+    fn requests_have_the_kernels_numbers() {
+        assert_eq!(nix::request_code_readwrite!(0xfd, 3, size_of::<Header>()), 0xc138_fd03);
+        assert_eq!(nix::request_code_readwrite!(0xfd, 9, size_of::<Header>()), 0xc138_fd09);
+    }
+
+    #[test]
+    fn a_name_that_leaves_no_room_for_its_end_is_refused() {
+        assert!(Call::named(&"n".repeat(NAME_BYTES)).is_err());
+        assert!(Call::named("a\0b").is_err());
+        assert!(Call::named(&"n".repeat(NAME_BYTES - 1)).is_ok());
+    }
+
+    #[test]
+    fn a_minor_number_is_put_together_of_both_its_parts() {
+        assert_eq!(minor((253 << 8) | 7), 7);
+        assert_eq!(minor((253 << 8) | 0x34 | (0x12 << 20)), 0x1234);
+    }
+}

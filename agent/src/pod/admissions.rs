@@ -1,0 +1,131 @@
+//! Images that were judged for containers that are still to be made.
+//!
+//! ```text
+//! admit ── waiting ── permit: CreateContainer takes it, once
+//!                └─ forgotten: another admit for the id, DeleteProcess, too many others since
+//! ```
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use coffer_image::UnixTime;
+
+use super::{Pod, PodError};
+use crate::chain::Chain;
+use crate::gate::{Claim, Gate, GateError, MAX_RECORDS, Record, SealedImage, Verdict};
+use crate::image::{ImageError, Permit};
+
+/// Admitted images that wait for their containers; of more the oldest is forgotten.
+const MAX_WAITING: usize = 64;
+
+/// What was judged, and what ran.
+#[derive(Debug, Default)]
+pub(super) struct Admissions {
+    waiting: Mutex<VecDeque<Waiting>>,
+    /// Every image that a container was made of since the guest began: what has run cannot be forgotten.
+    ran: Mutex<BTreeSet<Record>>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    container: String,
+    record: Record,
+    layers: SealedImage,
+}
+
+/// What became of a claim.
+#[derive(Debug)]
+pub(crate) enum Admitted {
+    /// No policy applies.
+    Unjudged,
+    /// It would be refused if the policy were enforced.
+    WouldRefuse { reason: String, judgement: Vec<u8> },
+    /// Its layers come on disks.
+    Sealed { judgement: Vec<u8> },
+}
+
+impl Pod {
+    /// Judges the image of a container that is to be made.
+    pub(crate) async fn admit(&self, container: &str, claim: Claim) -> Result<Admitted, PodError> {
+        self.check_vacant(container)?;
+        let gate = self.gate()?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let judged = tokio::task::spawn_blocking(move || gate.judge(claim, UnixTime(now.as_secs()))).await;
+        let judged = judged.map_err(|_| PodError::CutOff { what: "AdmitImage" })?;
+        match judged.map_err(refused(container))? {
+            Verdict::Unjudged => Ok(Admitted::Unjudged),
+            Verdict::WouldRefuse { refusal, judgement } => {
+                let reason = Chain(&refusal).to_string();
+                tracing::warn!(container, reason, "an enforced policy would refuse the image");
+                self.shared.admissions.forget(container);
+                Ok(Admitted::WouldRefuse { reason, judgement })
+            }
+            Verdict::Admitted { admission, judgement } => {
+                let (record, layers) = admission.into_parts();
+                self.shared.admissions.wait(Waiting { container: container.to_owned(), record, layers });
+                Ok(Admitted::Sealed { judgement })
+            }
+        }
+    }
+
+    /// What lets the root file system of a container be mounted. It is given once.
+    pub(super) fn permit(&self, container: &str) -> Result<Permit, PodError> {
+        let Some(waiting) = self.shared.admissions.forget(container) else {
+            return self.gate()?.unjudged().map(Permit::Unjudged).map_err(refused(container));
+        };
+        self.shared.admissions.note(waiting.record).map_err(refused(container))?;
+        Ok(Permit::Sealed(waiting.layers))
+    }
+
+    /// Forgets the admission of a container that will not be made.
+    pub(super) fn forget_admission(&self, container: &str) {
+        drop(self.shared.admissions.forget(container));
+    }
+
+    fn gate(&self) -> Result<Arc<Gate>, PodError> {
+        self.ready()?;
+        self.shared.gate.get().cloned().ok_or(PodError::NoSandbox)
+    }
+}
+
+fn refused(container: &str) -> impl Fn(GateError) -> PodError {
+    let refused = PodError::image(container);
+    move |error| refused(ImageError::Gate(error))
+}
+
+impl Admissions {
+    fn wait(&self, waiting: Waiting) {
+        // Its layers may go with it, which is no work for under the lock.
+        let _former = self.forget(&waiting.container);
+        let mut queue = lock(&self.waiting);
+        queue.push_back(waiting);
+        let _oldest = if queue.len() > MAX_WAITING { queue.pop_front() } else { None };
+        drop(queue);
+    }
+
+    /// Takes a container's admission out, if it has one.
+    fn forget(&self, container: &str) -> Option<Waiting> {
+        let mut queue = lock(&self.waiting);
+        let place = queue.iter().position(|waiting| waiting.container == container)?;
+        queue.remove(place)
+    }
+
+    fn note(&self, record: Record) -> Result<(), GateError> {
+        let mut ran = lock(&self.ran);
+        if ran.contains(&record) {
+            return Ok(());
+        }
+        if ran.len() >= MAX_RECORDS {
+            return Err(GateError::TooMany);
+        }
+        let signers = record.signers.join(", ");
+        tracing::info!(image = record.image, digest = %record.digest, rule = record.rule, signers, "admitted");
+        ran.insert(record);
+        Ok(())
+    }
+}
+
+fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
+    what.lock().unwrap_or_else(PoisonError::into_inner)
+}
