@@ -2,11 +2,14 @@
 
 use std::path::Path;
 
+use anyhow::Context;
 use coffer_guest_image::manifest::Manifest;
+use coffer_image::policy::{NoFiles, Policy};
 use coffer_node::config::{Config, HypervisorChoice, Scratch};
 use coffer_node::host::{Backend, Tool, Virtualization};
 use serde::Serialize;
 
+use crate::attest::read_file;
 use crate::{Health, output};
 
 /// How one check came out.
@@ -75,6 +78,7 @@ fn findings(config: &Config) -> Vec<Finding> {
         let advice = "install Debian's package e2fsprogs, or set scratch to tmpfs";
         findings.push(tool("mkfs.ext4", Path::new("mkfs.ext4"), advice));
     }
+    findings.extend(config.images.policy.as_deref().map(image_policy));
     findings.push(containerd());
     findings
 }
@@ -150,6 +154,18 @@ fn guest_image(dir: &Path) -> Finding {
             err.to_string(),
             "build one with `coffer-guest-image build` and run `coffer install`, or set paths.guest",
         ),
+    }
+}
+
+/// Whether pods could be given the node's policy; it may name no files, which guests do not have.
+fn image_policy(path: &Path) -> Finding {
+    let advice = "see `coffer image policy explain --policy FILE`; pods are refused until it is right";
+    let parsed = read_file(path, "the node's image policy").and_then(|text| {
+        Policy::parse(&text, &NoFiles).with_context(|| format!("reading {}", path.display()))
+    });
+    match parsed {
+        Ok(_) => ok("image policy", path.display().to_string()),
+        Err(err) => missing("image policy", format!("{err:#}"), advice),
     }
 }
 

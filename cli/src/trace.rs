@@ -1,6 +1,8 @@
 //! `coffer trace POD`: how long each phase of a start took.
 
+use coffer_attestation::verdict::printable;
 use coffer_node::config::Config;
+use coffer_node::images::ToldImage;
 use coffer_node::trace::{Span, Trace, find};
 
 use crate::{Health, output};
@@ -23,14 +25,22 @@ pub(crate) fn run(config: &Config, pod: &str, json: bool) -> anyhow::Result<Heal
     if trace.dropped > 0 {
         println!("{} later phases were not kept", trace.dropped);
     }
+    if !trace.images.is_empty() {
+        println!();
+        let rows: Vec<Vec<String>> = trace.images.iter().map(image).collect();
+        output::table(&["CONTAINER", "IMAGE", "OUTCOME", "WHY"], &rows)?;
+    }
     if let Some(failure) = &trace.failure {
         println!("\nthe start failed: {failure}");
+    }
+    if let Some(end) = &trace.end {
+        println!("\nthe machine ended by itself:{end}");
     }
     Ok(health(&trace))
 }
 
 fn health(trace: &Trace) -> Health {
-    if trace.failure.is_some() { Health::Amiss } else { Health::Well }
+    if trace.failure.is_some() || trace.end.is_some() { Health::Amiss } else { Health::Well }
 }
 
 fn row(span: &Span) -> Vec<String> {
@@ -38,6 +48,15 @@ fn row(span: &Span) -> Vec<String> {
     let phase = phase.as_ref().and_then(|value| value.as_str()).unwrap_or("?").to_owned();
     let container = span.container.as_deref().unwrap_or("-").chars().take(13).collect();
     vec![phase, container, millis(span.start_us), millis(span.length_us)]
+}
+
+fn image(told: &ToldImage) -> Vec<String> {
+    let outcome = serde_json::to_value(told.outcome).ok();
+    let outcome = outcome.as_ref().and_then(|value| value.as_str()).unwrap_or("?").to_owned();
+    let container = told.container.chars().take(13).collect();
+    let why =
+        told.reason.as_deref().or_else(|| told.judgement.as_ref()?.get("rule")?.as_str()).unwrap_or("-");
+    vec![container, printable(&told.image), outcome, printable(why)]
 }
 
 fn millis(micros: u64) -> String {

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::images::config::Images;
 use crate::tee::Tee;
 
 /// Where the configuration is looked for when no other path is given.
@@ -47,6 +48,8 @@ pub struct Config {
     pub users: UserRange,
     /// Which secure processor the pods' machines have.
     pub tee: Tee,
+    /// Which images may run, and where their signatures are.
+    pub images: Images,
     /// How much the shim logs.
     pub log_level: LogLevel,
 }
@@ -186,6 +189,7 @@ impl Default for Config {
             // Above the ids that systemd hands to its containers, below those it reserves at the top.
             users: UserRange { first: 1_880_000_000, count: 65_536 },
             tee: Tee::default(),
+            images: Images::default(),
             log_level: LogLevel::Info,
         }
     }
@@ -250,6 +254,7 @@ mod file {
         pub(super) scratch: Option<ScratchTable>,
         pub(super) users: Option<Users>,
         pub(super) tee: Option<crate::tee::Table>,
+        pub(super) image: Option<crate::images::config::Table>,
     }
 
     #[derive(Deserialize, Default)]
@@ -316,6 +321,7 @@ mod check {
         pub(super) fn config(&self, file: File) -> Result<Config, ConfigError> {
             let default = Config::default();
             let paths = file.paths.unwrap_or_default();
+            let tee = self.tee(file.tee.unwrap_or_default())?;
             Ok(Config {
                 hypervisor: file.hypervisor.unwrap_or(default.hypervisor),
                 log_level: file.log_level.unwrap_or(default.log_level),
@@ -323,7 +329,8 @@ mod check {
                 machine: self.machine(file.machine.unwrap_or_default(), default.machine)?,
                 scratch: self.scratch(file.scratch.unwrap_or_default(), default.scratch)?,
                 users: self.users(file.users.unwrap_or_default(), default.users)?,
-                tee: self.tee(file.tee.unwrap_or_default())?,
+                images: self.images(file.image.unwrap_or_default(), tee.simulated.is_some())?,
+                tee,
                 ..self.paths(paths, default)?
             })
         }
@@ -409,6 +416,14 @@ mod check {
 
         fn tee(&self, given: crate::tee::Table) -> Result<crate::tee::Tee, ConfigError> {
             given.checked().or_else(|(key, found, allowed)| self.refuse(key, found, allowed))
+        }
+
+        fn images(
+            &self,
+            given: crate::images::config::Table,
+            measured: bool,
+        ) -> Result<crate::images::config::Images, ConfigError> {
+            given.checked(measured).or_else(|(key, found, allowed)| self.refuse(key, found, allowed))
         }
 
         fn annotations(&self, given: Vec<String>) -> Result<Vec<String>, ConfigError> {
@@ -520,6 +535,9 @@ mod tests {
             simulated_dir = "/data/simulated"
             simulated_microcode = 9
             insecure_debug = true
+            [image]
+            policy = "/data/policy.json"
+            signatures = "/data/signatures"
         "#;
         let expected = Config {
             hypervisor: HypervisorChoice::Qemu,
@@ -547,8 +565,39 @@ mod tests {
                 }),
                 verifier: Some("verifier.example.com:8443".to_owned()),
             },
+            images: Images {
+                policy: Some("/data/policy.json".into()),
+                dry_run: false,
+                signatures: "/data/signatures".into(),
+            },
         };
         assert_eq!(parse(text).expect("parses"), expected);
+    }
+
+    #[test]
+    fn a_dry_run_of_a_nodes_policy_is_taken() {
+        let config = parse("[image]\npolicy = \"/p.json\"\ndry_run = true").expect("parses");
+        assert!(config.images.dry_run);
+    }
+
+    #[test]
+    fn a_dry_run_beside_a_secure_processor_is_refused() {
+        let found = parse("[tee]\nkind = \"sim\"\n[image]\npolicy = \"/p.json\"\ndry_run = true");
+        assert!(matches!(found, Err(ConfigError::Value { key: "image.dry_run", .. })), "{found:?}");
+    }
+
+    #[test]
+    fn a_dry_run_of_nothing_is_refused() {
+        assert!(matches!(
+            parse("[image]\ndry_run = true"),
+            Err(ConfigError::Value { key: "image.dry_run", .. })
+        ));
+    }
+
+    #[test]
+    fn a_relative_policy_is_refused() {
+        let found = parse("[image]\npolicy = \"policy.json\"");
+        assert!(matches!(found, Err(ConfigError::Value { key: "image.policy", .. })));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use crate::images::ToldImage;
 use crate::process::{ProcessId, boot_id};
 
 /// File name of the record in a pod's run directory.
@@ -137,6 +138,9 @@ pub struct Record {
     pub hypervisor: Option<String>,
     /// What exists, oldest first.
     pub resources: Vec<Resource>,
+    /// What the guest said of its containers' images; the newest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<ToldImage>,
 }
 
 /// What the shim knows when it opens a record.
@@ -319,6 +323,7 @@ impl PodRecord {
             created_unix_ms: unix_millis(),
             hypervisor: None,
             resources: Vec::new(),
+            images: Vec::new(),
         };
         write_atomically(&path, &record)?;
         Ok(PodRecord { run_dir, record: Arc::new(Mutex::new(record)) })

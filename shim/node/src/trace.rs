@@ -14,6 +14,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use crate::images::ToldImage;
 use crate::record::PodKey;
 
 /// Directory of the traces, below the run root. The dot keeps it apart from containerd's namespaces.
@@ -43,6 +44,8 @@ pub enum Phase {
     Agent,
     /// `CreateSandbox` in the guest.
     Sandbox,
+    /// Image judged in the guest, and its blobs sent there.
+    Image,
     /// `CreateContainer` in the guest.
     Container,
     /// From `Start` to the process running.
@@ -75,6 +78,12 @@ pub struct Trace {
     pub hypervisor: Option<String>,
     /// What made the start fail.
     pub failure: Option<String>,
+    /// What the guest said of its containers' images; the newest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<ToldImage>,
+    /// Why the machine ended, if it did by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<String>,
     /// Phases in the order in which they ended.
     pub spans: Vec<Span>,
     /// Phases beyond the limit.
@@ -137,6 +146,8 @@ impl Recorder {
             began_unix_ms: unix_millis(),
             hypervisor: None,
             failure: None,
+            images: Vec::new(),
+            end: None,
             spans: Vec::new(),
             dropped: 0,
         };
@@ -167,6 +178,16 @@ impl Recorder {
     /// Notes what made the start fail.
     pub fn failure(&mut self, reason: &str) {
         self.trace.failure = Some(reason.chars().take(4000).collect());
+    }
+
+    /// Notes what the guest said of an image.
+    pub fn image(&mut self, told: ToldImage) {
+        told.keep(&mut self.trace.images);
+    }
+
+    /// Notes why the machine ended by itself.
+    pub fn ended(&mut self, reason: &str) {
+        self.trace.end = Some(reason.chars().take(4000).collect());
     }
 
     /// The trace so far.

@@ -165,6 +165,7 @@ mod tests {
             created_unix_ms: 0,
             hypervisor: None,
             resources,
+            images: Vec::new(),
         }
     }
 

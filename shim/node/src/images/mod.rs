@@ -1,14 +1,18 @@
 //! Images and what is attached to them, as files of this node, shared by the shim and the operator's command.
 //!
 //! ```text
+//! config ───── the table `[image]` of the node's configuration
 //! layout ───── a directory of images (OCI image layout 1.0)
+//! told ─────── what a guest said of an image, for records and traces
 //! signatures ─ the node's signature objects: one such directory for each image
 //! ```
 //! Never here: whether a signature holds, a registry, a file that is longer than it may be.
 
+pub mod config;
 mod layout;
 mod read;
 mod signatures;
+mod told;
 
 use std::io;
 use std::path::PathBuf;
@@ -17,6 +21,7 @@ use coffer_image::artefact::{AttachedError, Digest, ManifestError, SubjectError}
 
 pub use layout::{Layout, REFERENCE_NAME, Stored};
 pub use signatures::{Found, SignatureStore};
+pub use told::{Outcome, ToldImage};
 
 /// Why a directory of images cannot be used.
 #[derive(Debug, thiserror::Error)]

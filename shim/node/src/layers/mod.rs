@@ -6,6 +6,7 @@
 //!                              └──► convert (mkfs.erofs, once) ──► blob    (miss)
 //!    layer.erofs of containerd's EROFS snapshotter, block device, image file: passed through
 //!    non-empty upper directory: converted for this pod alone, never cached
+//!    files of a sealed image: opened as they are
 //! ```
 //! Never here: mounting anything, writing into containerd's directories, trusting a blob that was not hashed since
 //! boot or that changed since it was.
@@ -17,6 +18,7 @@ mod index;
 mod key;
 mod locks;
 mod scratch;
+mod sealed;
 mod sources;
 mod store;
 mod upkeep;
@@ -27,6 +29,7 @@ use std::path::PathBuf;
 
 pub use coffer_protocol::{Digest, DigestError};
 pub use scratch::{Scratch, ScratchError};
+pub use sealed::sealed;
 pub use store::LayerStore;
 
 /// One mount of a container's root file system, as containerd hands it to the runtime.
@@ -43,7 +46,7 @@ pub struct RootfsMount {
 /// One layer, ready to be given to a guest as a read-only disk.
 #[derive(Debug)]
 pub struct Layer {
-    /// Serial of the disk: `l-` and 16 hex digits. The same bytes have the same serial, so a layer that a pod has
+    /// Serial of the disk: `l-` and 16 hex digits, or `v-` and 18 of a sealed layer's root hash. The same bytes have the same serial, so a layer that a pod has
     /// already is recognised by it.
     pub serial: String,
     /// File system on it: `erofs`, `ext4`, …
@@ -129,6 +132,14 @@ pub enum LayerError {
         path: PathBuf,
         /// The operating system's answer.
         source: io::Error,
+    },
+    /// What should be a sealed image's layer is laid out in another way.
+    #[error("{path} cannot be the layer of a sealed image: {reason}")]
+    Seal {
+        /// The layer or file.
+        path: PathBuf,
+        /// Why not, and what to do.
+        reason: String,
     },
     /// `mkfs.erofs` could not be started.
     #[error("cannot run {program}; install erofs-utils 1.5 or later")]
