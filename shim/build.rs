@@ -1,14 +1,26 @@
-//! Generates the client of the agent's service from the protocol's `agent.proto`; the messages come from
-//! `coffer_protocol`.
+//! Generates the client of the agent's service from the protocol's `agent.proto`, whose messages come from
+//! `coffer_protocol`, and the messages that containerd is asked with.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 fn main() -> std::io::Result<()> {
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").unwrap_or_default());
+    agent(&out)?;
+    println!("cargo:rerun-if-changed=proto/containerd.proto");
+    protobuf_codegen::Codegen::new()
+        .pure()
+        .include("proto")
+        .input("proto/containerd.proto")
+        .cargo_out_dir("containerd")
+        .run_from_script();
+    Ok(())
+}
+
+fn agent(out: &Path) -> std::io::Result<()> {
     let proto = "../agent/protocol/proto/agent.proto";
     println!("cargo:rerun-if-changed={proto}");
-    let out = PathBuf::from(std::env::var_os("OUT_DIR").unwrap_or_default());
     ttrpc_codegen::Codegen::new()
-        .out_dir(&out)
+        .out_dir(out)
         .include("../agent/protocol/proto")
         .input(proto)
         .customize(ttrpc_codegen::Customize { async_all: true, ..Default::default() })

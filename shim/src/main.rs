@@ -4,6 +4,7 @@
 //! main ── bootstrap ── start, delete, -info                     answers and exits
 //!              └────── daemon ── task ── pod ── hypervisor      serves until the pod is gone
 //!                                         ├──── volume, ninep   what mounts become in the guest
+//!                                         ├──── images          what the guest is told of images, and their blobs
 //!                                         ├──── tee             a secure processor, where the host plays one
 //!                                         ├──── stdio           what processes read and write
 //!                                         └──── publisher       what containerd is told
@@ -15,6 +16,7 @@ mod event;
 mod group;
 mod hold;
 mod hypervisor;
+mod images;
 mod log;
 mod memory;
 mod metrics;

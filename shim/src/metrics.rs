@@ -41,6 +41,7 @@ pub(crate) struct Metrics {
     registry: Mutex<Registry>,
     calls: Family<CallEnd, Counter>,
     seconds: Family<CallName, Histogram>,
+    images_refused: Counter,
 }
 
 /// What is looked up when somebody asks.
@@ -80,13 +81,21 @@ impl Metrics {
         let mut registry = Registry::with_prefix("coffer_shim");
         registry.register("calls", "Calls of containerd by their status code", calls.clone());
         registry.register("call_seconds", "How long calls of containerd took", seconds.clone());
-        Arc::new(Self { registry: Mutex::new(registry), calls, seconds })
+        let images_refused = Counter::default();
+        let help = "Containers that were not made because their image may not run";
+        registry.register("images_refused", help, images_refused.clone());
+        Arc::new(Self { registry: Mutex::new(registry), calls, seconds, images_refused })
     }
 
     /// Counts a call of containerd that has ended.
     pub(crate) fn call(&self, call: &'static str, code: &'static str, took: Duration) {
         self.calls.get_or_create(&CallEnd { call, code }).inc();
         self.seconds.get_or_create(&CallName { call }).observe(took.as_secs_f64());
+    }
+
+    /// Counts a container whose image may not run.
+    pub(crate) fn image_refused(&self) {
+        self.images_refused.inc();
     }
 
     /// All numbers as text.
@@ -198,6 +207,7 @@ mod tests {
         let (mut client, server) = UnixStream::pair().unwrap();
         let metrics = Metrics::new();
         metrics.call("Create", "ok", Duration::from_millis(20));
+        metrics.image_refused();
         let text = metrics.render(Snapshot { containers: 2, ..Snapshot::default() });
         client.write_all(request.as_bytes()).await.unwrap();
         answer(server, text).await.unwrap();
@@ -212,6 +222,7 @@ mod tests {
         assert!(answer.starts_with("HTTP/1.0 200 OK\r\n"));
         assert!(answer.contains("coffer_shim_calls_total{call=\"Create\",code=\"ok\"} 1"));
         assert!(answer.contains("coffer_pod_containers 2"));
+        assert!(answer.contains("coffer_shim_images_refused_total 1"));
         assert!(answer.ends_with("# EOF\n"));
     }
 

@@ -227,6 +227,7 @@ fn status(error: PodError) -> ttrpc::Error {
         Reason::Unimplemented => Code::UNIMPLEMENTED,
         Reason::DeadlineExceeded => Code::DEADLINE_EXCEEDED,
         Reason::Unavailable => Code::UNAVAILABLE,
+        Reason::PermissionDenied => Code::PERMISSION_DENIED,
         Reason::Cancelled => Code::CANCELLED,
         Reason::Unknown => Code::UNKNOWN,
     };
@@ -245,6 +246,7 @@ mod tests {
             namespace: "n".to_owned(),
             pod: "p".to_owned(),
             address: String::new(),
+            containerd: String::new(),
             trace_id: String::new(),
             config_path: None,
         };

@@ -100,6 +100,7 @@ fn setup(flags: &Flags, pod_file: &PodFile) -> anyhow::Result<PodSetup> {
         namespace: flags.namespace.clone(),
         pod: pod_file.pod.clone(),
         address: pod_file.address.clone(),
+        containerd: pod_file.containerd.clone().unwrap_or_else(|| flags.address.clone()),
         trace_id: uuid.chars().filter(char::is_ascii_hexdigit).collect(),
         config_path: pod_file.config_path.clone().or(variable),
     })

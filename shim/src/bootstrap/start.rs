@@ -36,6 +36,9 @@ pub(crate) struct PodFile {
     pub(crate) config_path: Option<PathBuf>,
     /// containerd's ttrpc address, for events.
     pub(crate) ttrpc_address: Option<String>,
+    /// containerd's gRPC address, for images.
+    #[serde(default)]
+    pub(crate) containerd: Option<String>,
 }
 
 /// Why a container has no shim.
@@ -129,6 +132,7 @@ fn find_or_spawn(flags: &Flags, input: &StartInput, bundle: &Path) -> Result<Str
         address: socket::address(&path),
         config_path: input.config_path.clone(),
         ttrpc_address: input.ttrpc_address.clone().or_else(|| std::env::var("TTRPC_ADDRESS").ok()),
+        containerd: Some(containerd.to_owned()),
     };
     pod_file.store(bundle)?;
     if let Group::Member { sandbox } = &group {

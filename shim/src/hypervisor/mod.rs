@@ -37,7 +37,7 @@ use coffer_vmm::spec::{Disk, VmSpec};
 
 pub(crate) use choose::choose;
 pub(crate) use dial::{ConnectError, Ready, connect, listen_for_guest, ready_listener};
-pub(crate) use outcome::{BootError, MachineError, Tail, VmEnd};
+pub(crate) use outcome::{BootError, MachineError, Tail, VmEnd, corruption};
 
 /// Something that boots virtual machines.
 #[async_trait]

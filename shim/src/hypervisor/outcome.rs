@@ -48,6 +48,19 @@ impl fmt::Display for VmEnd {
     }
 }
 
+/// A layer with other bytes than its image's signer sealed: what a guest's console says of it, as a part of an error's text.
+pub(crate) fn corruption(console: &str) -> Option<String> {
+    let mut said =
+        console.lines().filter(|line| line.contains("device-mapper: verity") && line.contains("corrupted"));
+    let panicked = console.contains("dm-verity device corrupted");
+    let line = said.next().map(|line| line.trim().chars().take(200).collect::<String>());
+    let line = line.or_else(|| panicked.then(|| "dm-verity device corrupted".to_owned()))?;
+    Some(format!(
+        "; a layer of a sealed image is not what its signer sealed, so the guest gave up ({line}): the file on this node was \
+         changed or its disk is damaged, pull the image again"
+    ))
+}
+
 /// Why a machine did not boot.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BootError {
@@ -204,5 +217,29 @@ impl fmt::Display for Tail {
             "" => Ok(()),
             text => write!(f, "; it said last:\n{text}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_corrupt_block_on_the_console_is_named() {
+        let console = "[ 1.0] device-mapper: verity: 8:16: data block 5 is corrupted\n[ 1.0] Kernel panic - not syncing: dm-verity device corrupted\n";
+        assert!(corruption(console).is_some_and(|text| text.contains("data block 5 is corrupted")));
+    }
+
+    #[test]
+    fn a_panic_for_corruption_alone_is_enough() {
+        assert!(corruption("Kernel panic - not syncing: dm-verity device corrupted").is_some());
+    }
+
+    #[test]
+    fn another_panic_is_none() {
+        assert_eq!(
+            corruption("device-mapper: verity: sha256 using shash\nKernel panic - not syncing: Fatal"),
+            None
+        );
     }
 }

@@ -80,6 +80,14 @@ impl Agent {
             .map(drop)
     }
 
+    /// Has a container's image judged.
+    pub(crate) async fn admit_image(
+        &self,
+        request: &agent::AdmitImageRequest,
+    ) -> Result<agent::AdmitImageResponse, PodError> {
+        call("judging the container's image", SLOW, self.client.admit_image(within(SLOW), request)).await
+    }
+
     /// Makes a container, its init process waiting.
     pub(crate) async fn create_container(
         &self,
@@ -281,6 +289,7 @@ fn failure(doing: &'static str, limit: Duration, error: ttrpc::Error) -> PodErro
         Code::INVALID_ARGUMENT | Code::OUT_OF_RANGE => Reason::InvalidArgument,
         Code::UNIMPLEMENTED => Reason::Unimplemented,
         Code::DEADLINE_EXCEEDED => return PodError::Late { doing, limit },
+        Code::PERMISSION_DENIED => Reason::PermissionDenied,
         Code::UNAVAILABLE => Reason::Unavailable,
         _ => Reason::Unknown,
     };

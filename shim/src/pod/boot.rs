@@ -19,9 +19,7 @@ use coffer_node::record::{Netns, NewPod, PodKey, PodRecord, Record, RecordError}
 use coffer_node::trace::{Phase, Recorder};
 use coffer_node::{layers, uid};
 use coffer_protocol::AGENT_PORT;
-use coffer_protocol::agent::{
-    CreateSandboxRequest, HelloResponse, LayerDisk, NetworkConfig, Scratch as GuestScratch,
-};
+use coffer_protocol::agent::{CreateSandboxRequest, HelloResponse, NetworkConfig, Scratch as GuestScratch};
 use coffer_vmm::spec::{Disk, VmSpec};
 
 use super::agent::Agent;
@@ -32,12 +30,14 @@ use super::error::{PodError, chain};
 use super::forward::Forwarder;
 use super::guest::{Disks, Guest, Parts, last_words, layer_disk};
 use super::hooks::{self, Holder};
+use super::image::{self, First};
 use super::seat::note_process;
 use super::sizing::{Limits, Size};
 use super::spec::HostSpec;
 use super::{CreateRequest, teardown};
 use crate::group::Group;
 use crate::hypervisor::{Machine, Ready, Started, choose, connect, ready_listener};
+use crate::images::{Asked, Boot, Gate, Said, before_boot};
 use crate::tee::{self, TeeError};
 
 /// How long a guest may take until its agent answers. Software emulation with ten pods starting at once needs most
@@ -53,13 +53,13 @@ const SCRATCH_SERIAL: &str = "scratch";
 /// Directory below the run root that remembers which guest images were hashed since boot.
 const IMAGES_SEEN: &str = ".guest-images";
 
-/// Boots the pod's machine; answers the guest and, for a container that is its own pod, its layers' disks.
+/// Boots the pod's machine; answers the guest and, for a container that is its own pod, what it was booted with.
 pub(super) async fn boot(
     setup: &PodSetup,
     request: &CreateRequest,
     spec: &HostSpec,
     group: &Group,
-) -> Result<(Guest, Vec<LayerDisk>), PodError> {
+) -> Result<(Guest, First), PodError> {
     let config = config(setup, request)?;
     let annotations = spec.annotations();
     let wishes = Wishes::parse(&annotations, &config.allowed_annotations)?;
@@ -69,7 +69,10 @@ pub(super) async fn boot(
         _ => spec.limits(),
     };
     let size = Size::of(limits, wishes, &config.machine)?;
-    let mut start = Start::open(setup, request, config).await?;
+    let asked = Asked { containerd: setup.containerd.clone(), namespace: setup.namespace.clone() };
+    let gate = Gate::open(&config.images, tee.is_some(), asked)
+        .map_err(|err| PodError::host("judge the pod's images", err))?;
+    let mut start = Start::open(setup, request, config, gate).await?;
     let resources = start.gather(request, spec, group, limits).await?;
     start.launch(spec, size, resources, tee).await
 }
@@ -108,6 +111,7 @@ async fn clear_stale(run_root: &Path, key: &PodKey) -> Result<(), PodError> {
 /// A boot under way.
 struct Start {
     config: Config,
+    gate: Option<Gate>,
     record: PodRecord,
     recorder: Recorder,
 }
@@ -118,12 +122,18 @@ struct Resources {
     network: Network,
     cgroup_procs: Vec<PathBuf>,
     layers: Vec<Layer>,
+    said: Option<Said>,
     scratch: Option<Disk>,
     image: GuestImage,
 }
 
 impl Start {
-    async fn open(setup: &PodSetup, request: &CreateRequest, config: Config) -> Result<Self, PodError> {
+    async fn open(
+        setup: &PodSetup,
+        request: &CreateRequest,
+        config: Config,
+        gate: Option<Gate>,
+    ) -> Result<Self, PodError> {
         let doing = "open the pod's record";
         let key = PodKey::new(&setup.namespace, &setup.pod).map_err(|err| PodError::host(doing, err))?;
         let trace_id = setup.trace_id.clone();
@@ -143,7 +153,7 @@ impl Start {
             made => made,
         };
         let record = record.map_err(|err| PodError::host(doing, err))?;
-        Ok(Self { config, record, recorder })
+        Ok(Self { config, gate, record, recorder })
     }
 
     async fn gather(
@@ -157,15 +167,10 @@ impl Start {
         let lone = matches!(group, Group::Single { .. });
         let layers = async {
             if !lone {
-                return Ok((Vec::new(), Duration::ZERO));
+                return Ok((Vec::new(), None, Duration::ZERO));
             }
-            let layers = resolve_layers(
-                self.config.layers_dir.clone(),
-                spec.rootfs(&request.rootfs, &request.bundle),
-                self.record.clone(),
-            )
-            .await?;
-            Ok((layers, began.elapsed()))
+            let (layers, said) = self.first_layers(request, spec).await?;
+            Ok((layers, said, began.elapsed()))
         };
         let network = async {
             let network = prepare_network(request, spec, &self.record).await?;
@@ -177,13 +182,35 @@ impl Start {
         });
         // Each is waited for, whatever became of the others: what one of them went on making would outlive the cleaning up.
         let (layers, network, host) = tokio::join!(layers, network, host);
-        let ((layers, layers_took), (network, network_took), host) = (layers?, network?, host?);
+        let ((layers, said, layers_took), (network, network_took), host) = (layers?, network?, host?);
         self.recorder.add(Phase::Network, None, began, network_took);
         if lone {
             self.recorder.add(Phase::Layers, Some(&request.id), began, layers_took);
         }
         let HostPart { uid, cgroup_procs, scratch, image } = host;
-        Ok(Resources { uid, network, cgroup_procs, layers, scratch, image })
+        Ok(Resources { uid, network, cgroup_procs, layers, said, scratch, image })
+    }
+
+    /// The layers that a container which is its own pod is booted with, and what containerd says of its image where that is
+    /// going to be judged. An image that does not go as disks is not made into any.
+    async fn first_layers(
+        &self,
+        request: &CreateRequest,
+        spec: &HostSpec,
+    ) -> Result<(Vec<Layer>, Option<Said>), PodError> {
+        let said = match &self.gate {
+            Some(gate) => Some(gate.ask(&request.id, &spec.annotations()).await.map_err(image::failed)?),
+            None => None,
+        };
+        let mounts = spec.rootfs(&request.rootfs, &request.bundle);
+        let layers = match (before_boot(said.as_ref().map(Said::is_sealed)), &said) {
+            (Boot::Sealed, Some(said)) => image::sealed_layers(mounts, said).await?,
+            (Boot::Snapshots, _) => {
+                resolve_layers(self.config.layers_dir.clone(), mounts, self.record.clone()).await?
+            }
+            (Boot::Nothing | Boot::Sealed, _) => Vec::new(),
+        };
+        Ok((layers, said))
     }
 
     async fn launch(
@@ -192,7 +219,7 @@ impl Start {
         size: Size,
         resources: Resources,
         tee: Option<tee::Plan>,
-    ) -> Result<(Guest, Vec<LayerDisk>), PodError> {
+    ) -> Result<(Guest, First), PodError> {
         let choice = choose(self.config.hypervisor, &self.config.qemu, &self.config.vmm);
         if let Some(notice) = &choice.notice {
             tracing::warn!(hypervisor = choice.name, notice);
@@ -226,6 +253,7 @@ impl Start {
         let began = Instant::now();
         let mut request = sandbox_request(spec, plan.network, plan.scratch);
         request.attestation = tee.map(|tee| tee.message()).into();
+        request.image_policy = self.gate.as_ref().and_then(Gate::policy).cloned().into();
         agent.create_sandbox(&request).await.map_err(|err| with_console(err, &*machine))?;
         self.recorder.end(Phase::Sandbox, None, began);
         let parts = Parts {
@@ -240,9 +268,10 @@ impl Start {
             forwarder: plan.redirect.map(|redirect| Forwarder::serve(redirect, &run_dir)).unwrap_or_default(),
             holder: plan.holder,
             served,
+            gate: self.gate,
             cgroup_procs: plan.cgroup_procs,
         };
-        Ok((Guest::new(parts), plan.layers))
+        Ok((Guest::new(parts), plan.first))
     }
 
     /// Waits for the agent and greets it; a machine that ends meanwhile is an error at once.
@@ -289,12 +318,12 @@ struct Plan {
     cgroup_procs: Vec<PathBuf>,
     scratch: bool,
     disks: Disks,
-    layers: Vec<LayerDisk>,
+    first: First,
 }
 
 fn machine_spec(id: String, size: Size, run_dir: PathBuf, resources: Resources) -> (VmSpec, Plan) {
     let mut disks = Disks::default();
-    let layer_disks = resources.layers.iter().map(layer_disk).collect();
+    let first = First { layers: resources.layers.iter().map(layer_disk).collect(), said: resources.said };
     let scratch = resources.scratch.is_some();
     let mut drives: Vec<Disk> = resources.scratch.into_iter().collect();
     for layer in resources.layers {
@@ -322,7 +351,7 @@ fn machine_spec(id: String, size: Size, run_dir: PathBuf, resources: Resources) 
         cgroup_procs: resources.cgroup_procs,
         scratch,
         disks,
-        layers: layer_disks,
+        first,
     };
     (spec, plan)
 }

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use coffer_node::layers::{Layer, LayerStore, RootfsMount};
 use coffer_node::record::PodRecord;
-use coffer_protocol::agent::{CreateContainerRequest, LayerDisk};
+use coffer_protocol::agent::CreateContainerRequest;
 use coffer_protocol::{StreamHeader, StreamKind};
 
 use super::agent;
 use super::error::PodError;
 use super::guest::Guest;
+use super::image::{self, First};
 use super::spec::HostSpec;
 use super::{CreateRequest, ProcessKey};
 use crate::event::Exit;
@@ -22,27 +23,16 @@ pub(super) struct Made {
     pub(super) streams: Option<Streams>,
 }
 
-/// Makes a container whose init process waits for Start; `layers` are those that the machine was booted with.
+/// Makes a container whose init process waits for Start; `first` is what the machine was booted with for it.
 pub(super) async fn make(
     guest: &Arc<Guest>,
     request: &CreateRequest,
     spec: &HostSpec,
-    layers: Option<Vec<LayerDisk>>,
+    first: Option<First>,
 ) -> Result<Made, PodError> {
     let key = ProcessKey::init(&request.id);
     let host = open_host_ends(guest, &request.stdio, &request.id).await?;
-    let layers = match layers {
-        Some(layers) => layers,
-        None => {
-            let layers = resolve_layers(
-                guest.layers_dir().to_owned(),
-                spec.rootfs(&request.rootfs, &request.bundle),
-                guest.record().clone(),
-            )
-            .await?;
-            guest.attach_layers(&request.id, layers).await?
-        }
-    };
+    let layers = image::layers(guest, request, spec, first).await?;
     let plan = spec.plan_volumes()?;
     guest.prepare_volumes(&request.id, &plan).await?;
     let message = CreateContainerRequest {

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::container::{self, Made};
-use super::error::PodError;
+use super::error::{PodError, Reason};
 use super::guest::Guest;
 use super::registry::{Container, Registry};
 use super::rules::{Call, Role};
@@ -44,6 +44,8 @@ pub(crate) struct PodSetup {
     pub(crate) pod: String,
     /// Address on which the shim answers.
     pub(crate) address: String,
+    /// containerd's gRPC address.
+    pub(crate) containerd: String,
     /// 32 hex digits that no other pod's start has.
     pub(crate) trace_id: String,
     /// Path of the configuration, when one is named.
@@ -185,6 +187,9 @@ impl Pod {
                 Ok(guest.pid())
             }
             Err(err) => {
+                if err.reason() == Reason::PermissionDenied {
+                    self.metrics.image_refused();
+                }
                 tracing::warn!(
                     container = request.id,
                     error = super::error::chain(&err),
@@ -222,9 +227,9 @@ impl Pod {
                 Ok((self.adopt(guest), Made::default()))
             }
             Group::Single { .. } => {
-                let (guest, layers) = boot::boot(&self.setup, request, &plan.spec, &plan.group).await?;
+                let (guest, first) = boot::boot(&self.setup, request, &plan.spec, &plan.group).await?;
                 let guest = self.adopt(guest);
-                match container::make(&guest, request, &plan.spec, Some(layers)).await {
+                match container::make(&guest, request, &plan.spec, Some(first)).await {
                     Ok(made) => Ok((guest, made)),
                     Err(err) => Err(guest.explain(err).await),
                 }

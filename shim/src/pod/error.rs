@@ -119,6 +119,8 @@ pub(crate) enum Reason {
     DeadlineExceeded,
     /// Nobody there.
     Unavailable,
+    /// An image that may not run.
+    PermissionDenied,
     /// Given up.
     Cancelled,
     /// Anything else.
@@ -136,6 +138,7 @@ impl Reason {
             Self::Unimplemented => "unimplemented",
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::Unavailable => "unavailable",
+            Self::PermissionDenied => "permission_denied",
             Self::Cancelled => "cancelled",
             Self::Unknown => "unknown",
         }

@@ -5,11 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
+use coffer_node::images::ToldImage;
 use coffer_node::layers::Layer;
 use coffer_node::record::PodRecord;
 use coffer_node::trace::{Phase, Recorder, Span};
 use coffer_protocol::StreamHeader;
-use coffer_protocol::agent::{CreateContainerRequest, LayerDisk, MemoryEvents, Stats};
+use coffer_protocol::agent::{
+    AdmitImageRequest, AdmitImageResponse, CreateContainerRequest, LayerDisk, MemoryEvents, Stats,
+};
 use coffer_vmm::spec::Disk;
 use futures::FutureExt;
 use tokio::net::UnixStream;
@@ -20,10 +24,11 @@ use super::agent::Agent;
 use super::error::{PodError, chain};
 use super::forward::Forwarder;
 use super::hooks::Holder;
-use super::seat::{AgentSeat, MachineSeat, open_stream};
+use super::seat::{AgentSeat, MachineSeat, open_stream, open_stream_within};
 use super::watch::{KILLED_STATUS, UNKNOWN_STATUS};
 use super::{ProcessKey, cost};
-use crate::hypervisor::{Machine, Ready, VmEnd};
+use crate::hypervisor::{Machine, Ready, VmEnd, corruption};
+use crate::images::{BoxError, Gate, Streams};
 use crate::tee::Served;
 use crate::volume::{Plan, PodVolumes};
 
@@ -35,6 +40,9 @@ const REASON_LIMIT: Duration = Duration::from_millis(300);
 
 /// How long a guest that is not heard from any more may take until its machine has ended, with the reason on its console.
 const LAST_WORDS_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long the agent may take to accept a layer: it waits while another container's stream of the same one is unpacked.
+const LAYER_LIMIT: Duration = Duration::from_secs(10 * 60);
 
 /// Lines of the console that go into an error.
 const CONSOLE_LINES: usize = 20;
@@ -52,6 +60,7 @@ pub(super) struct Parts {
     pub(super) forwarder: Forwarder,
     pub(super) holder: Option<Holder>,
     pub(super) served: Option<Served>,
+    pub(super) gate: Option<Gate>,
     pub(super) cgroup_procs: Vec<PathBuf>,
 }
 
@@ -69,6 +78,7 @@ pub(super) struct Guest {
     _forwarder: Forwarder,
     holder: tokio::sync::Mutex<Option<Holder>>,
     _served: Option<Served>,
+    gate: Option<Arc<Gate>>,
     cgroup_procs: Vec<PathBuf>,
 }
 
@@ -133,6 +143,7 @@ impl Guest {
             _forwarder: parts.forwarder,
             holder: tokio::sync::Mutex::new(parts.holder),
             _served: parts.served,
+            gate: parts.gate.map(Arc::new),
             cgroup_procs: parts.cgroup_procs,
         }
     }
@@ -155,6 +166,11 @@ impl Guest {
     /// Where all pods' run directories are.
     pub(super) fn run_root(&self) -> &Path {
         &self.run_root
+    }
+
+    /// What judges images, if somebody does.
+    pub(super) fn gate(&self) -> Option<&Arc<Gate>> {
+        self.gate.as_ref()
     }
 
     /// The layer cache.
@@ -289,6 +305,30 @@ impl Guest {
         }
     }
 
+    /// Has a container's image judged.
+    pub(super) async fn admit(&self, question: &AdmitImageRequest) -> Result<AdmitImageResponse, PodError> {
+        self.agent.admit_image(question).await
+    }
+
+    /// Notes what became of a container's image, since when that took.
+    pub(super) fn tell_image(&self, told: ToldImage, began: Instant) {
+        {
+            let mut recorder = self.recorder();
+            recorder.end(Phase::Image, Some(&told.container), began);
+            recorder.image(told.clone());
+        }
+        self.save_trace();
+        if let Err(err) = self.record.update(|record| told.keep(&mut record.images)) {
+            tracing::warn!(error = chain(&err), "what the guest says of an image is not in the record");
+        }
+    }
+
+    /// Notes why the machine ended by itself.
+    pub(super) fn trace_end(&self) {
+        self.recorder().ended(&self.console());
+        self.save_trace();
+    }
+
     /// Makes a container in the guest.
     pub(super) async fn create_container(&self, message: &CreateContainerRequest) -> Result<(), PodError> {
         let began = Instant::now();
@@ -342,6 +382,13 @@ impl Guest {
     }
 }
 
+#[async_trait]
+impl Streams for Guest {
+    async fn open(&self, header: &StreamHeader) -> Result<UnixStream, BoxError> {
+        Ok(open_stream_within(self.record.run_dir(), header, LAYER_LIMIT).await?)
+    }
+}
+
 /// What the agent is told about a layer.
 pub(super) fn layer_disk(layer: &Layer) -> LayerDisk {
     LayerDisk { serial: layer.serial.clone(), fs_type: layer.fs_type.clone(), ..Default::default() }
@@ -354,6 +401,9 @@ pub(super) fn last_words(machine: &dyn Machine) -> String {
         words.push_str(&format!(" ({end})"));
     }
     let tail = machine.console_tail();
+    if let Some(corruption) = corruption(&tail) {
+        words.push_str(&corruption);
+    }
     let lines: Vec<&str> = tail.lines().collect();
     let last = lines.get(lines.len().saturating_sub(CONSOLE_LINES)..).unwrap_or_default();
     if !last.is_empty() {

@@ -3,7 +3,7 @@
 //! ```text
 //! task.rs ── driver ── rules (may this call be made?)   state (what follows?)      both pure
 //!              ├── boot ── sizing, annotations, spec ── hypervisor, network, record
-//!              ├── container ── layers, volumes, agent
+//!              ├── container ── image ── layers, volumes, agent
 //!              ├── process ── start, exec, exit, stdio
 //!              └── teardown ── power off, kill, clean the record
 //! ```
@@ -20,6 +20,7 @@ mod error;
 mod forward;
 mod guest;
 mod hooks;
+mod image;
 mod registry;
 mod rules;
 mod seat;

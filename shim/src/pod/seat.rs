@@ -31,14 +31,23 @@ pub(super) async fn open_stream(
     run_dir: &std::path::Path,
     header: &StreamHeader,
 ) -> Result<UnixStream, PodError> {
+    open_stream_within(run_dir, header, STREAM_LIMIT).await
+}
+
+/// As [`open_stream`], where the agent may have to wait before it accepts.
+pub(super) async fn open_stream_within(
+    run_dir: &std::path::Path,
+    header: &StreamHeader,
+    limit: Duration,
+) -> Result<UnixStream, PodError> {
     let doing = "open a stream to the guest";
     let opened = async {
         let mut stream = connect(run_dir, STREAM_PORT).await.map_err(|err| PodError::host(doing, err))?;
         greet(&mut stream, header).await.map_err(|err| PodError::host(doing, err))?;
         Ok(stream)
     };
-    let late = PodError::Late { doing: "opening a stream to the guest", limit: STREAM_LIMIT };
-    timeout(STREAM_LIMIT, opened).await.unwrap_or(Err(late))
+    let late = PodError::Late { doing: "opening a stream to the guest", limit };
+    timeout(limit, opened).await.unwrap_or(Err(late))
 }
 
 /// Sends a stream's header and reads the answer, not a byte beyond it.

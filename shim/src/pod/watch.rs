@@ -95,6 +95,7 @@ impl Pod {
             }
             if pod.lock().sandbox == Sandbox::Ready {
                 tracing::warn!(console = guest.console(), "the virtual machine is gone");
+                guest.trace_end();
             }
             pod.on_sandbox(SandboxEvent::GuestGone);
         });

@@ -24,7 +24,18 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "shim/node",
         &["coffer-protocol", "coffer-vmm", "coffer-guest-image", "coffer-attestation", "coffer-image"],
     ),
-    ("shim", &["coffer-protocol", "coffer-vmm", "coffer-guest-image", "coffer-attestation", "coffer-node"]),
+    (
+        "shim",
+        &[
+            "coffer-protocol",
+            "coffer-vmm",
+            "coffer-guest-image",
+            "coffer-attestation",
+            "coffer-node",
+            "coffer-image",
+            "coffer-layer",
+        ],
+    ),
     (
         "cli",
         &[

@@ -1,0 +1,158 @@
+//! Streams an image's blobs from containerd to the guest, which holds them against the signed digests while it unpacks them.
+//!
+//! ```text
+//! containerd ── ReadContent ── stream `layer` ── "ok", the blob's bytes, half-close ── second line: what became of them
+//! ```
+//! At most [`AT_ONCE`] at a time. What is under way ends when the future is dropped: nothing outlives it.
+
+use std::time::Duration;
+
+use coffer_image::artefact::Digest;
+use coffer_protocol::{MAX_LINE, StreamHeader, parse_reply};
+use futures::{StreamExt, TryFutureExt, TryStreamExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use super::containerd::{Blob, Containerd, ContainerdError};
+use super::gate::Gate;
+use super::said::Said;
+use super::{BoxError, ImageError, Streams};
+
+/// Blobs that are streamed at once.
+const AT_ONCE: usize = 2;
+
+/// How long the guest may take for the next piece, and for its last word. It writes what it unpacks, under software emulation
+/// slowly.
+const PIECE_LIMIT: Duration = Duration::from_secs(60);
+const LAST_LIMIT: Duration = Duration::from_secs(120);
+
+/// How long the whole image may take.
+const LIMIT: Duration = Duration::from_secs(15 * 60);
+
+/// Why a blob did not reach the guest.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SendError {
+    /// containerd's part.
+    #[error("it cannot be read")]
+    Read(#[source] ContainerdError),
+    /// The stream.
+    #[error("the guest takes no stream for it")]
+    Open(#[source] BoxError),
+    /// The stream broke.
+    #[error("its stream to the guest broke")]
+    Broken(#[source] std::io::Error),
+    /// More or fewer bytes than the manifest says.
+    #[error("containerd has {found} bytes of it, the manifest says {expected}")]
+    Length {
+        /// Bytes that there are, as far as they were read.
+        found: u64,
+        /// Bytes that there should be.
+        expected: u64,
+    },
+    /// The guest says no.
+    #[error("{0}")]
+    Refused(String),
+    /// Too slow.
+    #[error("the guest did not {doing} within {} s", limit.as_secs())]
+    Late {
+        /// What.
+        doing: &'static str,
+        /// The limit.
+        limit: Duration,
+    },
+}
+
+impl Gate {
+    /// Sends the blobs `wanted` of an image to the container `id`.
+    ///
+    /// # Errors
+    /// [`ImageError`]: the first failure ends the others.
+    pub(crate) async fn send(
+        &self,
+        id: &str,
+        said: &Said,
+        wanted: &[Digest],
+        streams: &dyn Streams,
+    ) -> Result<(), ImageError> {
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let containerd = self.connect().await?;
+        let mut each = Vec::with_capacity(wanted.len());
+        for digest in wanted {
+            let expected = said.layer(digest).map_or(0, |layer| layer.size);
+            let sent = send_one(containerd.clone(), id, (*digest, expected), streams);
+            each.push(sent.map_err(|source| ImageError::Send { digest: *digest, source }));
+        }
+        let all = futures::stream::iter(each).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>();
+        let late = |_| ImageError::Late { name: said.reference().to_owned(), limit: LIMIT };
+        timeout(LIMIT, all).await.map_err(late)?.map(drop)
+    }
+}
+
+/// Sends one blob, by digest and length.
+async fn send_one(
+    containerd: Containerd,
+    id: &str,
+    (digest, expected): (Digest, u64),
+    streams: &dyn Streams,
+) -> Result<(), SendError> {
+    let blob = containerd.blob(&digest, "a layer").await.map_err(SendError::Read)?;
+    let header = StreamHeader::Layer { container: id.to_owned(), digest: digest.to_string() };
+    let stream = streams.open(&header).await.map_err(SendError::Open)?;
+    carry(blob, expected, stream).await
+}
+
+/// Carries a blob over a stream that the guest has accepted, and hears what became of it.
+async fn carry(mut blob: Blob, expected: u64, mut stream: UnixStream) -> Result<(), SendError> {
+    let (mut answer, mut sink) = stream.split();
+    let written = async {
+        let mut found: u64 = 0;
+        while let Some(piece) = blob.next().await.map_err(SendError::Read)? {
+            found = found.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
+            if found > expected {
+                return Err(SendError::Length { found, expected });
+            }
+            let taken = timeout(PIECE_LIMIT, sink.write_all(&piece)).await;
+            let late = |_| SendError::Late { doing: "take the next bytes", limit: PIECE_LIMIT };
+            taken.map_err(late)?.map_err(SendError::Broken)?;
+        }
+        if found != expected {
+            return Err(SendError::Length { found, expected });
+        }
+        sink.shutdown().await.map_err(SendError::Broken)
+    };
+    let mut word = std::pin::pin!(last_word(&mut answer));
+    // A guest that has seen enough says so before it has seen all, and hangs up.
+    let written = tokio::select! {
+        biased;
+        said = &mut word => return said,
+        written = written => written,
+    };
+    match written {
+        Ok(()) => {
+            let late = |_| SendError::Late { doing: "say what became of it", limit: LAST_LIMIT };
+            timeout(LAST_LIMIT, word).await.map_err(late)?
+        }
+        Err(SendError::Broken(source)) => match timeout(PIECE_LIMIT, word).await {
+            Ok(Err(SendError::Refused(why))) => Err(SendError::Refused(why)),
+            _ => Err(SendError::Broken(source)),
+        },
+        Err(other) => Err(other),
+    }
+}
+
+async fn last_word(answer: &mut (impl AsyncRead + Unpin)) -> Result<(), SendError> {
+    let mut line = Vec::with_capacity(8);
+    loop {
+        match answer.read_u8().await.map_err(SendError::Broken)? {
+            b'\n' => break,
+            byte => line.push(byte),
+        }
+        if line.len() > MAX_LINE {
+            return Err(SendError::Refused(String::from_utf8_lossy(&line).into_owned()));
+        }
+    }
+    parse_reply(&String::from_utf8_lossy(&line)).map_err(|refused| SendError::Refused(refused.to_string()))
+}

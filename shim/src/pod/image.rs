@@ -1,0 +1,159 @@
+//! How a container's root file system comes into a guest that judges images: the question first, then bytes in the way that its
+//! answer asks for.
+//!
+//! ```text
+//! containerd ── Said ── AdmitImage ── refused: told, recorded, the container is not made
+//!                            ├─ sealed: the image's files are plugged     ├─ not judged: disks as everywhere
+//!                            └─ wanted: blobs are streamed, no disk
+//! ```
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use coffer_node::images::{Outcome, ToldImage};
+use coffer_node::layers::{self, Layer, RootfsMount};
+use coffer_protocol::agent::{AdmitImageRequest, AdmitImageResponse, LayerDisk};
+
+use super::CreateRequest;
+use super::container::resolve_layers;
+use super::error::{PodError, Reason, chain};
+use super::guest::Guest;
+use super::spec::HostSpec;
+use crate::images::{Gate, ImageError, Said, SendError, Way, answered};
+
+/// What a container that is a pod of its own was booted with.
+#[derive(Default)]
+pub(super) struct First {
+    /// Its layers' disks.
+    pub(super) layers: Vec<LayerDisk>,
+    /// What containerd said of its image, if somebody judges it.
+    pub(super) said: Option<Said>,
+}
+
+/// The disks of a container's root file system; none if its image went as blobs. `first`: the machine was booted for it.
+pub(super) async fn layers(
+    guest: &Arc<Guest>,
+    request: &CreateRequest,
+    spec: &HostSpec,
+    first: Option<First>,
+) -> Result<Vec<LayerDisk>, PodError> {
+    let mounts = spec.rootfs(&request.rootfs, &request.bundle);
+    let Some(gate) = guest.gate().cloned() else {
+        return match first {
+            Some(first) => Ok(first.layers),
+            None => plug_snapshots(guest, &request.id, mounts).await,
+        };
+    };
+    let First { layers: booted, said } = first.unwrap_or_default();
+    let said = match said {
+        Some(said) => said,
+        None => gate.ask(&request.id, &spec.annotations()).await.map_err(failed)?,
+    };
+    let began = Instant::now();
+    let answer = judged(guest, gate.clone(), &request.id, &said, began).await?;
+    let way = answered(&answer, &said).map_err(failed)?;
+    tracing::info!(container = request.id, image = said.reference(), ?way, "the guest has judged the image");
+    match way {
+        Way::Sealed if !booted.is_empty() => Ok(booted),
+        Way::Sealed => {
+            let layers = sealed_layers(mounts, &said).await?;
+            guest.attach_layers(&request.id, layers).await
+        }
+        Way::Snapshots => plug_snapshots(guest, &request.id, mounts).await,
+        Way::Blobs(wanted) => {
+            if let Err(err) = gate.send(&request.id, &said, &wanted, &**guest).await {
+                let err = failed(err);
+                refused(guest, &request.id, &said, &err, began);
+                return Err(err);
+            }
+            Ok(Vec::new())
+        }
+    }
+}
+
+/// Asks the guest, and notes what it says.
+async fn judged(
+    guest: &Arc<Guest>,
+    gate: Arc<Gate>,
+    id: &str,
+    said: &Said,
+    began: Instant,
+) -> Result<AdmitImageResponse, PodError> {
+    let question = question(gate, id.to_owned(), said.clone()).await?;
+    let answer = guest.admit(&question).await.inspect_err(|err| refused(guest, id, said, err, began))?;
+    let would = Some(answer.would_refuse.clone()).filter(|reason| !reason.is_empty());
+    let outcome = match (answer.judged, &would) {
+        (false, _) => Outcome::NotJudged,
+        (true, None) => Outcome::Admitted,
+        (true, Some(reason)) => {
+            tracing::warn!(
+                container = id,
+                image = said.reference(),
+                reason,
+                "a dry run: the image would be refused"
+            );
+            Outcome::WouldBeRefused
+        }
+    };
+    guest.tell_image(told(id, said, outcome, would).with(&answer.judgement), began);
+    Ok(answer)
+}
+
+/// Notes an image that may not run; another failure is no verdict.
+fn refused(guest: &Guest, id: &str, said: &Said, error: &PodError, began: Instant) {
+    if error.reason() != Reason::PermissionDenied {
+        return;
+    }
+    let reason = chain(error);
+    tracing::warn!(container = id, image = said.reference(), reason, "the image is refused");
+    guest.tell_image(told(id, said, Outcome::Refused, Some(reason)).with(&[]), began);
+}
+
+fn told(id: &str, said: &Said, outcome: Outcome, reason: Option<String>) -> ToldImage {
+    ToldImage {
+        container: id.to_owned(),
+        image: said.reference().to_owned(),
+        digest: said.digest().map(ToString::to_string),
+        outcome,
+        reason,
+        judgement: None,
+    }
+}
+
+/// Signature objects are files of this node.
+async fn question(gate: Arc<Gate>, id: String, said: Said) -> Result<AdmitImageRequest, PodError> {
+    let asked = tokio::task::spawn_blocking(move || gate.question(&id, &said));
+    asked.await.map_err(|err| PodError::host(SHOWING, err))?.map_err(failed)
+}
+
+/// The files of a sealed image, opened.
+pub(super) async fn sealed_layers(mounts: Vec<RootfsMount>, said: &Said) -> Result<Vec<Layer>, PodError> {
+    let roots = said.sealed_roots().map_err(failed)?;
+    let doing = "open the files of the sealed image";
+    let opened = tokio::task::spawn_blocking(move || layers::sealed(&mounts, &roots));
+    opened.await.map_err(|err| PodError::host(doing, err))?.map_err(|err| PodError::host(doing, err))
+}
+
+async fn plug_snapshots(
+    guest: &Arc<Guest>,
+    id: &str,
+    mounts: Vec<RootfsMount>,
+) -> Result<Vec<LayerDisk>, PodError> {
+    let layers = resolve_layers(guest.layers_dir().to_owned(), mounts, guest.record().clone()).await?;
+    guest.attach_layers(id, layers).await
+}
+
+const SHOWING: &str = "show the container's image to the guest";
+
+/// What the guest refuses is refused; what a container cannot be is the caller's; the rest is the host's.
+pub(super) fn failed(error: ImageError) -> PodError {
+    match &error {
+        ImageError::Send { source: SendError::Refused(_), .. } => PodError::Agent {
+            doing: "taking the image's layers",
+            reason: Reason::PermissionDenied,
+            message: chain(&error),
+        },
+        ImageError::None { .. } => PodError::Refused { what: chain(&error) },
+        _ => PodError::host(SHOWING, error),
+    }
+}
