@@ -1,6 +1,6 @@
 //! Keeps asking whether the guest may keep its secrets, and takes them back when not.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +30,7 @@ pub(super) async fn keep(
     ended: UnboundedSender<BTreeSet<String>>,
 ) {
     let (mut round, mut heard, mut silent) = (0_usize, Instant::now(), false);
+    let mut looked = Looked::default();
     // Whether the verifier answers how a guest stands.
     let mut answers = true;
     while !ended.is_closed() {
@@ -40,12 +41,15 @@ pub(super) async fn keep(
             heard = Instant::now();
             continue;
         }
+        looked.only(&all, Instant::now());
         round = round.wrapping_add(1);
         // Each look begins elsewhere: it ends early where the verifier does not answer.
         let first = (round / LOOK_EVERY) % all.len();
         all.rotate_left(first);
         let look = round.is_multiple_of(LOOK_EVERY);
-        let Asked { lost, failure } = ask(&session, &held, (&all, look), &mut answers).await;
+        let Asked { mut lost, seen, failure } = ask(&session, &held, (&all, look), &mut answers).await;
+        looked.at(seen, Instant::now());
+        lost.extend(looked.overdue(Instant::now(), lease));
         let over = match failure {
             None => {
                 (heard, silent) = (Instant::now(), false);
@@ -83,11 +87,40 @@ fn in_silence(
     all.into_iter().map(|name| (name, "the lease is over".to_owned())).collect()
 }
 
+/// When the verifier last gave each secret. That the guest stands well says nothing of one secret: a host that lets only that
+/// question through would otherwise keep a secret in the pod that was deleted.
+#[derive(Default)]
+struct Looked(BTreeMap<ResourceName, Instant>);
+
+impl Looked {
+    /// These are all that there are; new ones were given a moment ago.
+    fn only(&mut self, all: &[ResourceName], now: Instant) {
+        self.0.retain(|name, _| all.contains(name));
+        for name in all {
+            self.0.entry(name.clone()).or_insert(now);
+        }
+    }
+
+    fn at(&mut self, seen: Vec<ResourceName>, now: Instant) {
+        self.0.extend(seen.into_iter().map(|name| (name, now)));
+    }
+
+    /// Those that were not given for longer than the lease, and the time between two looks.
+    fn overdue(&self, now: Instant, lease: Option<Duration>) -> Vec<(ResourceName, String)> {
+        let Some(lease) = lease else { return Vec::new() };
+        let most = lease.saturating_add(INTERVAL * u32::try_from(LOOK_EVERY).unwrap_or(u32::MAX));
+        let overdue = self.0.iter().filter(|(_, at)| now.saturating_duration_since(**at) > most);
+        overdue.map(|(name, _)| (name.clone(), "its lease is over".to_owned())).collect()
+    }
+}
+
 /// What a round of questions brought.
 #[derive(Default)]
 struct Asked {
     /// The secrets that must go, and why.
     lost: Vec<(ResourceName, String)>,
+    /// Those that the verifier gave.
+    seen: Vec<ResourceName>,
     /// Why the others were not all asked for.
     failure: Option<AttestError>,
 }
@@ -107,14 +140,17 @@ async fn ask(
         Ok(Standing::Unasked) => *answers = false,
         // The guest was told when it attested anew.
         Ok(Standing::Lost(reason)) | Err(AttestError::Refused { status: 403, reason, .. }) => {
-            return Asked { lost: gone(&reason), failure: None };
+            return Asked { lost: gone(&reason), ..Asked::default() };
         }
-        Err(error) => return Asked { lost: Vec::new(), failure: Some(error) },
+        Err(error) => return Asked { failure: Some(error), ..Asked::default() },
     }
     let (mut asked, mut failures) = (Asked::default(), 0);
     for name in all {
         let kept = match fetch(session, name).await {
-            Ok(value) => held.renew(name, value),
+            Ok(value) => {
+                asked.seen.push(name.clone());
+                held.renew(name, value)
+            }
             Err(AttestError::Refused { status: 403 | 404, reason, .. }) => {
                 asked.lost.push((name.clone(), reason));
                 Ok(())
@@ -147,6 +183,25 @@ pub(super) async fn fetch(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_that_is_not_given_any_more_goes_though_the_guest_stands_well() {
+        let names =
+            ["kbs:///acme/key/1", "kbs:///acme/key/2"].map(|name| ResourceName::parse(name).expect("a name"));
+        let (start, lease) = (Instant::now(), Some(Duration::from_secs(60)));
+        let mut looked = Looked::default();
+        looked.only(&names, start);
+        let later = start + Duration::from_secs(80);
+        looked.at(vec![names[0].clone()], later);
+        assert!(looked.overdue(later, lease).is_empty());
+        let late = start + Duration::from_secs(91);
+        assert_eq!(looked.overdue(late, lease), [(names[1].clone(), "its lease is over".to_owned())]);
+        assert!(looked.overdue(late, None).is_empty());
+        // One that is gone is not asked for, and is new if it comes back.
+        looked.only(&names[..1], late);
+        looked.only(&names, late);
+        assert!(looked.overdue(late, lease).is_empty());
+    }
 
     #[test]
     fn silence_takes_nothing_before_the_lease_is_over_and_everything_as_soon_as_it_is() {
