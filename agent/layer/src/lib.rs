@@ -1,6 +1,7 @@
 //! A layer's bytes, on their way from what somebody signed to what is checked on every read.
 //!
 //! ```text
+//! blob ── unpack ── digest, diff id, limits ──► a directory for overlayfs
 //! file ── verity ── a tree of hashes behind its data ──► the root that is signed
 //! annotation of a manifest ── sealed ──► each file's size, salt and root
 //! ```
@@ -9,4 +10,5 @@
 
 pub mod sealed;
 
+pub mod unpack;
 pub mod verity;
