@@ -1,7 +1,9 @@
 //! An image that may run, as far as it is needed once it was judged.
 
+use coffer_image::artefact::Descriptor;
 use coffer_image::judge::Admitted;
 use coffer_layer::sealed::{ANNOTATION, Sealed, SealedLayer};
+use coffer_layer::unpack::Compression;
 use coffer_protocol::Digest;
 
 use super::{GateError, configuration};
@@ -10,7 +12,7 @@ use super::{GateError, configuration};
 #[derive(Debug)]
 pub(crate) struct Admission {
     record: Record,
-    layers: SealedImage,
+    bytes: Bytes,
 }
 
 /// Which image it is and who said that it may run, for those who ask later.
@@ -26,6 +28,22 @@ pub(crate) struct Record {
     pub(crate) signers: Vec<String>,
 }
 
+/// How its bytes come into the guest.
+#[derive(Debug)]
+pub(crate) enum Bytes {
+    /// On disks whose every block is checked as it is read.
+    Sealed(SealedImage),
+    /// As archives, one for each layer, lowest first; an archive may be there twice.
+    Blobs(Vec<Blob>),
+}
+
+/// A layer's archive, as the signed manifest and the configuration it names describe it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Blob {
+    layer: Descriptor,
+    diff_id: Digest,
+}
+
 /// Layers on disks, each under a root hash that is in the signed manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SealedImage(Sealed);
@@ -34,20 +52,23 @@ impl Admission {
     /// Holds the configuration against the manifest. Both kinds of image need it: a layer more or less is another image.
     pub(super) fn of(admitted: &Admitted, configuration: &[u8]) -> Result<Self, GateError> {
         let manifest = admitted.manifest();
-        configuration::check(manifest, configuration).map_err(GateError::Configuration)?;
-        let sealed = manifest.annotations.get(ANNOTATION).ok_or(GateError::NotSealed)?;
+        let layers = configuration::layers(manifest, configuration).map_err(GateError::Configuration)?;
         let record = Record {
             image: admitted.image(),
             digest: *admitted.digest(),
             rule: admitted.rule().to_owned(),
             signers: admitted.signers().iter().map(|signer| signer.name.clone()).collect(),
         };
-        Ok(Self { record, layers: SealedImage::parse(sealed)? })
+        let bytes = match manifest.annotations.get(ANNOTATION) {
+            Some(text) => Bytes::Sealed(SealedImage::parse(text)?),
+            None => Bytes::Blobs(layers.into_iter().map(Blob::of).collect::<Result<Vec<Blob>, GateError>>()?),
+        };
+        Ok(Self { record, bytes })
     }
 
     /// Its parts.
-    pub(crate) fn into_parts(self) -> (Record, SealedImage) {
-        (self.record, self.layers)
+    pub(crate) fn into_parts(self) -> (Record, Bytes) {
+        (self.record, self.bytes)
     }
 }
 
@@ -59,5 +80,33 @@ impl SealedImage {
     /// Lowest first; one at least.
     pub(crate) fn layers(&self) -> &[SealedLayer] {
         self.0.layers()
+    }
+}
+
+impl Blob {
+    /// What could not be unpacked is refused before it is sent.
+    fn of((layer, diff_id): (Descriptor, Digest)) -> Result<Self, GateError> {
+        let known = Compression::of(&layer.media_type).map_err(GateError::Layer);
+        known.map(|_| Self { layer, diff_id })
+    }
+
+    /// Of the archive as it is sent.
+    pub(crate) fn digest(&self) -> &Digest {
+        &self.layer.digest
+    }
+
+    /// Bytes that are sent.
+    pub(crate) fn size(&self) -> u64 {
+        self.layer.size
+    }
+
+    /// How it is packed.
+    pub(crate) fn media_type(&self) -> &str {
+        &self.layer.media_type
+    }
+
+    /// Of the archive when it is unpacked.
+    pub(crate) fn diff_id(&self) -> &Digest {
+        &self.diff_id
     }
 }

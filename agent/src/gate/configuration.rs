@@ -1,7 +1,7 @@
 //! An image's configuration, as far as it names the layers' contents.
 
 use coffer_attestation::handshake::{JsonError, Limits, read_json};
-use coffer_image::artefact::{MAX_MANIFEST_BYTES, Manifest};
+use coffer_image::artefact::{Descriptor, MAX_MANIFEST_BYTES, Manifest};
 use coffer_layer::sealed::MAX_LAYERS;
 use coffer_protocol::Digest;
 use serde::Deserialize;
@@ -33,6 +33,12 @@ pub(crate) enum ConfigurationError {
         /// In the configuration.
         found: usize,
     },
+    /// One archive with two contents.
+    #[error("the layer {digest} is there twice, with different contents or sizes")]
+    Ambiguous {
+        /// Which.
+        digest: Digest,
+    },
 }
 
 #[derive(Deserialize)]
@@ -45,8 +51,11 @@ struct RootFs {
     diff_ids: Vec<Digest>,
 }
 
-/// Holds the configuration against the manifest that names it.
-pub(super) fn check(manifest: &Manifest, bytes: &[u8]) -> Result<(), ConfigurationError> {
+/// Layers with the digests of their unpacked archives, lowest first.
+pub(super) type Layers = Vec<(Descriptor, Digest)>;
+
+/// Each layer with the digest of its unpacked archive, lowest first. The configuration must be the manifest's.
+pub(super) fn layers(manifest: &Manifest, bytes: &[u8]) -> Result<Layers, ConfigurationError> {
     let (found, expected) = (Digest::of(bytes), manifest.config.digest);
     if found != expected {
         return Err(ConfigurationError::Digest { expected, found });
@@ -57,5 +66,13 @@ pub(super) fn check(manifest: &Manifest, bytes: &[u8]) -> Result<(), Configurati
     if diff_ids.len() != manifest.layers.len() || diff_ids.is_empty() || diff_ids.len() > MAX_LAYERS {
         return Err(ConfigurationError::Layers { manifest: manifest.layers.len(), found: diff_ids.len() });
     }
-    Ok(())
+    let layers: Layers = manifest.layers.iter().cloned().zip(diff_ids).collect();
+    for (index, (layer, diff_id)) in layers.iter().enumerate() {
+        let same = layers.iter().take(index).find(|(other, _)| other.digest == layer.digest);
+        // One archive has one content; a configuration that says otherwise describes no image.
+        if same.is_some_and(|(other, other_id)| other_id != diff_id || other.size != layer.size) {
+            return Err(ConfigurationError::Ambiguous { digest: layer.digest });
+        }
+    }
+    Ok(layers)
 }

@@ -4,6 +4,7 @@ use coffer_image::artefact::{AttachedError, ManifestError, ReferenceError, Subje
 use coffer_image::judge::Refusal;
 use coffer_image::policy::PolicyError;
 use coffer_layer::sealed::SealedError;
+use coffer_layer::unpack::UnpackError;
 
 use super::configuration::ConfigurationError;
 
@@ -50,9 +51,9 @@ pub(crate) enum GateError {
     /// What the manifest says of sealed layers.
     #[error("what the manifest says of sealed layers cannot be used")]
     Sealed(#[source] SealedError),
-    /// Its bytes have no way into the guest.
-    #[error("the image is not sealed: a guest whose policy decides mounts sealed layers only")]
-    NotSealed,
+    /// A layer that cannot be unpacked.
+    #[error("the image cannot be unpacked")]
+    Layer(#[source] UnpackError),
     /// No more can be remembered.
     #[error("the pod has run {} different images, and has to remember each of them", super::MAX_RECORDS)]
     TooMany,

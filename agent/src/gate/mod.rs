@@ -3,7 +3,7 @@
 //! ```text
 //! initdata's or node's policy ── Gate ┐
 //! what the host says ────── Claim ────┴─ judge, as of a time ── Verdict: Admission, or why not
-//! Admission ── the digests that the bytes are held against: roots of sealed disks
+//! Admission ── the digests that the bytes are held against: sealed disks, or blobs that are still to come
 //! ```
 //! What mounts a root file system takes an [`Admission`]'s bytes, or [`NoPolicy`], which a gate gives where no policy applies.
 //!
@@ -14,8 +14,10 @@ mod claim;
 mod configuration;
 mod error;
 mod policy;
+#[cfg(test)]
+pub(crate) mod samples;
 
-pub(crate) use admission::{Admission, Record, SealedImage};
+pub(crate) use admission::{Admission, Blob, Bytes, Record, SealedImage};
 pub(crate) use claim::{Claim, SignatureObject};
 pub(crate) use error::GateError;
 pub(crate) use policy::{Gate, NoPolicy, NodePolicy, Verdict};

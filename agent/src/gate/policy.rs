@@ -135,49 +135,13 @@ mod tests {
 
     use super::*;
     use crate::chain::Chain;
-    use crate::gate::{Record, SealedImage, SignatureObject};
-
-    const NOW: UnixTime = UnixTime(1_800_000_000);
-    const TAR: &str = "application/vnd.oci.image.layer.v1.tar";
-
-    fn descriptor(media_type: &str, bytes: &[u8]) -> Value {
-        json!({"mediaType": media_type, "digest": Digest::of(bytes), "size": bytes.len()})
-    }
-
-    fn configuration(layers: &[&[u8]]) -> Vec<u8> {
-        let diff_ids: Vec<Digest> = layers.iter().map(|layer| Digest::of(layer)).collect();
-        json!({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": diff_ids}})
-            .to_string()
-            .into_bytes()
-    }
-
-    /// An image of these layers, which are archives that are not packed.
-    fn image(layers: &[&[u8]], annotations: Value) -> Claim {
-        let configuration = configuration(layers);
-        let manifest = json!({
-            "schemaVersion": 2,
-            "config": descriptor("application/vnd.oci.image.config.v1+json", &configuration),
-            "layers": layers.iter().map(|layer| descriptor(TAR, layer)).collect::<Vec<Value>>(),
-            "annotations": annotations,
-        });
-        let manifest = manifest.to_string().into_bytes();
-        Claim { reference: "r.example.com/app:v1".to_owned(), manifest, configuration, ..Claim::default() }
-    }
+    use crate::gate::samples::{
+        NOW, TAR, accepting, admitted, configuration, descriptor, image, policy, sealed_image,
+    };
+    use crate::gate::{Bytes, SignatureObject};
 
     fn gate(kind: &str, dry_run: bool) -> Gate {
-        let document = json!({"default": [{"type": kind}]}).to_string().into_bytes();
-        Gate::of_node(Some(&NodePolicy { document, dry_run })).unwrap()
-    }
-
-    fn accepting() -> Gate {
-        gate("insecureAcceptAnything", false)
-    }
-
-    fn admitted(claim: Claim) -> (Record, SealedImage) {
-        match accepting().judge(claim, NOW).unwrap() {
-            Verdict::Admitted { admission, .. } => admission.into_parts(),
-            other => panic!("{other:?}"),
-        }
+        Gate::of_node(Some(&policy(kind, dry_run))).unwrap()
     }
 
     fn refused(claim: Claim) -> String {
@@ -185,8 +149,16 @@ mod tests {
     }
 
     #[test]
-    fn an_image_that_is_not_sealed_has_no_way_in() {
-        assert!(refused(image(&[b"layer"], json!({}))).starts_with("the image is not sealed"));
+    fn an_image_that_the_policy_lets_run_names_the_archives_that_are_to_come() {
+        let claim = image(&[b"low", b"high"], json!({}));
+        let digest = Digest::of(&claim.manifest);
+        let (record, bytes) = admitted(claim);
+        let Bytes::Blobs(blobs) = bytes else { panic!("sealed") };
+        let read: Vec<_> =
+            blobs.iter().map(|blob| (*blob.digest(), blob.size(), blob.media_type())).collect();
+        assert_eq!(read, [(Digest::of(b"low"), 3, TAR), (Digest::of(b"high"), 4, TAR)]);
+        assert_eq!((record.image.as_str(), record.digest), ("r.example.com/app:v1", digest));
+        assert_eq!((record.rule.as_str(), record.signers.len()), ("/default", 0));
     }
 
     #[test]
@@ -260,14 +232,36 @@ mod tests {
     }
 
     #[test]
+    fn a_layer_that_is_encrypted_or_of_another_kind_is_refused_before_it_is_sent() {
+        for media_type in ["application/vnd.oci.image.layer.v1.tar+encrypted", "text/plain"] {
+            let mut claim = image(&[b"layer"], json!({}));
+            let mut manifest: Value = serde_json::from_slice(&claim.manifest).unwrap();
+            manifest["layers"][0]["mediaType"] = json!(media_type);
+            claim.manifest = manifest.to_string().into_bytes();
+            let reason = refused(claim);
+            assert!(reason.contains("cannot be unpacked") && reason.contains(media_type), "{reason}");
+        }
+    }
+
+    #[test]
+    fn an_archive_with_two_contents_is_refused() {
+        let mut claim = image(&[b"layer", b"other"], json!({}));
+        let mut manifest: Value = serde_json::from_slice(&claim.manifest).unwrap();
+        manifest["layers"][1] = manifest["layers"][0].clone();
+        claim.manifest = manifest.to_string().into_bytes();
+        assert!(refused(claim).contains("is there twice"));
+    }
+
+    #[test]
+    fn an_archive_may_be_there_twice() {
+        let (_, bytes) = admitted(image(&[b"empty", b"layer", b"empty"], json!({})));
+        assert!(matches!(bytes, Bytes::Blobs(blobs) if blobs.len() == 3));
+    }
+
+    #[test]
     fn a_sealed_image_has_its_roots_from_the_manifest() {
-        let layer = json!({"data-bytes": 8192, "root": "11".repeat(32), "salt": "22".repeat(32)});
-        let sealed = json!({"layers": [layer]}).to_string();
-        let claim = image(&[b"tar"], json!({"dev.coffer.sealed.v1": sealed}));
-        let digest = Digest::of(&claim.manifest);
-        let (record, sealed) = admitted(claim);
-        assert_eq!((record.image.as_str(), record.digest), ("r.example.com/app:v1", digest));
-        assert_eq!((record.rule.as_str(), record.signers.len()), ("/default", 0));
+        let (_, bytes) = admitted(sealed_image());
+        let Bytes::Sealed(sealed) = bytes else { panic!("not sealed") };
         let [layer] = sealed.layers() else { panic!("{sealed:?}") };
         assert_eq!((layer.data_bytes, layer.root.0, layer.salt.0), (8192, [0x11; 32], [0x22; 32]));
         let broken = json!({"dev.coffer.sealed.v1": "{}"});

@@ -4,14 +4,17 @@ use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
+use super::delivery::{Delivery, DeliveryError, Unpacker};
 use super::disks::{DiskError, find_disks};
 use super::layers::{Layer, LayerRefused, LayerSource, Layers};
 use super::trash::Trash;
+use super::unpacked::{UnpackedLayer, UnpackedLayers};
 use super::verity::VerityError;
-use crate::gate::{GateError, NoPolicy, SealedImage};
+use crate::gate::{Blob, GateError, NoPolicy, SealedImage};
 
 /// The kernel takes one page of mount options, its last byte being the end of the string.
 const MAX_OPTIONS: usize = 4095;
@@ -70,6 +73,9 @@ pub(crate) enum ImageError {
         /// How many.
         found: usize,
     },
+    /// A layer that was to be sent.
+    #[error(transparent)]
+    Delivery(DeliveryError),
     /// The image may not run.
     #[error(transparent)]
     Gate(GateError),
@@ -100,27 +106,43 @@ pub(crate) enum Permit {
     Unjudged(NoPolicy),
     /// The image was admitted; its layers are on the container's disks.
     Sealed(SealedImage),
+    /// The image was admitted; its layers were sent.
+    Delivered(Arc<Delivery>),
+}
+
+/// One directory of an overlay.
+#[derive(Debug)]
+enum Lower {
+    Mounted(Layer),
+    Unpacked(UnpackedLayer),
 }
 
 /// The root file systems of all containers.
 #[derive(Debug, Clone)]
 pub(crate) struct Images {
     layers: Layers,
+    unpacker: Unpacker,
     mounts: PathBuf,
     scratch: PathBuf,
     trash: Trash,
 }
 
 impl Images {
-    /// Mounts below `run`; writable parts go below `scratch`, which is a mounted file system of the pod.
+    /// Mounts below `run`; writable parts and unpacked layers go below `scratch`, which is a mounted file system of the pod.
     pub(crate) fn new(run: &Path, scratch: &Path) -> Self {
         let trash = Trash::below(&scratch.join("trash"));
         Images {
             layers: Layers::below(&run.join("l")),
+            unpacker: Unpacker::new(UnpackedLayers::below(&scratch.join("u"), trash.clone())),
             mounts: run.join("c"),
             scratch: scratch.join("c"),
             trash,
         }
+    }
+
+    /// Awaits the layers of an admitted image, lowest first.
+    pub(crate) fn await_layers(&self, blobs: Vec<Blob>) -> Arc<Delivery> {
+        Arc::new(Delivery::new(blobs, self.unpacker.clone()))
     }
 
     /// Mounts the root file system of container `id`, whose disks come lowest first.
@@ -133,6 +155,7 @@ impl Images {
         let expected = match &permit {
             Permit::Unjudged(_) => disks.len(),
             Permit::Sealed(image) => image.layers().len(),
+            Permit::Delivered(_) => 0,
         };
         if disks.len() != expected {
             return Err(ImageError::Disks { expected, found: disks.len() });
@@ -155,7 +178,7 @@ impl Images {
                     let held = self.layers.hold(disk, device);
                     held.map_err(|refused| layer_error(index, disk, device, refused))
                 });
-                held.collect::<Result<Vec<Layer>, ImageError>>()?
+                held.map(|layer| layer.map(Lower::Mounted)).collect::<Result<Vec<Lower>, ImageError>>()?
             }
             // As many of one as of the other: `mount` has counted them.
             Permit::Sealed(image) => {
@@ -164,7 +187,11 @@ impl Images {
                         let held = self.layers.hold_sealed(&disk.serial, device, layer);
                         held.map_err(|refused| layer_error(index, disk, device, refused))
                     });
-                held.collect::<Result<Vec<Layer>, ImageError>>()?
+                held.map(|layer| layer.map(Lower::Mounted)).collect::<Result<Vec<Lower>, ImageError>>()?
+            }
+            Permit::Delivered(delivery) => {
+                let layers = delivery.layers().map_err(ImageError::Delivery)?;
+                layers.into_iter().map(Lower::Unpacked).collect()
             }
         };
         let mut rootfs = Rootfs {
@@ -200,7 +227,7 @@ pub(crate) struct Rootfs {
     writable: PathBuf,
     mounted: bool,
     /// Dropped after the overlay is unmounted.
-    layers: Vec<Layer>,
+    layers: Vec<Lower>,
     trash: Trash,
 }
 
@@ -237,6 +264,15 @@ impl Rootfs {
     }
 }
 
+impl Lower {
+    fn path(&self) -> &Path {
+        match self {
+            Lower::Mounted(layer) => layer.path(),
+            Lower::Unpacked(layer) => layer.path(),
+        }
+    }
+}
+
 impl Drop for Rootfs {
     fn drop(&mut self) {
         if self.mounted
@@ -252,7 +288,7 @@ impl Drop for Rootfs {
 }
 
 /// The writable part lives as long as its pod at most, so nothing is gained by syncing it (`volatile`).
-fn options(layers: &[Layer], upper: &Path, work: &Path) -> Result<String, ImageError> {
+fn options(layers: &[Lower], upper: &Path, work: &Path) -> Result<String, ImageError> {
     // The kernel wants the topmost layer first, and no directory twice. One that is there a second time further down hides
     // nothing and shows nothing: all that is in it is found in the upper one.
     let mut lower: Vec<String> = Vec::with_capacity(layers.len());
@@ -292,10 +328,12 @@ mod tests {
 
     use coffer_layer::sealed::SealedLayer;
     use coffer_layer::verity::{BLOCK, Salt, append};
+    use coffer_protocol::Digest;
     use nix::sched::{CloneFlags, unshare};
 
     use super::*;
     use crate::gate::Gate;
+    use crate::gate::samples::blobs;
     use crate::image::device_mapper::CONTROL;
 
     fn unjudged() -> Permit {
@@ -486,6 +524,32 @@ mod tests {
             let node = PathBuf::from(line.split(' ').next().unwrap());
             drop(held);
             assert!(!node.exists(), "{}", node.display());
+        });
+    }
+
+    #[test]
+    fn layers_that_were_sent_are_stacked_with_their_whiteouts() {
+        alone(|bench| {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let archive = |path: &str| {
+                let mut builder = tar::Builder::new(Vec::new());
+                let mut header = tar::Header::new_ustar();
+                header.set_size(0);
+                header.set_mode(0o644);
+                builder.append_data(&mut header, path, io::empty()).unwrap();
+                builder.into_inner().unwrap()
+            };
+            let layers = [archive("gone"), archive(".wh.gone"), archive("here")];
+            let names: Vec<&[u8]> = layers.iter().map(Vec::as_slice).collect();
+            let delivery = bench.images.await_layers(blobs(&names));
+            for layer in &layers {
+                let begun = runtime.block_on(delivery.clone().begin(Digest::of(layer)));
+                begun.unwrap().run(layer.as_slice()).unwrap();
+            }
+            let rootfs = bench.images.mount_on("c1", Permit::Delivered(delivery), &[]).unwrap();
+            assert!(!rootfs.path().join("gone").exists() && rootfs.path().join("here").exists());
+            drop(rootfs);
+            assert_eq!(fs::read_dir(bench.directory.path().join("scratch/u")).unwrap().count(), 0);
         });
     }
 

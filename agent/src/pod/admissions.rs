@@ -1,8 +1,8 @@
 //! Images that were judged for containers that are still to be made.
 //!
 //! ```text
-//! admit ── waiting ── permit: CreateContainer takes it, once
-//!                └─ forgotten: another admit for the id, DeleteProcess, too many others since
+//! admit ── waiting for its layers ── permit: CreateContainer takes it, once
+//!                                └─ forgotten: another admit for the id, DeleteProcess, too many others since
 //! ```
 
 use std::collections::{BTreeSet, VecDeque};
@@ -10,11 +10,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use coffer_image::UnixTime;
+use coffer_protocol::Digest;
 
 use super::{Pod, PodError};
 use crate::chain::Chain;
-use crate::gate::{Claim, Gate, GateError, MAX_RECORDS, Record, SealedImage, Verdict};
-use crate::image::{ImageError, Permit};
+use crate::gate::{Bytes, Claim, Gate, GateError, MAX_RECORDS, Record, SealedImage, Verdict};
+use crate::image::{Delivery, ImageError, Permit, Unpacking};
 
 /// Admitted images that wait for their containers; of more the oldest is forgotten.
 const MAX_WAITING: usize = 64;
@@ -31,7 +32,13 @@ pub(super) struct Admissions {
 struct Waiting {
     container: String,
     record: Record,
-    layers: SealedImage,
+    layers: Arrival,
+}
+
+#[derive(Debug)]
+enum Arrival {
+    Sealed(SealedImage),
+    Sent(Arc<Delivery>),
 }
 
 /// What became of a claim.
@@ -43,6 +50,8 @@ pub(crate) enum Admitted {
     WouldRefuse { reason: String, judgement: Vec<u8> },
     /// Its layers come on disks.
     Sealed { judgement: Vec<u8> },
+    /// These archives are to be sent.
+    Wanted { digests: Vec<Digest>, judgement: Vec<u8> },
 }
 
 impl Pod {
@@ -62,11 +71,31 @@ impl Pod {
                 Ok(Admitted::WouldRefuse { reason, judgement })
             }
             Verdict::Admitted { admission, judgement } => {
-                let (record, layers) = admission.into_parts();
-                self.shared.admissions.wait(Waiting { container: container.to_owned(), record, layers });
-                Ok(Admitted::Sealed { judgement })
+                let (record, bytes) = admission.into_parts();
+                Ok(self.wait_for(container, record, bytes, judgement))
             }
         }
+    }
+
+    fn wait_for(&self, container: &str, record: Record, bytes: Bytes, judgement: Vec<u8>) -> Admitted {
+        let (layers, admitted) = match bytes {
+            Bytes::Sealed(image) => (Arrival::Sealed(image), Admitted::Sealed { judgement }),
+            Bytes::Blobs(blobs) => {
+                let delivery = self.shared.images.await_layers(blobs);
+                let digests = delivery.wanted();
+                (Arrival::Sent(delivery), Admitted::Wanted { digests, judgement })
+            }
+        };
+        self.shared.admissions.wait(Waiting { container: container.to_owned(), record, layers });
+        admitted
+    }
+
+    /// Lets a layer's archive be sent for a container whose image was admitted, when it is its turn.
+    pub(crate) async fn begin_layer(&self, container: &str, digest: Digest) -> Result<Unpacking, PodError> {
+        let delivery = self.shared.admissions.delivery(container);
+        let delivery = delivery.ok_or(GateError::NotJudged).map_err(refused(container))?;
+        let begun = delivery.begin(digest).await;
+        begun.map_err(|error| PodError::image(container)(ImageError::Delivery(error)))
     }
 
     /// What lets the root file system of a container be mounted. It is given once.
@@ -75,7 +104,10 @@ impl Pod {
             return self.gate()?.unjudged().map(Permit::Unjudged).map_err(refused(container));
         };
         self.shared.admissions.note(waiting.record).map_err(refused(container))?;
-        Ok(Permit::Sealed(waiting.layers))
+        Ok(match waiting.layers {
+            Arrival::Sealed(image) => Permit::Sealed(image),
+            Arrival::Sent(delivery) => Permit::Delivered(delivery),
+        })
     }
 
     /// Forgets the admission of a container that will not be made.
@@ -109,6 +141,14 @@ impl Admissions {
         let mut queue = lock(&self.waiting);
         let place = queue.iter().position(|waiting| waiting.container == container)?;
         queue.remove(place)
+    }
+
+    fn delivery(&self, container: &str) -> Option<Arc<Delivery>> {
+        let queue = lock(&self.waiting);
+        match &queue.iter().find(|waiting| waiting.container == container)?.layers {
+            Arrival::Sent(delivery) => Some(delivery.clone()),
+            Arrival::Sealed(_) => None,
+        }
     }
 
     fn note(&self, record: Record) -> Result<(), GateError> {

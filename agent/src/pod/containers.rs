@@ -320,8 +320,6 @@ mod tests {
     use std::path::Path;
     use std::thread;
 
-    use coffer_layer::sealed::{ANNOTATION, Sealed, SealedLayer};
-    use coffer_layer::verity::{Root, Salt};
     use coffer_protocol::Digest;
     use nix::mount::{MsFlags, mount};
     use nix::sched::{CloneFlags, unshare};
@@ -329,7 +327,7 @@ mod tests {
     use super::*;
     use crate::chain::Chain;
     use crate::container::{Runtime, RuntimeConfig};
-    use crate::gate::{Claim, NodePolicy};
+    use crate::gate::samples::{image, policy, sealed_image};
     use crate::image::ImageError;
     use crate::network::Plan;
     use crate::pod::{Admitted, Class};
@@ -418,26 +416,7 @@ mod tests {
 
     /// Settings with a node's policy of one requirement.
     fn judging(kind: &str, dry_run: bool) -> Settings {
-        let document = format!(r#"{{"default": [{{"type": "{kind}"}}]}}"#).into_bytes();
-        Settings { image_policy: Some(NodePolicy { document, dry_run }), ..settings() }
-    }
-
-    /// A sealed image without a signature.
-    fn claim() -> Claim {
-        let configuration = br#"{"rootfs": {"diff_ids": ["sha256:DIGITS"]}}"#;
-        let digits = "00".repeat(32);
-        let configuration = String::from_utf8_lossy(configuration).replace("DIGITS", &digits).into_bytes();
-        let (digest, size) = (Digest::of(&configuration), configuration.len());
-        let config = format!(r#"{{"mediaType": "a/b", "digest": "{digest}", "size": {size}}}"#);
-        let layer = format!(r#"{{"mediaType": "a/b", "digest": "sha256:{digits}", "size": 1}}"#);
-        let sealed = SealedLayer { data_bytes: 4096, root: Root([0; 32]), salt: Salt([0; 32]) };
-        let sealed = Sealed::new(vec![sealed]).unwrap().to_string().replace('"', "\\\"");
-        let annotations = format!(r#"{{"{ANNOTATION}": "{sealed}"}}"#);
-        let manifest = format!(
-            r#"{{"schemaVersion": 2, "config": {config}, "layers": [{layer}], "annotations": {annotations}}}"#
-        );
-        let reference = "r.example.com/app:v1".to_owned();
-        Claim { reference, manifest: manifest.into_bytes(), configuration, ..Claim::default() }
+        Settings { image_policy: Some(policy(kind, dry_run)), ..settings() }
     }
 
     #[test]
@@ -454,7 +433,7 @@ mod tests {
     fn an_image_that_the_policy_refuses_is_refused_with_its_reason() {
         with_pod(async |pod| {
             pod.prepare(&judging("reject", false), false).await.unwrap();
-            let error = pod.admit("c", claim()).await.unwrap_err();
+            let error = pod.admit("c", sealed_image()).await.unwrap_err();
             assert_eq!(error.class(), Class::PermissionDenied);
             assert!(Chain(&error).to_string().contains("/default/0 of the policy"), "{error:?}");
             assert_eq!(pod.create(container("c")).await.unwrap_err().class(), Class::PermissionDenied);
@@ -465,7 +444,7 @@ mod tests {
     fn an_admission_is_good_for_one_attempt_with_as_many_disks_as_layers() {
         with_pod(async |pod| {
             pod.prepare(&judging("insecureAcceptAnything", false), false).await.unwrap();
-            assert!(matches!(pod.admit("c", claim()).await, Ok(Admitted::Sealed { .. })));
+            assert!(matches!(pod.admit("c", sealed_image()).await, Ok(Admitted::Sealed { .. })));
             let error = pod.create(container("c")).await.unwrap_err();
             let disks = |source: &ImageError| matches!(source, ImageError::Disks { expected: 1, found: 0 });
             assert!(matches!(&error, PodError::Image { source, .. } if disks(source)), "{error:?}");
@@ -475,10 +454,28 @@ mod tests {
     }
 
     #[test]
+    fn a_container_is_not_made_before_its_layers_have_come() {
+        with_pod(async |pod| {
+            pod.prepare(&judging("insecureAcceptAnything", false), false).await.unwrap();
+            let admitted = pod.admit("c", image(&[b"layer"], serde_json::json!({}))).await.unwrap();
+            let digest = Digest::of(b"layer");
+            assert!(matches!(admitted, Admitted::Wanted { digests, .. } if digests == [digest]));
+            assert!(pod.begin_layer("d", digest).await.is_err());
+            assert!(pod.begin_layer("c", Digest::of(b"other")).await.is_err());
+            let unpacking = pod.begin_layer("c", digest).await.unwrap();
+            // It is no archive.
+            assert!(unpacking.run(b"layer".as_slice()).is_err());
+            let error = pod.create(container("c")).await.unwrap_err();
+            assert_eq!(error.class(), Class::PermissionDenied);
+            assert!(Chain(&error).to_string().contains(&digest.to_string()), "{error:?}");
+        });
+    }
+
+    #[test]
     fn an_admission_is_for_its_own_container_and_gone_when_that_is_deleted() {
         with_pod(async |pod| {
             pod.prepare(&judging("insecureAcceptAnything", false), false).await.unwrap();
-            pod.admit("c", claim()).await.unwrap();
+            pod.admit("c", sealed_image()).await.unwrap();
             let other = pod.create(container("d")).await.unwrap_err();
             assert!(Chain(&other).to_string().contains("was not judged"), "{other:?}");
             let init = ProcessId { container: "c".to_owned(), exec: String::new() };
@@ -492,7 +489,7 @@ mod tests {
     fn a_dry_run_tells_what_it_would_refuse_and_goes_on_with_the_disks() {
         with_pod(async |pod| {
             pod.prepare(&judging("reject", true), false).await.unwrap();
-            let admitted = pod.admit("c", claim()).await.unwrap();
+            let admitted = pod.admit("c", sealed_image()).await.unwrap();
             assert!(
                 matches!(admitted, Admitted::WouldRefuse { reason, .. } if reason.contains("/default/0"))
             );
@@ -509,7 +506,7 @@ mod tests {
             let error = pod.prepare(&judging("whatever", false), false).await.unwrap_err();
             assert_eq!(error.class(), Class::InvalidArgument);
             assert!(Chain(&error).to_string().contains("image policy"), "{error:?}");
-            assert!(matches!(pod.admit("c", claim()).await, Err(PodError::NoSandbox)));
+            assert!(matches!(pod.admit("c", sealed_image()).await, Err(PodError::NoSandbox)));
         });
     }
 

@@ -1,7 +1,7 @@
 //! Why a call about the pod was refused.
 
 use crate::container::{self, ContainerError};
-use crate::image::{ImageError, VerityError};
+use crate::image::{DeliveryError, ImageError, VerityError};
 use crate::sandbox::SandboxError;
 use crate::volume::{self, VolumeError};
 
@@ -121,10 +121,19 @@ fn of_image(error: &ImageError) -> Class {
             VerityError::Short { .. } | VerityError::Other { .. } => Class::PermissionDenied,
             VerityError::Read { .. } | VerityError::Device { .. } => Class::Internal,
         },
+        ImageError::Delivery(error) => of_delivery(error),
         ImageError::Disk { .. }
         | ImageError::Layer { .. }
         | ImageError::Directory { .. }
         | ImageError::Overlay { .. } => Class::Internal,
+    }
+}
+
+fn of_delivery(error: &DeliveryError) -> Class {
+    match error {
+        DeliveryError::Missing { .. } => Class::FailedPrecondition,
+        error if error.is_final() => Class::PermissionDenied,
+        _ => Class::Internal,
     }
 }
 

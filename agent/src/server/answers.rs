@@ -55,6 +55,10 @@ pub(super) fn admitted(admitted: Admitted) -> AdmitImageResponse {
             AdmitImageResponse { judgement, would_refuse: reason, ..judged }
         }
         Admitted::Sealed { judgement } => AdmitImageResponse { sealed: true, judgement, ..judged },
+        Admitted::Wanted { digests, judgement } => {
+            let wanted = digests.iter().map(ToString::to_string).collect();
+            AdmitImageResponse { wanted, judgement, ..judged }
+        }
     }
 }
 

@@ -1,10 +1,11 @@
 //! Opens the agent's two ports, and tells the host when that is done.
 
-use std::io;
+use std::error::Error;
+use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::Duration;
 
-use coffer_protocol::{AGENT_PORT, READY_PORT, STREAM_PORT};
+use coffer_protocol::{AGENT_PORT, Digest, READY_PORT, STREAM_PORT};
 use tokio::time::sleep;
 use tokio_vsock::{VMADDR_CID_HOST, VsockAddr, VsockStream};
 use ttrpc::r#async::Server;
@@ -12,8 +13,9 @@ use ttrpc::r#async::Server;
 use super::service::{AgentService, Times};
 use super::stubs::wire::create_agent;
 use crate::boot::clock;
+use crate::chain::Chain;
 use crate::pod::Pod;
-use crate::stream::{self, Targets};
+use crate::stream::{self, AwaitLayer, TakeLayer, Targets};
 
 /// Waits between attempts to reach the host: it may listen a moment after the guest is there.
 const AGAIN: [u64; 8] = [1, 2, 5, 10, 50, 200, 1000, 5000];
@@ -47,7 +49,17 @@ pub(crate) async fn listen(pod: Pod, init_started: u64) -> Result<Ready, ListenE
     let share = Arc::new(move |id: &str, stream| {
         volumes.offer_share_stream(id, stream).map_err(|error| error.to_string())
     });
-    let targets = Targets { registry: pod.streams().clone(), share };
+    let admitting = pod.clone();
+    let layer = Arc::new(move |container: String, digest: Digest| -> AwaitLayer {
+        let pod = admitting.clone();
+        Box::pin(async move {
+            let unpacking = pod.begin_layer(&container, digest).await.map_err(|error| reason(&error))?;
+            let size = unpacking.size();
+            let unpack = move |archive: &mut dyn Read| unpacking.run(archive).map_err(|error| reason(&error));
+            Ok(TakeLayer { size, unpack: Box::new(unpack) })
+        })
+    });
+    let targets = Targets { registry: pod.streams().clone(), share, layer };
     let times = Times { init_started, agent_ready: clock::since_boot_nanos() };
     let service = create_agent(Arc::new(AgentService::new(pod, times)));
     let calls = |source| ListenError::Calls { source };
@@ -58,6 +70,10 @@ pub(crate) async fn listen(pod: Pod, init_started: u64) -> Result<Ready, ListenE
     tracing::info!(milliseconds = (times.agent_ready - init_started) / 1_000_000, "ready");
     tokio::spawn(tell_host());
     Ok(Ready { _server: server })
+}
+
+fn reason(error: &(dyn Error + 'static)) -> String {
+    Chain(error).to_string()
 }
 
 /// Connects to the host and holds the connection: it carries no bytes, and its end is the guest's.

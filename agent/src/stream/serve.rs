@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 use super::copy::{copy, copy_both_ways};
+use super::layer::{OfferLayer, layer};
 use super::registry::{AttachError, Registry};
 use crate::chain::Chain;
 use crate::descriptor::Descriptor;
@@ -28,7 +29,7 @@ const MAX_HEADER: usize = 512;
 
 /// Why a stream ended before its bytes did.
 #[derive(Debug, thiserror::Error)]
-enum StreamError {
+pub(super) enum StreamError {
     /// The header is not understood.
     #[error(transparent)]
     Header(StreamHeaderError),
@@ -54,11 +55,11 @@ enum StreamError {
         /// Their reason.
         reason: String,
     },
-    /// Nobody waits for the layer.
-    #[error("layer {digest} is not wanted: no image with it was admitted")]
-    Unwanted {
-        /// Its digest.
-        digest: String,
+    /// The layer is not wanted, or not what it should be.
+    #[error("{reason}")]
+    Layer {
+        /// Why.
+        reason: String,
     },
     /// The connection broke.
     #[error("the connection broke")]
@@ -78,6 +79,8 @@ pub(crate) struct Targets {
     pub(crate) registry: Registry,
     /// Volumes.
     pub(crate) share: TakeShare,
+    /// Images that were admitted.
+    pub(crate) layer: OfferLayer,
 }
 
 /// Listens on a vsock port, for any context id.
@@ -117,7 +120,12 @@ async fn one_stream(connection: Descriptor, targets: &Targets) -> Result<(), Str
         }
         Ok(StreamHeader::Forward { port }) => forward(&connection, port).await,
         Ok(StreamHeader::Share { volume }) => return share(connection, targets, volume).await,
-        Ok(StreamHeader::Layer { digest, .. }) => Err(StreamError::Unwanted { digest }),
+        Ok(StreamHeader::Layer { container, digest }) => {
+            return match digest.parse() {
+                Ok(digest) => layer(connection, &targets.layer, container, digest).await,
+                Err(_) => Err(StreamError::Header(StreamHeaderError::Malformed { line: digest })),
+            };
+        }
         Err(error) => Err(error),
     };
     if let Err(error) = &served {
@@ -205,7 +213,7 @@ async fn share(connection: Descriptor, targets: &Targets, volume: String) -> Res
     (targets.share)(&volume, connection.into_fd()).map_err(|reason| StreamError::Share { volume, reason })
 }
 
-async fn refuse(connection: &Descriptor, error: &StreamError) {
+pub(super) async fn refuse(connection: &Descriptor, error: &StreamError) {
     let reply = reply_error(&Chain(error).to_string());
     // The other side may be gone already, and then needs no reason.
     let _ = connection.write_all(reply.as_bytes()).await;
@@ -232,7 +240,9 @@ mod tests {
             let listener = UnixListener::bind(directory.path().join("s")).unwrap();
             let registry = Registry::default();
             let share: TakeShare = Arc::new(|volume, _| Err(format!("no volume {volume}")));
-            let targets = Targets { registry: registry.clone(), share };
+            let layer: OfferLayer =
+                Arc::new(|_, digest| Box::pin(async move { Err(format!("layer {digest} is not wanted")) }));
+            let targets = Targets { registry: registry.clone(), share, layer };
             tokio::spawn(serve(Descriptor::new(OwnedFd::from(listener)).unwrap(), targets));
             Guest { directory, registry }
         }
@@ -316,6 +326,14 @@ mod tests {
         let guest = Guest::start();
         let (_, reply) = guest.open("stdio nobody - stdout\n").await;
         assert_eq!(reply, "error process - of container nobody is not known\n");
+    }
+
+    #[tokio::test]
+    async fn a_layer_that_nobody_wants_is_refused_by_its_digest() {
+        let guest = Guest::start();
+        let digest = coffer_protocol::Digest::of(b"x");
+        let (_, reply) = guest.open(&format!("layer c {digest}\n")).await;
+        assert_eq!(reply, format!("error layer {digest} is not wanted\n"));
     }
 
     #[tokio::test]

@@ -1,0 +1,72 @@
+//! Images for tests, without a signature.
+
+use coffer_image::UnixTime;
+use coffer_protocol::Digest;
+use serde_json::{Value, json};
+
+use super::{Blob, Bytes, Claim, Gate, NodePolicy, Record, Verdict};
+
+/// The media type of an archive that is not packed.
+pub(crate) const TAR: &str = "application/vnd.oci.image.layer.v1.tar";
+
+/// When images are judged.
+pub(super) const NOW: UnixTime = UnixTime(1_800_000_000);
+
+/// A descriptor of these bytes.
+pub(super) fn descriptor(media_type: &str, bytes: &[u8]) -> Value {
+    json!({"mediaType": media_type, "digest": Digest::of(bytes), "size": bytes.len()})
+}
+
+/// The configuration of an image of these layers.
+pub(super) fn configuration(layers: &[&[u8]]) -> Vec<u8> {
+    let diff_ids: Vec<Digest> = layers.iter().map(|layer| Digest::of(layer)).collect();
+    json!({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": diff_ids}})
+        .to_string()
+        .into_bytes()
+}
+
+/// An image of these layers, which are archives that are not packed.
+pub(crate) fn image(layers: &[&[u8]], annotations: Value) -> Claim {
+    let configuration = configuration(layers);
+    let manifest = json!({
+        "schemaVersion": 2,
+        "config": descriptor("application/vnd.oci.image.config.v1+json", &configuration),
+        "layers": layers.iter().map(|layer| descriptor(TAR, layer)).collect::<Vec<Value>>(),
+        "annotations": annotations,
+    });
+    let manifest = manifest.to_string().into_bytes();
+    Claim { reference: "r.example.com/app:v1".to_owned(), manifest, configuration, ..Claim::default() }
+}
+
+/// An image with one sealed layer, which lies on a disk of 8 KiB and more.
+pub(crate) fn sealed_image() -> Claim {
+    let layer = json!({"data-bytes": 8192, "root": "11".repeat(32), "salt": "22".repeat(32)});
+    let sealed = json!({"layers": [layer]}).to_string();
+    image(&[b"tar"], json!({"dev.coffer.sealed.v1": sealed}))
+}
+
+/// A node's policy of one requirement without members.
+pub(crate) fn policy(kind: &str, dry_run: bool) -> NodePolicy {
+    NodePolicy { document: json!({"default": [{"type": kind}]}).to_string().into_bytes(), dry_run }
+}
+
+/// A gate that lets every image run, once it has looked at it.
+pub(super) fn accepting() -> Gate {
+    Gate::of_node(Some(&policy("insecureAcceptAnything", false))).unwrap()
+}
+
+/// An image that was admitted.
+pub(super) fn admitted(claim: Claim) -> (Record, Bytes) {
+    match accepting().judge(claim, NOW).unwrap() {
+        Verdict::Admitted { admission, .. } => admission.into_parts(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The archives of an admitted image of these layers.
+pub(crate) fn blobs(layers: &[&[u8]]) -> Vec<Blob> {
+    match admitted(image(layers, json!({}))).1 {
+        Bytes::Blobs(blobs) => blobs,
+        Bytes::Sealed(sealed) => panic!("{sealed:?}"),
+    }
+}
