@@ -14,6 +14,7 @@ use coffer_node::images::config::Images;
 use coffer_protocol::StreamHeader;
 use coffer_tests::containerd::{Daemon, Layout, Programs, TAG, Version, write_config};
 use coffer_tests::images::{Image, Layer};
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
@@ -128,6 +129,58 @@ async fn a_containers_image_is_told_by_its_very_bytes() {
     }
     assert_eq!(Digest::of(&bytes), only_layer(&said));
     assert!(bytes.windows(FILE.len()).any(|window| window == FILE));
+}
+
+/// Makes of the image's archive one for two kinds of machines, and imports it; answers the index's digest.
+fn import_for_two_machines(place: &Place, name: &str) -> Digest {
+    const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+    let layout = place.layout.data.join("layout");
+    fs::create_dir(&layout).unwrap();
+    let tar = |words: &[&str]| {
+        let tarred = Command::new("tar").current_dir(&place.layout.data).args(words).status().unwrap();
+        assert!(tarred.success(), "{words:?}");
+    };
+    tar(&["-xf", "app.tar", "-C", "layout"]);
+    let file = layout.join("index.json");
+    let mut index: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    let blob = |bytes: &[u8]| {
+        let digest = Digest::of(bytes);
+        fs::write(layout.join("blobs/sha256").join(digest.hex()), bytes).unwrap();
+        digest
+    };
+    let ours = index["manifests"][0].clone();
+    let hex = ours["digest"].as_str().unwrap().trim_start_matches("sha256:").to_owned();
+    let mut other = fs::read(layout.join("blobs/sha256").join(hex)).unwrap();
+    other.push(b' ');
+    let theirs = json!({
+        "mediaType": ours["mediaType"], "digest": blob(&other).to_string(), "size": other.len(),
+        "platform": {"os": "linux", "architecture": "riscv64"},
+    });
+    let inner = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [theirs, ours]}).to_string();
+    let digest = blob(inner.as_bytes());
+    index["manifests"] = json!([{
+        "mediaType": INDEX, "digest": digest.to_string(), "size": inner.len(),
+        "annotations": {"io.containerd.image.name": name},
+    }]);
+    fs::write(&file, index.to_string()).unwrap();
+    tar(&["-cf", "two.tar", "-C", "layout", "."]);
+    place.ctr(&["images", "import", &place.layout.data.join("two.tar").display().to_string()]);
+    digest
+}
+
+#[tokio::test]
+async fn of_an_image_for_several_machines_index_and_own_manifest_are_told() {
+    let Some(place) = Place::new() else { return };
+    place.create("single");
+    let single = place.ask("single", None).await.unwrap();
+    let index = import_for_two_machines(&place, APP);
+    place.create("c");
+    let said = place.ask("c", None).await.unwrap();
+    let store = coffer_node::images::SignatureStore::new("/nonexistent".as_ref());
+    let message = said.message(&store).unwrap();
+    assert_eq!(Digest::of(&message.index), index);
+    assert_eq!(said.digest(), single.digest());
+    assert_eq!(Some(&Digest::of(&message.manifest)), said.digest());
 }
 
 #[tokio::test]
