@@ -25,10 +25,20 @@ fn manifest(directory: &Path, document: &Value) -> Value {
     blob(directory, "application/vnd.oci.image.manifest.v1+json", document.to_string().as_bytes())
 }
 
-/// An image that `key` signed by cosign's older scheme, and the policy of `trusted`.
-fn signed(directory: &Path, key: &SigningKey, trusted: &SigningKey) {
+/// An image that nobody signed: its configuration and its manifest.
+fn image(directory: &Path) -> [Value; 2] {
     let config = blob(directory, "application/vnd.oci.image.config.v1+json", b"{}");
     let image = manifest(directory, &json!({"schemaVersion": 2, "config": config, "layers": []}));
+    let mut named = image.clone();
+    named["annotations"] = json!({"org.opencontainers.image.ref.name": "v1"});
+    fs::write(directory.join("index.json"), json!({"schemaVersion": 2, "manifests": [named]}).to_string())
+        .expect("an index");
+    [config, image]
+}
+
+/// An image that `key` signed by cosign's older scheme, and the policy of `trusted`.
+fn signed(directory: &Path, key: &SigningKey, trusted: &SigningKey) {
+    let [config, image] = image(directory);
     let payload = json!({"critical": {
         "identity": {"docker-reference": "registry.example.com/app"},
         "image": {"docker-manifest-digest": image["digest"]},
@@ -50,14 +60,63 @@ fn signed(directory: &Path, key: &SigningKey, trusted: &SigningKey) {
     fs::write(directory.join("index.json"), index.to_string()).expect("an index");
     let head = "3059301306072a8648ce3d020106082a8648ce3d030107034200";
     let point = trusted.verifying_key().to_sec1_point(false);
-    fs::write(
-        directory.join("key.der"),
-        [hex::decode(head).expect("hex"), point.as_bytes().to_vec()].concat(),
-    )
-    .expect("a key");
-    let requirement = json!({"type": "sigstoreSigned", "keyPath": "key.der", "signedIdentity": {"type": "matchRepository"}});
+    trust(
+        directory,
+        &[hex::decode(head).expect("hex"), point.as_bytes().to_vec()].concat(),
+        "matchRepository",
+    );
+}
+
+/// The policy that believes `key` (SubjectPublicKeyInfo).
+fn trust(directory: &Path, key: &[u8], identity: &str) {
+    fs::write(directory.join("key.der"), key).expect("a key");
+    let requirement =
+        json!({"type": "sigstoreSigned", "keyPath": "key.der", "signedIdentity": {"type": identity}});
     let policy = json!({"default": [{"type": "reject"}], "transports": {"docker": {"registry.example.com": [requirement]}}});
     fs::write(directory.join("policy.json"), policy.to_string()).expect("a policy");
+}
+
+/// PKCS #8 of a key on P-256, and its public half; those of a key on Ed25519.
+fn pairs() -> [(Vec<u8>, Vec<u8>); 2] {
+    let head = hex::decode(
+        "304102010030130607 2a8648ce3d020106082a8648ce3d030107042730250201010420".replace(' ', ""),
+    );
+    let point = key(9).verifying_key().to_sec1_point(false);
+    let public = hex::decode("3059301306072a8648ce3d020106082a8648ce3d030107034200").expect("hex");
+    let curve = [head.expect("hex"), vec![9; 32]].concat();
+    let other = ed25519_dalek::SigningKey::from_bytes(&[9; 32]);
+    let seed = [hex::decode("302e020100300506032b657004220420").expect("hex"), vec![9; 32]].concat();
+    let info =
+        [hex::decode("302a300506032b6570032100").expect("hex"), other.verifying_key().to_bytes().to_vec()];
+    [(curve, [public, point.as_bytes().to_vec()].concat()), (seed, info.concat())]
+}
+
+fn pem(der: &[u8]) -> String {
+    format!(
+        "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n",
+        Base64::encode_string(der)
+            .as_bytes()
+            .chunks(64)
+            .map(|line| String::from_utf8_lossy(line).into_owned())
+            .collect::<Vec<_>>()
+            .join("\n")
+    )
+}
+
+/// Signs with each kind of key, and answers what the policy then says of the image.
+fn signed_by_us(options: &[&str], identity: &str) -> Vec<(Option<i32>, Option<i32>)> {
+    let judged = |(private, public): &(Vec<u8>, Vec<u8>)| {
+        let directory = tempfile::tempdir().expect("a directory");
+        image(directory.path());
+        trust(directory.path(), public, identity);
+        fs::write(directory.path().join("key.pem"), pem(private)).expect("a key");
+        let before = coffer(directory.path(), &VERIFY).status.code();
+        let sign = ["sign", ".", "--key", "key.pem", "--reference", "v1"];
+        let output = coffer(directory.path(), &[&sign[..], options].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        (before, coffer(directory.path(), &VERIFY).status.code())
+    };
+    pairs().iter().map(judged).collect()
 }
 
 fn coffer(directory: &Path, arguments: &[&str]) -> Output {
@@ -80,6 +139,34 @@ fn a_signed_image_is_admitted() {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(0), "{text}{}", String::from_utf8_lossy(&output.stderr));
     assert!(text.starts_with("admitted by /transports/docker/registry.example.com\n"), "{text}");
+}
+
+#[test]
+fn what_we_sign_is_admitted_and_was_not_before() {
+    assert_eq!(signed_by_us(&[], "matchDigest"), [(Some(3), Some(0)); 2]);
+}
+
+#[test]
+fn what_we_sign_by_the_older_scheme_is_admitted_under_its_very_name() {
+    let all = signed_by_us(&["--tag-scheme", "--name", NAME], "matchExact");
+    assert_eq!(all, [(Some(3), Some(0)); 2]);
+}
+
+#[test]
+fn a_second_signer_leaves_the_first_ones_signature_there() {
+    for options in [&["--tag-scheme", "--name", NAME][..], &[]] {
+        let directory = tempfile::tempdir().expect("a directory");
+        image(directory.path());
+        for (private, _) in pairs() {
+            fs::write(directory.path().join("key.pem"), pem(&private)).expect("a key");
+            let sign = ["sign", ".", "--key", "key.pem", "--reference", "v1"];
+            assert!(coffer(directory.path(), &[&sign[..], options].concat()).status.success());
+        }
+        let output = coffer(directory.path(), &["inspect", "--layout", ".", "--json"]);
+        let said: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let signatures = said.as_array().expect("a list").iter().filter_map(|one| one["signatures"].as_u64());
+        assert_eq!(signatures.sum::<u64>(), 2, "{said}");
+    }
 }
 
 #[test]

@@ -55,8 +55,15 @@ impl PrivateKey {
     /// # Errors
     /// [`SignerKeyError`]
     pub fn from_pem(pem: &str) -> Result<Self, SignerKeyError> {
-        let der = Zeroizing::new(block(pem, "PRIVATE KEY")?);
-        let (curve, scalar) = scalar(&der).map_err(|_| SignerKeyError::Kind)?;
+        Self::from_der(&Zeroizing::new(block(pem, "PRIVATE KEY")?))
+    }
+
+    /// Reads PKCS #8 in DER.
+    ///
+    /// # Errors
+    /// [`SignerKeyError`]
+    pub fn from_der(der: &[u8]) -> Result<Self, SignerKeyError> {
+        let (curve, scalar) = scalar(der).map_err(|_| SignerKeyError::Kind)?;
         let kind = |_| SignerKeyError::Kind;
         Ok(Self(match curve {
             P256 => Curve::P256(p256::ecdsa::SigningKey::from_slice(&scalar).map_err(kind)?),
@@ -77,8 +84,8 @@ impl PrivateKey {
         SignerKey::of(curve, &point)
     }
 
-    /// Signs bytes. Answers a DER sequence of two numbers.
-    pub(super) fn sign(&self, message: &[u8]) -> Vec<u8> {
+    /// Signs bytes with the curve's own hash. Answers a DER sequence of two numbers.
+    pub fn sign(&self, message: &[u8]) -> Vec<u8> {
         match &self.0 {
             Curve::P256(key) => {
                 let signature: p256::ecdsa::Signature = key.sign(message);

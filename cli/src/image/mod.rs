@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! verify --layout DIR --policy FILE --name NAME [--reference TAG] [--platform OS/ARCH] [--at TIME] [--json]
+//! sign DIR --key FILE [--reference TAG] [--tag-scheme --name NAME]
 //! inspect --layout DIR [--json]
 //! policy explain --policy FILE NAME …
 //! policy test --policy FILE NAME=POINTER …
@@ -12,8 +13,12 @@
 //! Never here: a check. What is right and wrong is decided by `coffer-image`, which guests use too.
 
 mod inspect;
+mod key;
+mod password;
 mod policy;
 mod run;
+mod sign;
+mod signature;
 mod verify;
 
 pub(crate) use run::{ImageCommand, run};

@@ -4,6 +4,7 @@ use clap::Subcommand;
 
 use super::inspect::{self, InspectArguments};
 use super::policy::{self, PolicyCommand};
+use super::sign::{self, SignArguments};
 use super::verify::{self, VerifyArguments};
 use crate::Health;
 
@@ -12,6 +13,8 @@ use crate::Health;
 pub(crate) enum ImageCommand {
     /// Judge an image by a policy; exit code 0 if it may run, 3 if it is refused
     Verify(VerifyArguments),
+    /// Sign an image with a private key, as cosign does with --key and without a transparency log
+    Sign(SignArguments),
     /// Say what a directory of images holds, and what is attached to each
     Inspect(InspectArguments),
     /// Which rule of a policy decides about an image
@@ -25,6 +28,7 @@ pub(crate) enum ImageCommand {
 pub(crate) fn run(command: &ImageCommand, json: bool) -> anyhow::Result<Health> {
     match command {
         ImageCommand::Verify(arguments) => verify::run(arguments, json),
+        ImageCommand::Sign(arguments) => sign::run(arguments, json),
         ImageCommand::Inspect(arguments) => inspect::run(arguments, json),
         ImageCommand::Policy { command } => policy::run(command, json),
     }

@@ -16,7 +16,7 @@ pub const REFERENCE_NAME: &str = "org.opencontainers.image.ref.name";
 /// A directory whose `index.json` was read.
 #[derive(Debug, Clone)]
 pub struct Layout {
-    directory: PathBuf,
+    pub(super) directory: PathBuf,
     index: Index,
 }
 
@@ -69,6 +69,14 @@ impl Layout {
         Ok(all)
     }
 
+    /// The manifest or index called `wanted` in the directory, or the only one.
+    ///
+    /// # Errors
+    /// [`LayoutError`]
+    pub fn find(&self, wanted: Option<&str>) -> Result<Stored, LayoutError> {
+        self.stored(self.entry(wanted)?)
+    }
+
     /// The image called `wanted` in the directory, under the name `reference`; for `platform` (operating system and
     /// architecture) if it is a choice.
     ///
@@ -80,7 +88,7 @@ impl Layout {
         reference: Reference,
         platform: (&str, &str),
     ) -> Result<Subject, LayoutError> {
-        let stored = self.stored(self.entry(wanted)?)?;
+        let stored = self.find(wanted)?;
         let index = match &stored.document {
             Document::Manifest(_) => {
                 return Subject::of_manifest(reference, stored.bytes).map_err(LayoutError::Subject);
@@ -177,7 +185,7 @@ impl Layout {
         Ok(Stored { digest: entry.digest, name, document, bytes })
     }
 
-    fn path(&self, digest: &Digest) -> PathBuf {
+    pub(super) fn path(&self, digest: &Digest) -> PathBuf {
         self.directory.join("blobs/sha256").join(digest.hex())
     }
 }

@@ -4,6 +4,7 @@
 //! config ───── the table `[image]` of the node's configuration
 //! layout ───── a directory of images (OCI image layout 1.0)
 //! told ─────── what a guest said of an image, for records and traces
+//! write ────── puts manifests and blobs into such a directory, each whole or not at all
 //! signatures ─ the node's signature objects: one such directory for each image
 //! ```
 //! Never here: whether a signature holds, a registry, a file that is longer than it may be.
@@ -13,6 +14,7 @@ mod layout;
 mod read;
 mod signatures;
 mod told;
+mod write;
 
 use std::io;
 use std::path::PathBuf;
@@ -22,6 +24,7 @@ use coffer_image::artefact::{AttachedError, Digest, ManifestError, SubjectError}
 pub use layout::{Layout, REFERENCE_NAME, Stored};
 pub use signatures::{Found, SignatureStore};
 pub use told::{Outcome, ToldImage};
+pub use write::Added;
 
 /// Why a directory of images cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +32,14 @@ pub enum LayoutError {
     /// A file cannot be read.
     #[error("cannot read {path} of a directory of images (OCI image layout)")]
     Read {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+    /// A file cannot be written.
+    #[error("cannot write {path} of a directory of images (OCI image layout)")]
+    Write {
         /// The file.
         path: PathBuf,
         /// The operating system's answer.
