@@ -9,19 +9,23 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// Sends this process's log to the fifo at `path`; without a fifo there is no log.
 pub(crate) fn init(path: &Path, level: &str) {
     let Ok(fifo) = open(path) else { return };
     let filter: LevelFilter = level.parse().unwrap_or(LevelFilter::INFO);
-    let logger = tracing_subscriber::fmt()
+    let logger = tracing_subscriber::fmt::layer()
         .json()
         .flatten_event(true)
         .with_current_span(true)
         .with_span_list(false)
-        .with_max_level(filter)
         .with_writer(Fifo(Arc::new(fifo)));
+    // It tells of every frame: a blob has thousands.
+    let chosen = Targets::new().with_default(filter).with_target("h2", filter.min(LevelFilter::WARN));
+    let logger = tracing_subscriber::registry().with(chosen).with(logger);
     // A second call keeps the first logger.
     let _ = logger.try_init();
 }
