@@ -6,7 +6,7 @@
 //! ps  trace  report     the pods of this node, one pod's start, one pod's file for a bug report
 //! layers   gc           the layer cache; what crashed pods left
 //! attest   measure      what evidence of a confidential machine is worth, and what it must say; neither needs a node
-//! image    whether an image may run by a policy of signatures, and which rule says so; needs no node
+//! image    whether an image may run by a policy of signatures, and which rule says so; signing; needs no node, fetch excepted
 //! simulated-root     whom a verifier believes that is to believe a processor which this node simulates
 //! secret   policy       a verifier's secrets and rules, what it revoked, and what it decided; none needs a node
 //! reference  revoke     audit
@@ -23,6 +23,7 @@ mod layers;
 mod measure;
 mod output;
 mod ps;
+mod registry;
 mod report;
 mod simulated;
 mod trace;
@@ -89,7 +90,7 @@ enum Command {
         #[command(subcommand)]
         command: attest::AttestCommand,
     },
-    /// Judge images by a policy of signatures
+    /// Judge images by a policy of signatures, sign them, and bring their signatures to this node
     Image {
         #[command(subcommand)]
         command: image::ImageCommand,
@@ -153,7 +154,7 @@ fn run(arguments: Arguments) -> anyhow::Result<Health> {
         Command::Report { pod, output } => report::run(&config()?, &pod, output),
         Command::Layers { command } => layers::run(&config()?, command, json),
         Command::Attest { command } => attest::run(command, json),
-        Command::Image { command } => image::run(&command, json),
+        Command::Image { command } => image::run(&command, &config, json),
         Command::SimulatedRoot => simulated::run(&config()?, json),
         Command::Measure(arguments) => measure::run(&arguments, json),
         Command::Secret { command } => command.run(),

@@ -3,6 +3,7 @@
 use der::asn1::{ObjectIdentifier, OctetStringRef};
 use der::{AnyRef, Decode, Encode, Reader, SliceReader};
 use p256::ecdsa::signature::Signer;
+use p256::ecdsa::signature::hazmat::PrehashSigner;
 use p256::elliptic_curve::sec1::ToSec1Point;
 use sha2::{Digest, Sha256};
 use x509_cert::spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
@@ -96,6 +97,18 @@ impl PrivateKey {
                 signature.to_der().as_bytes().to_vec()
             }
         }
+    }
+}
+
+impl PrivateKey {
+    /// Signs bytes with SHA-256 on either curve, as cosign wants images signed. Answers a DER sequence of two numbers.
+    ///
+    /// # Errors
+    /// [`SignerKeyError::Kind`] for a key that cannot; there is none.
+    pub fn sign_with_sha256(&self, message: &[u8]) -> Result<Vec<u8>, SignerKeyError> {
+        let Curve::P384(key) = &self.0 else { return Ok(self.sign(message)) };
+        let signature: Result<p384::ecdsa::Signature, _> = key.sign_prehash(&Sha256::digest(message));
+        Ok(signature.map_err(|_| SignerKeyError::Kind)?.to_der().as_bytes().to_vec())
     }
 }
 

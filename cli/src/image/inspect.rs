@@ -1,6 +1,4 @@
-//! `coffer image inspect`: what a directory of images holds.
-
-use std::path::PathBuf;
+//! `coffer image inspect`: what a directory of images holds, or what a registry has of one image.
 
 use clap::Args;
 use coffer_attestation::verdict::printable;
@@ -8,21 +6,22 @@ use coffer_image::artefact::{Document, Evidence};
 use coffer_node::images::{Layout, Stored};
 use serde_json::{Value, json};
 
+use super::source::ImageArguments;
 use crate::{Health, output};
 
 #[derive(Args)]
 pub(crate) struct InspectArguments {
-    /// Directory of images (OCI image layout)
-    #[arg(long, value_name = "DIR")]
-    layout: PathBuf,
+    #[command(flatten)]
+    image: ImageArguments,
 }
 
 /// Prints each manifest.
 pub(crate) fn run(arguments: &InspectArguments, as_json: bool) -> anyhow::Result<Health> {
-    let layout = Layout::open(&arguments.layout)?;
+    let source = arguments.image.open()?;
+    let layout = &source.layout;
     let all = layout.all()?;
     let described =
-        all.iter().map(|stored| describe(&layout, stored)).collect::<anyhow::Result<Vec<Value>>>()?;
+        all.iter().map(|stored| describe(layout, stored)).collect::<anyhow::Result<Vec<Value>>>()?;
     if as_json {
         output::json(&described)?;
         return Ok(Health::Well);

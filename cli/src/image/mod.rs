@@ -1,9 +1,12 @@
-//! `coffer image`: what a policy says about images, on any machine and without a network.
+//! `coffer image`: what a policy says about images, on any machine; signing it, and bringing its signatures to a node.
 //!
 //! ```text
-//! verify --layout DIR --policy FILE --name NAME [--reference TAG] [--platform OS/ARCH] [--at TIME] [--json]
-//! sign DIR --key FILE [--reference TAG] [--tag-scheme --name NAME]
-//! inspect --layout DIR [--json]
+//! verify IMAGE --policy FILE [--name NAME] [--at TIME]
+//! sign IMAGE --key FILE [--tag-scheme [--name NAME]]
+//! fetch IMAGE [--store DIR]
+//! inspect IMAGE
+//!     IMAGE is docker://NAME, or a directory with [--reference TAG]; both with [--platform OS/ARCH]
+//!     docker:// with [--ca FILE] [--mirror FROM=TO] [--insecure-plain-http]
 //! policy explain --policy FILE NAME …
 //! policy test --policy FILE NAME=POINTER …
 //! ```
@@ -12,6 +15,7 @@
 //!
 //! Never here: a check. What is right and wrong is decided by `coffer-image`, which guests use too.
 
+mod fetch;
 mod inspect;
 mod key;
 mod password;
@@ -19,6 +23,7 @@ mod policy;
 mod run;
 mod sign;
 mod signature;
+mod source;
 mod verify;
 
 pub(crate) use run::{ImageCommand, run};

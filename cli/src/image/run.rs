@@ -1,7 +1,9 @@
 //! Chooses the command.
 
 use clap::Subcommand;
+use coffer_node::config::Config;
 
+use super::fetch::{self, FetchArguments};
 use super::inspect::{self, InspectArguments};
 use super::policy::{self, PolicyCommand};
 use super::sign::{self, SignArguments};
@@ -15,7 +17,9 @@ pub(crate) enum ImageCommand {
     Verify(VerifyArguments),
     /// Sign an image with a private key, as cosign does with --key and without a transparency log
     Sign(SignArguments),
-    /// Say what a directory of images holds, and what is attached to each
+    /// Bring what is attached to an image into the node's store of signature objects
+    Fetch(FetchArguments),
+    /// Say what a directory of images holds, or a registry of one image, and what is attached to each
     Inspect(InspectArguments),
     /// Which rule of a policy decides about an image
     Policy {
@@ -25,9 +29,14 @@ pub(crate) enum ImageCommand {
 }
 
 /// Does what was asked for.
-pub(crate) fn run(command: &ImageCommand, json: bool) -> anyhow::Result<Health> {
+pub(crate) fn run(
+    command: &ImageCommand,
+    config: &dyn Fn() -> anyhow::Result<Config>,
+    json: bool,
+) -> anyhow::Result<Health> {
     match command {
         ImageCommand::Verify(arguments) => verify::run(arguments, json),
+        ImageCommand::Fetch(arguments) => fetch::run(arguments, config, json),
         ImageCommand::Sign(arguments) => sign::run(arguments, json),
         ImageCommand::Inspect(arguments) => inspect::run(arguments, json),
         ImageCommand::Policy { command } => policy::run(command, json),

@@ -1,29 +1,27 @@
-//! `coffer image sign`: signs an image of a directory with a private key, and puts the signature beside it.
+//! `coffer image sign`: signs an image of a directory or a registry with a private key, and puts the signature beside it.
 
 use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
-use coffer_image::artefact::{Document, Reference};
+use coffer_image::artefact::{Digest, Document, Reference};
 use coffer_node::images::{Added, Layout};
 use serde_json::{Value, json};
 
 use super::key::Key;
 use super::signature::{Artefact, Signee, bundle, payload};
+use super::source::{ImageArguments, wanted};
 use crate::{Health, output};
 
 #[derive(Args)]
 pub(crate) struct SignArguments {
-    /// Directory with the image (OCI image layout)
-    layout: PathBuf,
+    #[command(flatten)]
+    image: ImageArguments,
     /// Private key: PKCS #8 in PEM, or cosign's encrypted file (its password from COSIGN_PASSWORD or the terminal)
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
-    /// Which image of the directory, by its tag there or its digest [default: the only one]
-    #[arg(long, value_name = "TAG")]
-    reference: Option<String>,
-    /// Name of the image, which only the older scheme signs too
-    #[arg(long, required_if_eq("tag_scheme", "true"))]
+    /// Name of the image, which only the older scheme signs too [default: its name in the registry]
+    #[arg(long)]
     name: Option<Reference>,
     /// Sign by cosign's older scheme: a payload under the tag sha256-….sig instead of a bundle
     #[arg(long)]
@@ -32,20 +30,67 @@ pub(crate) struct SignArguments {
 
 /// Signs, and prints what was made.
 pub(crate) fn run(arguments: &SignArguments, as_json: bool) -> anyhow::Result<Health> {
-    let layout = Layout::open(&arguments.layout)?;
-    let signed = layout.find(arguments.reference.as_deref())?;
-    let signee = signee(&signed.bytes, &signed.document);
     let key = Key::read(&arguments.key)?;
-    let artefact = match &arguments.name {
-        Some(name) if arguments.tag_scheme => {
-            let before = layout.find(Some(&signee.digest.signature_tag())).ok();
-            payload(&key, &signee, &name.to_string(), before.as_ref().map(|found| found.bytes.as_slice()))?
-        }
-        _ => bundle(&key, &signee)?,
+    let (signee, made) = match arguments.image.name()? {
+        Some(name) => in_registry(arguments, &key, &name)?,
+        None => in_directory(arguments, &key)?,
     };
-    let made = coffer_image::artefact::Digest::of(&artefact.manifest);
-    layout.put(&added(artefact)).context("putting the signature beside the image")?;
     report(&signee, &key, made, as_json)
+}
+
+fn in_directory(arguments: &SignArguments, key: &Key) -> anyhow::Result<(Signee, Digest)> {
+    let layout = Layout::open(arguments.image.directory()?)?;
+    let signed = layout.find(arguments.image.reference())?;
+    let signee = signee(&signed.bytes, &signed.document);
+    let before = layout.find(Some(&signee.digest.signature_tag())).ok();
+    let artefact = arguments.make(key, &signee, None, before.map(|found| found.bytes))?;
+    let made = Digest::of(&artefact.manifest);
+    layout.put(&added(artefact)).context("putting the signature beside the image")?;
+    Ok((signee, made))
+}
+
+/// A registry that does not know of referrers gets the tag that stands for them.
+fn in_registry(arguments: &SignArguments, key: &Key, name: &Reference) -> anyhow::Result<(Signee, Digest)> {
+    let registry = arguments.image.registry.open()?;
+    let repository = registry.repository(name);
+    let signed = repository.manifest(&wanted(name))?;
+    let signed = signed.with_context(|| format!("the registry has no {name}"))?;
+    let signee = signee(&signed.bytes, &Document::parse(&signed.bytes).context("reading the image")?);
+    let before = repository.manifest(&signee.digest.signature_tag())?;
+    let artefact = arguments.make(key, &signee, Some(name), before.map(|found| found.bytes))?;
+    for blob in &artefact.blobs {
+        repository.put_blob(blob).context("putting the signature into the registry")?;
+    }
+    let made = Digest::of(&artefact.manifest);
+    let place = artefact.tag.clone().unwrap_or_else(|| made.to_string());
+    let known = repository.put_manifest(&place, artefact.media_type, &artefact.manifest)?;
+    if artefact.tag.is_none() && !known {
+        let entry = json!({
+            "mediaType": artefact.media_type,
+            "digest": made,
+            "size": artefact.manifest.len(),
+            "artifactType": artefact.artifact_type,
+        });
+        repository.refer_by_tag(&signee.digest, &entry).context("saying what the signature refers to")?;
+    }
+    Ok((signee, made))
+}
+
+impl SignArguments {
+    /// The signature; `before` is what stands under the tag of the older scheme.
+    fn make(
+        &self,
+        key: &Key,
+        signee: &Signee,
+        called: Option<&Reference>,
+        before: Option<Vec<u8>>,
+    ) -> anyhow::Result<Artefact> {
+        if !self.tag_scheme {
+            return bundle(key, signee);
+        }
+        let name = self.name.as_ref().or(called).context("the older scheme signs a name too: give --name")?;
+        payload(key, signee, &name.to_string(), before.as_deref())
+    }
 }
 
 /// What `bytes` are, for a pointer to them.
@@ -57,7 +102,7 @@ fn signee(bytes: &[u8], document: &Document) -> Signee {
         Document::Index(_) => "application/vnd.oci.image.index.v1+json",
     };
     Signee {
-        digest: coffer_image::artefact::Digest::of(bytes),
+        digest: Digest::of(bytes),
         media_type: said.unwrap_or_else(|| usual.to_owned()),
         size: bytes.len(),
     }
@@ -73,12 +118,7 @@ fn added(artefact: Artefact) -> Added {
     }
 }
 
-fn report(
-    signee: &Signee,
-    key: &Key,
-    made: coffer_image::artefact::Digest,
-    as_json: bool,
-) -> anyhow::Result<Health> {
+fn report(signee: &Signee, key: &Key, made: Digest, as_json: bool) -> anyhow::Result<Health> {
     let key = hex::encode(key.id()?);
     if as_json {
         output::json(&json!({"image": signee.digest, "key": key, "signature": made}))?;

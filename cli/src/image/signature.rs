@@ -48,7 +48,7 @@ pub(crate) fn bundle(key: &Key, signee: &Signee) -> anyhow::Result<Artefact> {
         "predicate": {},
     })
     .to_string();
-    let signature = key.sign(&signed_bytes(STATEMENT, statement.as_bytes()));
+    let signature = key.sign(&signed_bytes(STATEMENT, statement.as_bytes()))?;
     let bundle = json!({
         "mediaType": BUNDLE,
         "verificationMaterial": {"publicKey": {"hint": Base64::encode_string(&key.id()?)}},
@@ -98,8 +98,8 @@ pub(crate) fn payload(
     .to_string()
     .into_bytes();
     let mut layer = descriptor(SIMPLE_SIGNING, &payload);
-    layer["annotations"] =
-        json!({"dev.cosignproject.cosign/signature": Base64::encode_string(&key.sign(&payload))});
+    let signature = Base64::encode_string(&key.sign(&payload)?);
+    layer["annotations"] = json!({"dev.cosignproject.cosign/signature": signature});
     let mut layers = match before {
         Some(bytes) => {
             let before: Value =

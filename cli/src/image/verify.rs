@@ -1,4 +1,4 @@
-//! `coffer image verify`: judges an image of a directory, and prints why.
+//! `coffer image verify`: judges an image of a directory or a registry, and prints why.
 
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -9,28 +9,21 @@ use coffer_attestation::time::UnixTime;
 use coffer_attestation::verdict::printable;
 use coffer_image::artefact::Reference;
 use coffer_image::judge::{Decision, Judged, Judgement, judge};
-use coffer_node::images::Layout;
 
 use super::policy::read;
+use super::source::ImageArguments;
 use crate::{Health, output};
 
 #[derive(Args)]
 pub(crate) struct VerifyArguments {
-    /// Directory with the image and what is attached to it (OCI image layout)
-    #[arg(long, value_name = "DIR")]
-    layout: PathBuf,
+    #[command(flatten)]
+    image: ImageArguments,
     /// Policy, in the form of containers-policy.json
     #[arg(long, value_name = "FILE")]
     policy: PathBuf,
-    /// Name under which the image would run, as in registry.example.com/app:v1
+    /// Name under which the image would run, as in registry.example.com/app:v1 [default: its name in the registry]
     #[arg(long)]
-    name: Reference,
-    /// Which image of the directory, by its tag there or its digest [default: the only one]
-    #[arg(long, value_name = "TAG")]
-    reference: Option<String>,
-    /// For which machines, of an image for several
-    #[arg(long, value_name = "OS/ARCH", default_value = "linux/amd64")]
-    platform: String,
+    name: Option<Reference>,
     /// Judge as of this time, in UTC, as in 2026-11-21T12:00:00Z [default: now]
     #[arg(long, value_name = "TIME")]
     at: Option<UnixTime>,
@@ -39,11 +32,11 @@ pub(crate) struct VerifyArguments {
 /// Judges and prints.
 pub(crate) fn run(arguments: &VerifyArguments, json: bool) -> anyhow::Result<Health> {
     let policy = read(&arguments.policy)?;
-    let layout = Layout::open(&arguments.layout)?;
-    let wanted = arguments.reference.as_deref();
-    let platform = arguments.platform.split_once('/').context("--platform should be as in linux/amd64")?;
-    let subject = layout.image(wanted, arguments.name.clone(), platform)?;
-    let evidence = layout.attached(&subject)?;
+    let source = arguments.image.open()?;
+    let name = arguments.name.clone().or(source.name.clone());
+    let name = name.context("say under which --name the image would run")?;
+    let subject = source.layout.image(source.wanted.as_deref(), name, arguments.image.platform())?;
+    let evidence = source.layout.attached(&subject)?;
     let at = arguments.at.unwrap_or_else(|| SystemTime::now().into());
     let judgement = judge(&policy, subject, &evidence, at);
     if json {

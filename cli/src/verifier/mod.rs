@@ -13,4 +13,5 @@ mod made;
 mod orders;
 
 pub(crate) use audit::AuditCommand;
+pub(crate) use connection::escaped;
 pub(crate) use orders::{PolicyCommand, ReferenceCommand, RevokeArguments, SecretCommand};

@@ -1,5 +1,6 @@
 //! What a guest reads of an image before it runs: manifests, signature objects and policies, all of which a host may have made.
 
+use base64ct::{Base64, Encoding};
 use coffer_image::UnixTime;
 use coffer_image::artefact::{Attached, Document, Evidence, Reference, SignatureNotes, Subject};
 use coffer_image::judge::{Decision, judge};
@@ -46,8 +47,27 @@ pub(crate) fn payload(input: &[u8]) {
     refused(Attached::SimpleSigning { payload, notes: Box::new(notes) });
 }
 
+/// Notation's envelopes: the first byte says in which form. The trust store holds an authority that signs no images.
+pub(crate) fn envelope(input: &[u8]) {
+    let Some((form, bytes)) = input.split_first() else { return };
+    let bytes = bytes.to_vec();
+    let attached = if form % 2 == 0 { Attached::NotationJws(bytes) } else { Attached::NotationCose(bytes) };
+    let root = include_bytes!("../../../attestation/testdata/tdx/misc/intel-sgx-root-ca.der");
+    let requirement = serde_json::json!({
+        "type": "notation",
+        "level": "strict",
+        "trustStores": [{"type": "ca", "certificateDatas": [Base64::encode_string(root)]}],
+        "trustedIdentities": ["*"],
+    });
+    refused_by(&serde_json::json!({"default": [requirement]}).to_string(), attached);
+}
+
 fn refused(attached: Attached) {
-    let policy = Policy::parse(POLICY.as_bytes(), &NoFiles).expect("a policy");
+    refused_by(POLICY, attached);
+}
+
+fn refused_by(policy: &str, attached: Attached) {
+    let policy = Policy::parse(policy.as_bytes(), &NoFiles).expect("a policy");
     let name = "r.example.com/app:v1".parse().expect("a reference");
     let subject = Subject::of_manifest(name, MANIFEST.as_bytes().to_vec()).expect("an image");
     let mut evidence = Evidence::default();

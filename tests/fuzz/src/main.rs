@@ -45,6 +45,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("image_policy", images::policy),
     ("image_bundle", images::bundle),
     ("image_payload", images::payload),
+    ("image_envelope", images::envelope),
     ("tdx_firmware", measured::firmware),
     ("tdx_kernel", measured::kernel),
 ];

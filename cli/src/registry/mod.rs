@@ -1,0 +1,16 @@
+//! A registry of images (OCI distribution 1.1), as far as signatures need it: manifests, blobs, what refers to a manifest.
+//!
+//! ```text
+//! arguments ── Registry ── repository ── manifest, blob, referrers, put
+//!                 │            └─ asks for a token when the registry wants one, with the credentials of Docker's configuration
+//!                 └─ one HTTP request over TLS: the system's authorities, and --ca
+//! ```
+//! Whatever comes back is held against its digest and is otherwise nobody's word. Never here: what a signature is worth.
+
+mod credentials;
+mod exchange;
+mod options;
+mod repository;
+
+pub(crate) use options::{Registry, RegistryArguments};
+pub(crate) use repository::{Fetched, Repository};

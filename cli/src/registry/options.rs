@@ -1,0 +1,84 @@
+//! How registries are reached: the options that every command has which goes to one.
+
+use std::path::PathBuf;
+
+use anyhow::bail;
+use clap::Args;
+use coffer_image::artefact::Reference;
+
+use super::credentials::Credentials;
+use super::exchange::Transport;
+use super::repository::Repository;
+
+/// Where Docker's own registry answers.
+const DOCKER: (&str, &str) = ("docker.io", "registry-1.docker.io");
+
+#[derive(Args)]
+pub(crate) struct RegistryArguments {
+    /// Certificates, in PEM, that may have signed a registry's, beside the system's
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Read what begins with FROM from TO first, as in docker.io=mirror.example.com/hub; may be repeated
+    #[arg(long, value_name = "FROM=TO", value_parser = mirror)]
+    mirror: Vec<(String, String)>,
+    /// Speak to registries without TLS: anybody on the way can change what nobody signed
+    #[arg(long)]
+    insecure_plain_http: bool,
+}
+
+/// Registries, reached as the arguments say.
+pub(crate) struct Registry {
+    transport: Transport,
+    credentials: Credentials,
+    mirrors: Vec<(String, String)>,
+}
+
+impl RegistryArguments {
+    /// Reads certificates and credentials.
+    pub(crate) fn open(&self) -> anyhow::Result<Registry> {
+        Ok(Registry {
+            transport: Transport::new(self.ca.as_deref(), self.insecure_plain_http)?,
+            credentials: Credentials::read()?,
+            mirrors: self.mirror.clone(),
+        })
+    }
+}
+
+impl Registry {
+    /// The repository of `name` itself.
+    pub(crate) fn repository(&self, name: &Reference) -> Repository<'_> {
+        self.at(name.domain(), name.path())
+    }
+
+    /// Where `name` is read from: its mirrors in their order, and last the repository itself.
+    pub(crate) fn sources(&self, name: &Reference) -> anyhow::Result<Vec<Repository<'_>>> {
+        let whole = name.name();
+        let mut all = Vec::new();
+        for (from, to) in &self.mirrors {
+            let rest = whole.strip_prefix(from.as_str());
+            let Some(rest) = rest.filter(|rest| rest.is_empty() || rest.starts_with('/')) else { continue };
+            let there = format!("{to}{rest}");
+            match there.split_once('/') {
+                Some((host, path)) => all.push(self.at(host, path)),
+                None => bail!("the mirror of {whole} would be {there}, which names no repository"),
+            }
+        }
+        all.push(self.repository(name));
+        Ok(all)
+    }
+
+    fn at(&self, host: &str, path: &str) -> Repository<'_> {
+        let address = if host == DOCKER.0 { DOCKER.1 } else { host };
+        Repository::new(&self.transport, self.credentials.of(host), address, path)
+    }
+}
+
+fn mirror(text: &str) -> Result<(String, String), String> {
+    let (from, to) = text.split_once('=').ok_or("write FROM=TO")?;
+    let bad = |part: &str| part.is_empty() || part.ends_with('/') || part.contains([' ', '@', '?', '#']);
+    if bad(from) || bad(to) {
+        Err("write two beginnings of names".to_owned())
+    } else {
+        Ok((from.to_owned(), to.to_owned()))
+    }
+}

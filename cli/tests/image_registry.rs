@@ -1,0 +1,215 @@
+//! `coffer image` beside a registry (Debian's docker-registry, without the referrers API), with cosign's word on what we signed.
+//! All of it runs in a network namespace that has nothing but its own loopback.
+
+// One oracle for all: it knows nothing of what is asked there.
+#[path = "../../agent/image/tests/matrix/oracle.rs"]
+mod oracle;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use coffer_image::artefact::Digest;
+use coffer_node::images::Layout;
+use serde_json::{Value, json};
+
+use oracle::{HOST, Oracle, Said, file, on_registry};
+
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+/// Puts an image under the tag v1 into a repository of the registry that is not running yet. Answers its digest.
+fn put_image(root: &Path, repository: &str) -> Digest {
+    let place = root.join("docker/registry/v2");
+    let config =
+        br#"{"architecture":"amd64","os":"linux","config":{},"rootfs":{"type":"layers","diff_ids":[]}}"#;
+    let kind = "application/vnd.oci.image.config.v1+json";
+    let pointer = json!({"mediaType": kind, "digest": Digest::of(config), "size": config.len()});
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": MANIFEST, "config": pointer, "layers": [], "annotations": {"of": repository},
+    })
+    .to_string();
+    let digest = Digest::of(manifest.as_bytes());
+    let files = place.join("repositories").join(repository);
+    let write = |path: std::path::PathBuf, bytes: &[u8]| {
+        fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        fs::write(path, bytes).expect("written");
+    };
+    for bytes in [&config[..], manifest.as_bytes()] {
+        let hex = Digest::of(bytes).hex();
+        write(place.join("blobs/sha256").join(&hex[..2]).join(&hex).join("data"), bytes);
+    }
+    let link = |at: String, to: &Digest| write(files.join(at).join("link"), to.to_string().as_bytes());
+    link(format!("_layers/sha256/{}", Digest::of(config).hex()), &Digest::of(config));
+    link(format!("_manifests/revisions/sha256/{}", digest.hex()), &digest);
+    link("_manifests/tags/v1/current".to_owned(), &digest);
+    digest
+}
+
+fn coffer(line: &str) -> Vec<String> {
+    let words = line.split(' ').map(str::to_owned);
+    [env!("CARGO_BIN_EXE_coffer").to_owned(), "image".to_owned()].into_iter().chain(words).collect()
+}
+
+fn named(name: &str, command: Vec<String>) -> (String, Vec<String>) {
+    (name.to_owned(), command)
+}
+
+fn words(line: &str) -> Vec<String> {
+    line.split(' ').map(str::to_owned).collect()
+}
+
+fn policy(oracle: &Oracle, key: &str) {
+    let identity = json!({"type": "matchDigest"});
+    let requirement = json!({"type": "sigstoreSigned", "keyPath": key, "signedIdentity": identity});
+    file(oracle.directory.path(), "policy.json", json!({"default": [requirement]}).to_string());
+}
+
+/// The commands that did not end well, and the last line of each.
+fn failed(said: &BTreeMap<String, Said>) -> Vec<(&str, &str)> {
+    said.iter()
+        .filter(|(_, said)| !said.well)
+        .map(|(name, said)| (name.as_str(), said.last.as_str()))
+        .collect()
+}
+
+#[test]
+fn what_we_sign_in_a_registry_cosign_verifies_and_a_node_fetches() {
+    let Some(oracle) = Oracle::new() else { return };
+    policy(&oracle, "one.pub");
+    let digests = ["new", "old"].map(|name| put_image(&oracle.registry(), name));
+    let mut commands = vec![named("keys", words("cosign generate-key-pair --output-key-prefix one"))];
+    for (name, option) in [("new", ""), ("old", " --tag-scheme")] {
+        let image = format!("docker://{HOST}/{name}:v1 --insecure-plain-http");
+        let ours = |what: &str, rest: &str| {
+            named(&format!("{what}-{name}"), coffer(&format!("{what} {image}{rest}")))
+        };
+        let mut before = ours("verify", " --policy policy.json");
+        before.0 = format!("unsigned-{name}");
+        let mut theirs = on_registry(&["cosign", "verify"], &format!("{HOST}/{name}:v1"));
+        theirs.extend(words("--key one.pub --insecure-ignore-tlog"));
+        commands.extend([
+            before,
+            ours("sign", &format!(" --key one.key{option}")),
+            ours("verify", " --policy policy.json"),
+            ours("inspect", ""),
+            ours("fetch", " --store store"),
+            named(&format!("cosign-{name}"), theirs),
+        ]);
+    }
+    let said = oracle.run(&commands);
+    let failed: Vec<&str> = failed(&said).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(failed, ["unsigned-new", "unsigned-old"], "{said:#?}");
+    for digest in digests {
+        let place = oracle.directory.path().join("store").join(digest.referrers_tag());
+        assert_eq!(Layout::open(&place).expect("a directory").all().expect("readable").len(), 1);
+    }
+}
+
+#[test]
+fn cosign_verifies_what_we_sign_with_each_kind_of_key() {
+    let Some(oracle) = Oracle::new() else { return };
+    let kinds = [
+        ("p256", "EC -pkeyopt ec_paramgen_curve:P-256"),
+        ("p384", "EC -pkeyopt ec_paramgen_curve:P-384"),
+        ("ed25519", "ED25519"),
+    ];
+    let mut commands = Vec::new();
+    for (kind, options) in kinds {
+        commands.push(named(
+            &format!("key-{kind}"),
+            words(&format!("openssl genpkey -algorithm {options} -out {kind}.pem")),
+        ));
+        commands.push(named(
+            &format!("public-{kind}"),
+            words(&format!("openssl pkey -in {kind}.pem -pubout -out {kind}.pub")),
+        ));
+        for (scheme, option) in [("new", ""), ("old", " --tag-scheme")] {
+            let repository = format!("{kind}-{scheme}");
+            put_image(&oracle.registry(), &repository);
+            let line = format!(
+                "sign docker://{HOST}/{repository}:v1 --insecure-plain-http --key {kind}.pem{option}"
+            );
+            commands.push(named(&format!("sign-{repository}"), coffer(&line)));
+            let mut theirs = on_registry(&["cosign", "verify"], &format!("{HOST}/{repository}:v1"));
+            theirs.extend(words(&format!("--key {kind}.pub --insecure-ignore-tlog")));
+            commands.push(named(&format!("cosign-{repository}"), theirs));
+        }
+    }
+    let said = oracle.run(&commands);
+    assert_eq!(failed(&said), []);
+}
+
+#[test]
+fn a_second_signature_in_a_registry_leaves_the_first_one_there() {
+    let Some(oracle) = Oracle::new() else { return };
+    put_image(&oracle.registry(), "two");
+    let image = format!("docker://{HOST}/two:v1 --insecure-plain-http");
+    let commands = [
+        named("one", words("openssl genpkey -algorithm ED25519 -out one.pem")),
+        named("two", words("openssl genpkey -algorithm ED25519 -out two.pem")),
+        named("sign-one", coffer(&format!("sign {image} --key one.pem"))),
+        named("sign-two", coffer(&format!("sign {image} --key two.pem"))),
+        named("sign-old-one", coffer(&format!("sign {image} --tag-scheme --key one.pem"))),
+        named("sign-old-two", coffer(&format!("sign {image} --tag-scheme --key two.pem"))),
+        named("fetch", coffer(&format!("fetch {image} --store store --json"))),
+        named("inspect", coffer(&format!("inspect {image} --json"))),
+    ];
+    let said = oracle.run(&commands);
+    assert_eq!(failed(&said), []);
+    let store =
+        fs::read_dir(oracle.directory.path().join("store")).expect("a store").next().expect("an image");
+    let layout = Layout::open(&store.expect("a folder").path()).expect("a directory");
+    let all = layout.all().expect("readable");
+    let counted = all.iter().map(|stored| match &stored.document {
+        coffer_image::artefact::Document::Manifest(manifest) => manifest.layers.len(),
+        coffer_image::artefact::Document::Index(_) => 0,
+    });
+    assert_eq!((all.len(), counted.sum::<usize>()), (3, 4));
+}
+
+#[test]
+fn a_mirror_is_read_first_and_the_image_keeps_its_name() {
+    let Some(oracle) = Oracle::new() else { return };
+    let digest = put_image(&oracle.registry(), "mirrored/app");
+    let allowed = json!({"default": [{"type": "reject"}], "transports": {"docker": {"origin.example.com/up": [{"type": "insecureAcceptAnything"}]}}});
+    file(oracle.directory.path(), "policy.json", allowed.to_string());
+    let rest = "--insecure-plain-http --policy policy.json --json";
+    let from = format!("--mirror origin.example.com/up={HOST}/mirrored");
+    let other = format!("--mirror origin.example.com/u={HOST}/mirrored");
+    let commands = [
+        named("mirrored", coffer(&format!("verify docker://origin.example.com/up/app:v1 {from} {rest}"))),
+        named(
+            "not-this-one",
+            coffer(&format!("verify docker://origin.example.com/up/app:v1 {other} {rest}")),
+        ),
+        named("without-tls", coffer(&format!("verify docker://{HOST}/mirrored/app:v1 --policy policy.json"))),
+        named(
+            "by-digest",
+            coffer(&format!("inspect docker://{HOST}/mirrored/app@{digest} --insecure-plain-http")),
+        ),
+    ];
+    let said = oracle.run(&commands);
+    let found: Vec<(&str, bool)> = said.iter().map(|(name, said)| (name.as_str(), said.well)).collect();
+    let wanted = [("by-digest", true), ("mirrored", true), ("not-this-one", false), ("without-tls", false)];
+    assert_eq!(found, wanted, "{said:#?}");
+}
+
+#[test]
+fn a_directory_is_fetched_into_the_store_too_and_a_number_is_said() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let image = json!({"schemaVersion": 2, "mediaType": MANIFEST, "layers": [],
+        "config": {"mediaType": "a/b", "digest": Digest::of(b"{}"), "size": 2}});
+    let added = coffer_node::images::Added {
+        manifest: image.to_string().into_bytes(),
+        media_type: MANIFEST.to_owned(),
+        artifact_type: None,
+        blobs: vec![b"{}".to_vec()],
+        name: Some("v1".to_owned()),
+    };
+    Layout::create(directory.path()).and_then(|layout| layout.put(&added)).expect("a directory");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_coffer"));
+    let arguments = ["image", "fetch", ".", "--reference", "v1", "--store", "store", "--json"];
+    let output = command.args(arguments).current_dir(directory.path()).output().expect("a run");
+    let said: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(said, json!([{"image": Digest::of(&added.manifest), "objects": 0}]));
+}
