@@ -113,16 +113,26 @@ impl Mapped {
 
 impl Drop for Mapped {
     fn drop(&mut self) {
-        let remove = || {
-            let file = File::options().read(true).write(true).open(&self.control)?;
-            let mut remove = Call::named(&self.name)?;
-            remove.header.flags = DEFERRED_REMOVE;
-            remove.send(&file, dm_dev_remove)
+        let (name, control) = (std::mem::take(&mut self.name), std::mem::take(&mut self.control));
+        let remove = move || {
+            if let Err(error) = remove(&control, &name) {
+                tracing::warn!(name, %error, "mapped device stays");
+            }
         };
-        if let Err(error) = remove() {
-            tracing::warn!(name = self.name, %error, "mapped device stays");
+        // The kernel takes a tenth of a second for it, and nobody has to wait for that. Outside a runtime (in a test) it is
+        // gone when this returns.
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(remove)),
+            Err(_) => remove(),
         }
     }
+}
+
+fn remove(control: &Path, name: &str) -> io::Result<()> {
+    let file = File::options().read(true).write(true).open(control)?;
+    let mut remove = Call::named(name)?;
+    remove.header.flags = DEFERRED_REMOVE;
+    remove.send(&file, dm_dev_remove)
 }
 
 impl Call {
