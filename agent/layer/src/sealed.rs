@@ -8,7 +8,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+use coffer_protocol::Digest;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sha2::{Digest as _, Sha256};
 
 use crate::verity::{BLOCK, Root, Salt, tree_bytes};
 
@@ -121,6 +123,12 @@ pub fn file_name(index: usize) -> String {
     format!("{DIRECTORY}/{index}.erofs")
 }
 
+/// The salt of the file of the layer with this diff id: another for each, and the same whenever it is sealed.
+pub fn salt(diff_id: &Digest) -> Salt {
+    let hasher = Sha256::new_with_prefix(ANNOTATION).chain_update([0]);
+    Salt(hasher.chain_update(diff_id.as_bytes()).finalize().into())
+}
+
 impl fmt::Display for Sealed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&serde_json::to_string(self).map_err(|_| fmt::Error)?)
@@ -222,6 +230,13 @@ mod tests {
     fn roots_of_other_forms_are_refused() {
         let odd = ["01".repeat(31), "01".repeat(33), "AB".repeat(32), "zz".repeat(32)];
         assert!(odd.iter().all(|root| Sealed::parse(&text(&entry("4096", root))).is_err()));
+    }
+
+    #[test]
+    fn each_layer_has_a_salt_of_its_own_and_always_the_same() {
+        let (one, other) = (Digest::of(b"1"), Digest::of(b"2"));
+        assert_eq!(salt(&one), salt(&one));
+        assert_ne!(salt(&one), salt(&other));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! sign IMAGE --key FILE [--tag-scheme [--name NAME]]
 //! fetch IMAGE [--store DIR]
 //! inspect IMAGE
+//! seal DIRECTORY --to DIRECTORY [--reference TAG] [--tag TAG] [--platform OS/ARCH]
 //!     IMAGE is docker://NAME, or a directory with [--reference TAG]; both with [--platform OS/ARCH]
 //!     docker:// with [--ca FILE] [--mirror FROM=TO] [--insecure-plain-http]
 //! policy explain --policy FILE NAME …
@@ -21,6 +22,8 @@ mod key;
 mod password;
 mod policy;
 mod run;
+mod seal;
+mod sealed_file;
 mod sign;
 mod signature;
 mod source;

@@ -6,6 +6,7 @@ use coffer_node::config::Config;
 use super::fetch::{self, FetchArguments};
 use super::inspect::{self, InspectArguments};
 use super::policy::{self, PolicyCommand};
+use super::seal::{self, SealArguments};
 use super::sign::{self, SignArguments};
 use super::verify::{self, VerifyArguments};
 use crate::Health;
@@ -21,6 +22,8 @@ pub(crate) enum ImageCommand {
     Fetch(FetchArguments),
     /// Say what a directory of images holds, or a registry of one image, and what is attached to each
     Inspect(InspectArguments),
+    /// Make a sealed image: one whose files are checked on every read, so that guests neither copy nor unpack it. Needs root
+    Seal(SealArguments),
     /// Which rule of a policy decides about an image
     Policy {
         #[command(subcommand)]
@@ -39,6 +42,7 @@ pub(crate) fn run(
         ImageCommand::Fetch(arguments) => fetch::run(arguments, config, json),
         ImageCommand::Sign(arguments) => sign::run(arguments, json),
         ImageCommand::Inspect(arguments) => inspect::run(arguments, json),
+        ImageCommand::Seal(arguments) => seal::run(arguments, json),
         ImageCommand::Policy { command } => policy::run(command, json),
     }
 }

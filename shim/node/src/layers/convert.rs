@@ -51,6 +51,11 @@ impl Draft {
         Ok(Draft { path, file })
     }
 
+    /// Where the file is until it is published.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The file, still of this name or already published.
     pub(super) fn file(&self) -> &File {
         &self.file
@@ -75,16 +80,19 @@ impl Drop for Draft {
     }
 }
 
-/// Fills `draft` with an image of `dir`.
-pub(super) fn convert(mkfs: &Path, dir: &Path, draft: &Draft) -> Result<(), LayerError> {
-    let mut child = spawn(mkfs, dir, draft)?;
+/// Writes an EROFS image of `dir` to the file `image`, by the program `mkfs`. The same files give the same bytes.
+///
+/// # Errors
+/// [`LayerError`]
+pub fn convert(mkfs: &Path, dir: &Path, image: &Path) -> Result<(), LayerError> {
+    let mut child = spawn(mkfs, dir, image)?;
     let complaint = read_complaint(&mut child);
     let status = child.wait().map_err(|source| LayerError::NoMkfs { program: mkfs.to_owned(), source })?;
     if status.success() {
         return Ok(());
     }
     if complaint.contains("No space left on device") {
-        return Err(no_space(draft.path.parent().unwrap_or(Path::new("/")), dir));
+        return Err(no_space(image.parent().unwrap_or(Path::new("/")), dir));
     }
     Err(LayerError::Mkfs {
         program: mkfs.to_owned(),
@@ -103,11 +111,11 @@ pub(super) fn no_space(cache: &Path, dir: &Path) -> LayerError {
     }
 }
 
-fn spawn(mkfs: &Path, dir: &Path, draft: &Draft) -> Result<Child, LayerError> {
+fn spawn(mkfs: &Path, dir: &Path, image: &Path) -> Result<Child, LayerError> {
     let mut command = Command::new(mkfs);
     command
         .args(["--quiet", "--preserve-mtime", "-U", IMAGE_UUID])
-        .arg(&draft.path)
+        .arg(image)
         .arg(dir)
         .env_clear()
         .envs([("SOURCE_DATE_EPOCH", LATEST_TIME), ("LC_ALL", "C")])

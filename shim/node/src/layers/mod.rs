@@ -28,6 +28,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 pub use coffer_protocol::{Digest, DigestError};
+pub use convert::convert;
 pub use scratch::{Scratch, ScratchError};
 pub use sealed::sealed;
 pub use store::LayerStore;

@@ -122,7 +122,7 @@ impl LayerStore {
         progress(LayerProgress::Converting(dir.to_owned()));
         let full = |source| self.full_or("write an image of", dir, source);
         let draft = Draft::new(&self.root).map_err(full)?;
-        convert(&self.mkfs, dir, &draft)?;
+        convert(&self.mkfs, dir, draft.path())?;
         let bytes = draft.file().metadata().map_err(full)?.size();
         let digest = blob::publish(&self.root, &draft).map_err(full)?;
         index::enter(&self.root, key, &Entry { digest, source: dir.to_owned() }).map_err(full)?;
@@ -135,7 +135,7 @@ impl LayerStore {
         progress(LayerProgress::Converting(dir.to_owned()));
         let full = |source| self.full_or("write an image of", dir, source);
         let draft = Draft::new(&self.root).map_err(full)?;
-        convert(&self.mkfs, dir, &draft)?;
+        convert(&self.mkfs, dir, draft.path())?;
         let digest = digest::of_reader(draft.file()).map_err(full)?;
         let file = draft.open_read_only().map_err(full)?;
         Ok(Layer { serial: digest.serial(), fs_type: "erofs".to_owned(), file: file.into(), digest: None })
