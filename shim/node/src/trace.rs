@@ -34,7 +34,7 @@ pub enum Phase {
     ContainerdCall,
     /// Taps and redirections.
     Network,
-    /// Layers found, converted, verified.
+    /// Layers found, converted, verified, or their blobs sent to the guest.
     Layers,
     /// Hypervisor and device process started.
     VmProcess,
@@ -44,7 +44,7 @@ pub enum Phase {
     Agent,
     /// `CreateSandbox` in the guest.
     Sandbox,
-    /// Image judged in the guest, and its blobs sent there.
+    /// Image judged in the guest.
     Image,
     /// `CreateContainer` in the guest.
     Container,

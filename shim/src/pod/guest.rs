@@ -310,6 +310,11 @@ impl Guest {
         self.agent.admit_image(question).await
     }
 
+    /// Notes how long a container's layers took that went to the guest since `began`.
+    pub(super) fn trace_layers(&self, id: &str, began: Instant) {
+        self.recorder().end(Phase::Layers, Some(id), began);
+    }
+
     /// Notes what became of a container's image, since when that took.
     pub(super) fn tell_image(&self, told: ToldImage, began: Instant) {
         {

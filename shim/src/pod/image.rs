@@ -53,22 +53,25 @@ pub(super) async fn layers(
     let answer = judged(guest, gate.clone(), &request.id, &said, began).await?;
     let way = answered(&answer, &said).map_err(failed)?;
     tracing::info!(container = request.id, image = said.reference(), ?way, "the guest has judged the image");
-    match way {
-        Way::Sealed if !booted.is_empty() => Ok(booted),
+    let began = Instant::now();
+    let disks = match way {
+        Way::Sealed if !booted.is_empty() => return Ok(booted),
         Way::Sealed => {
             let layers = sealed_layers(mounts, &said).await?;
-            guest.attach_layers(&request.id, layers).await
+            guest.attach_layers(&request.id, layers).await?
         }
-        Way::Snapshots => plug_snapshots(guest, &request.id, mounts).await,
+        Way::Snapshots => plug_snapshots(guest, &request.id, mounts).await?,
         Way::Blobs(wanted) => {
             if let Err(err) = gate.send(&request.id, &said, &wanted, &**guest).await {
                 let err = failed(err);
                 refused(guest, &request.id, &said, &err, began);
                 return Err(err);
             }
-            Ok(Vec::new())
+            Vec::new()
         }
-    }
+    };
+    guest.trace_layers(&request.id, began);
+    Ok(disks)
 }
 
 /// Asks the guest, and notes what it says.
