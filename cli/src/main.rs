@@ -130,12 +130,33 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    let mut given = std::env::args_os();
+    let called = given.next().map(PathBuf::from);
+    if called.is_some_and(|path| path.file_name().is_some_and(|name| name == image::PROGRAM)) {
+        return verify_pull(&given.collect::<Vec<_>>());
+    }
     let arguments = Arguments::parse();
     match run(arguments) {
         Ok(Health::Well) => ExitCode::SUCCESS,
         Ok(Health::Amiss) => ExitCode::from(3),
         Err(err) => {
             eprintln!("coffer: {err:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// As containerd runs it: the reason goes to standard output, either way.
+fn verify_pull(arguments: &[std::ffi::OsString]) -> ExitCode {
+    let named = std::env::var_os(PATH_VARIABLE).map(PathBuf::from);
+    let config = Config::find(named.as_deref(), None).context("reading the configuration");
+    match config.and_then(|config| image::verify_pull(arguments, &config)) {
+        Ok(reason) => {
+            println!("{reason}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            println!("{error:#}");
             ExitCode::FAILURE
         }
     }

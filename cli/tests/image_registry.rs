@@ -195,6 +195,51 @@ fn a_mirror_is_read_first_and_the_image_keeps_its_name() {
 }
 
 #[test]
+fn containerds_verifier_lets_what_the_policy_admits_be_pulled_and_fetches_its_signatures() {
+    let Some(oracle) = Oracle::new() else { return };
+    let place = oracle.directory.path();
+    policy(&oracle, "one.pub");
+    let digests = ["signed", "unsigned"].map(|name| put_image(&oracle.registry(), name));
+    let [node, guests] = [format!("policy = \"{}/policy.json\"\n", place.display()), String::new()];
+    for (name, policy) in [("node", node), ("guests", guests)] {
+        let table = format!("[image]\n{policy}signatures = \"{}/{name}\"\n", place.display());
+        file(place, &format!("{name}.toml"), table);
+    }
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_coffer"), place.join("coffer-image-verifier"))
+        .expect("a link");
+    let pull = |config: &str, image: usize| {
+        let name = ["signed", "unsigned"][image];
+        let line = format!(
+            "env COFFER_REGISTRY_PLAIN_HTTP=true COFFER_CONFIG={config}.toml ./coffer-image-verifier \
+             -name {HOST}/{name}:v1 -digest {} -stdin-media-type application/vnd.oci.descriptor.v1+json",
+            digests[image]
+        );
+        named(&format!("{config}-{name}"), words(&line))
+    };
+    let image = format!("docker://{HOST}/signed:v1 --insecure-plain-http");
+    let commands = [
+        named("key", words("openssl genpkey -algorithm ED25519 -out one.pem")),
+        named("public", words("openssl pkey -in one.pem -pubout -out one.pub")),
+        named("sign", coffer(&format!("sign {image} --key one.pem"))),
+        pull("node", 0),
+        pull("node", 1),
+        pull("guests", 0),
+        pull("guests", 1),
+    ];
+    let said = oracle.run(&commands);
+    assert_eq!(
+        failed(&said).iter().map(|(name, _)| *name).collect::<Vec<_>>(),
+        ["node-unsigned"],
+        "{said:#?}"
+    );
+    assert!(said["node-unsigned"].last.contains("is refused by /default/0"), "{said:#?}");
+    for store in ["node", "guests"] {
+        let layout = Layout::open(&place.join(store).join(digests[0].referrers_tag())).expect("a directory");
+        assert_eq!(layout.all().expect("readable").len(), 1);
+    }
+}
+
+#[test]
 fn a_directory_is_fetched_into_the_store_too_and_a_number_is_said() {
     let directory = tempfile::tempdir().expect("a directory");
     let image = json!({"schemaVersion": 2, "mediaType": MANIFEST, "layers": [],

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use coffer_image::artefact::{Digest, Document, Evidence, Reference};
+use coffer_image::artefact::{Digest, Document, Evidence, Reference, Subject};
 use coffer_node::config::Config;
 use coffer_node::images::{Added, SignatureStore};
 use serde_json::json;
@@ -33,12 +33,7 @@ pub(crate) fn run(
     let source = arguments.image.open()?;
     let name = source.name.clone().map_or_else(|| "directory/image".parse::<Reference>(), Ok)?;
     let subject = source.layout.image(source.wanted.as_deref(), name, arguments.image.platform())?;
-    let mut counts = Vec::new();
-    for digest in subject.digests() {
-        let objects = objects(&source, digest)?;
-        store.replace(digest, &objects)?;
-        counts.push((digest, objects.len()));
-    }
+    let counts = bring(&source, &subject, &store)?;
     if as_json {
         let all = counts.iter().map(|(digest, count)| json!({"image": digest, "objects": count}));
         output::json(&all.collect::<Vec<_>>())?;
@@ -48,6 +43,20 @@ pub(crate) fn run(
         counts.iter().map(|(digest, count)| vec![digest.to_string(), count.to_string()]).collect();
     output::table(&["IMAGE", "OBJECTS"], &rows)?;
     Ok(Health::Well)
+}
+
+/// Puts what is attached to the image's manifest and index into `store`. Answers how many objects there are of each.
+pub(super) fn bring(
+    source: &Source,
+    subject: &Subject,
+    store: &SignatureStore,
+) -> anyhow::Result<Vec<(Digest, usize)>> {
+    let each = subject.digests().map(|digest| {
+        let objects = objects(source, digest)?;
+        store.replace(digest, &objects)?;
+        Ok((*digest, objects.len()))
+    });
+    each.collect()
 }
 
 /// Manifests with signature objects that are attached to `digest`, each with its blobs.

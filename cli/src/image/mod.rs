@@ -20,6 +20,7 @@ mod fetch;
 mod inspect;
 mod key;
 mod password;
+mod plugin;
 mod policy;
 mod run;
 mod seal;
@@ -29,4 +30,8 @@ mod signature;
 mod source;
 mod verify;
 
+pub(crate) use plugin::verify as verify_pull;
 pub(crate) use run::{ImageCommand, run};
+
+/// What this program is called where containerd runs it at each pull.
+pub(crate) const PROGRAM: &str = "coffer-image-verifier";

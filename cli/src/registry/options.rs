@@ -16,13 +16,13 @@ const DOCKER: (&str, &str) = ("docker.io", "registry-1.docker.io");
 #[derive(Args)]
 pub(crate) struct RegistryArguments {
     /// Certificates, in PEM, that may have signed a registry's, beside the system's
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "COFFER_REGISTRY_CA")]
     ca: Option<PathBuf>,
     /// Read what begins with FROM from TO first, as in docker.io=mirror.example.com/hub; may be repeated
-    #[arg(long, value_name = "FROM=TO", value_parser = mirror)]
+    #[arg(long, value_name = "FROM=TO", value_parser = mirror, env = "COFFER_REGISTRY_MIRRORS", value_delimiter = ',')]
     mirror: Vec<(String, String)>,
     /// Speak to registries without TLS: anybody on the way can change what nobody signed
-    #[arg(long)]
+    #[arg(long, env = "COFFER_REGISTRY_PLAIN_HTTP")]
     insecure_plain_http: bool,
 }
 
