@@ -239,6 +239,78 @@ fn containerds_verifier_lets_what_the_policy_admits_be_pulled_and_fetches_its_si
     }
 }
 
+/// Two more registries with the same files: one with TLS and a password, one that sends readers elsewhere for a token. Runs its
+/// arguments beside them.
+const GUARDED: &str = r#"
+set -e
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -keyout ca.key -out ca.pem -subj /CN=ca 2> /dev/null
+openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout tls.key -out tls.csr -subj /CN=registry 2> /dev/null
+printf 'subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n' > tls.ext
+openssl x509 -req -in tls.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile tls.ext -out tls.pem 2> /dev/null
+# The password is "secret".
+echo 'user:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a' > htpasswd
+common="version: 0.1\nstorage: {filesystem: {rootdirectory: $PWD/registry}}\nhttp:\n  addr: 127.0.0.1"
+printf "$common:5001\n  tls: {certificate: $PWD/tls.pem, key: $PWD/tls.key}\nauth: {htpasswd: {realm: r, path: $PWD/htpasswd}}\n" > tls.yml
+printf "$common:5002\nauth: {silly: {realm: http://127.0.0.1:5003/token, service: s}}\n" > silly.yml
+mkdir served && echo '{"token": "a"}' > served/token
+docker-registry serve tls.yml > tls.log 2>&1 & one=$!
+docker-registry serve silly.yml > silly.log 2>&1 & two=$!
+python3 -m http.server --bind 127.0.0.1 --directory served 5003 > token.log 2>&1 & three=$!
+trap 'kill $one $two $three' EXIT
+for port in 5001 5002 5003; do
+    until (: > /dev/tcp/127.0.0.1/$port) 2> /dev/null; do kill -0 $one && kill -0 $two && kill -0 $three; done
+done
+"$@"
+"#;
+
+#[test]
+fn registries_with_tls_passwords_and_tokens_are_signed_in_and_read() {
+    let Some(oracle) = Oracle::new() else { return };
+    let place = oracle.directory.path();
+    policy(&oracle, "one.pub");
+    put_image(&oracle.registry(), "guarded");
+    file(place, "guarded.sh", GUARDED);
+    file(place, "all.sh", ALL.replace("COFFER", &format!("{} image", env!("CARGO_BIN_EXE_coffer"))));
+    let helper = file(
+        place,
+        "docker-credential-tried",
+        "#!/bin/sh\necho '{\"Username\": \"user\", \"Secret\": \"secret\"}'\n",
+    );
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(place.join(helper), executable).expect("a program");
+    for (folder, config) in [
+        ("written", json!({"auths": {"127.0.0.1:5001": {"username": "user", "password": "secret"}}})),
+        ("helped", json!({"credHelpers": {"127.0.0.1:5001": "tried"}})),
+        ("wrong", json!({"auths": {"127.0.0.1:5001": {"username": "user", "password": "other"}}})),
+    ] {
+        fs::create_dir(place.join(folder)).expect("a folder");
+        file(&place.join(folder), "config.json", config.to_string());
+    }
+    let said = oracle.run(&[named("all", words("bash guarded.sh bash all.sh"))]);
+    assert_eq!(failed(&said), []);
+    assert_eq!(said["all"].last, "all of it");
+}
+
+/// What must go well and what must not, one after the other.
+const ALL: &str = r#"
+set -ex
+export PATH=$PWD:$PATH
+openssl genpkey -algorithm ED25519 -out one.pem
+openssl pkey -in one.pem -pubout -out one.pub
+guarded=docker://127.0.0.1:5001/guarded:v1
+DOCKER_CONFIG=written COFFER sign $guarded --ca ca.pem --key one.pem
+DOCKER_CONFIG=written COFFER verify $guarded --ca ca.pem --policy policy.json
+DOCKER_CONFIG=helped COFFER verify $guarded --ca ca.pem --policy policy.json
+! DOCKER_CONFIG=written COFFER verify $guarded --policy policy.json || exit 1
+! DOCKER_CONFIG=wrong COFFER verify $guarded --ca ca.pem --policy policy.json || exit 1
+! DOCKER_CONFIG=none COFFER verify $guarded --ca ca.pem --policy policy.json || exit 1
+tokens="docker://127.0.0.1:5002/guarded:v1 --insecure-plain-http"
+COFFER verify $tokens --policy policy.json
+COFFER sign $tokens --key one.pem --tag-scheme
+COFFER inspect $tokens
+echo all of it
+"#;
+
 #[test]
 fn a_directory_is_fetched_into_the_store_too_and_a_number_is_said() {
     let directory = tempfile::tempdir().expect("a directory");
