@@ -6,6 +6,7 @@ use coffer_image::policy::PolicyError;
 use coffer_layer::sealed::SealedError;
 use coffer_layer::unpack::UnpackError;
 
+use super::POLICY_ENTRY;
 use super::configuration::ConfigurationError;
 
 /// Why an image may not run.
@@ -19,6 +20,12 @@ pub(crate) enum GateError {
         /// What is wrong with it.
         source: PolicyError,
     },
+    /// No policy where there has to be one.
+    #[error(
+        "the pod's initdata has no image policy, so no image may run: put one into its entry {POLICY_ENTRY}; with the default \
+         [{{\"type\": \"insecureAcceptAnything\"}}] every image may"
+    )]
+    NoPolicy,
     /// A container whose image was not judged.
     #[error("its image was not judged: AdmitImage comes before CreateContainer, once for each container")]
     NotJudged,

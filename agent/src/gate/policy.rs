@@ -27,6 +27,8 @@ pub(crate) struct Gate(Rule);
 enum Rule {
     /// Nobody asks for anything.
     None,
+    /// There should be one, and nothing runs before there is.
+    Missing,
     /// The policy decides.
     Enforced(Box<Policy>),
     /// The policy decides what is told.
@@ -59,9 +61,10 @@ pub(crate) enum Verdict {
 }
 
 impl Gate {
-    /// Of a guest whose initdata its processor vouches for; `policy` is the text of the entry [`super::POLICY_ENTRY`].
+    /// Of a guest whose initdata its processor vouches for, which runs nothing without a policy; `policy` is the text of the entry
+    /// [`super::POLICY_ENTRY`].
     pub(crate) fn of_initdata(policy: Option<&str>) -> Result<Self, GateError> {
-        let Some(policy) = policy else { return Ok(Self(Rule::None)) };
+        let Some(policy) = policy else { return Ok(Self(Rule::Missing)) };
         Ok(Self(Rule::Enforced(read(policy.as_bytes(), "the initdata's entry image-policy.json")?)))
     }
 
@@ -79,6 +82,7 @@ impl Gate {
     pub(crate) fn judge(&self, claim: Claim, at: UnixTime) -> Result<Verdict, GateError> {
         match &self.0 {
             Rule::None => Ok(Verdict::Unjudged),
+            Rule::Missing => Err(GateError::NoPolicy),
             Rule::Enforced(policy) => {
                 let mut judgement = Vec::new();
                 let admission = admit(policy, claim, at, &mut judgement)?;
@@ -101,6 +105,7 @@ impl Gate {
     pub(crate) fn unjudged(&self) -> Result<NoPolicy, GateError> {
         match &self.0 {
             Rule::None | Rule::DryRun(_) => Ok(NoPolicy(())),
+            Rule::Missing => Err(GateError::NoPolicy),
             Rule::Enforced(_) => Err(GateError::NotJudged),
         }
     }
@@ -207,7 +212,15 @@ mod tests {
     }
 
     #[test]
-    fn without_a_policy_disks_are_mounted_as_they_are() {
+    fn nothing_runs_beside_a_secure_processor_without_a_policy() {
+        let gate = Gate::of_initdata(None).unwrap();
+        assert!(matches!(gate.unjudged(), Err(GateError::NoPolicy)));
+        let refused = gate.judge(image(&[b"layer"], json!({})), NOW).unwrap_err();
+        assert!(refused.to_string().contains("image-policy.json"), "{refused}");
+    }
+
+    #[test]
+    fn without_a_policy_disks_are_mounted_as_they_are_on_other_nodes() {
         let gate = Gate::of_node(None).unwrap();
         assert!(matches!(gate.judge(Claim::default(), NOW), Ok(Verdict::Unjudged)));
         assert!(gate.unjudged().is_ok());
