@@ -7,6 +7,7 @@ mod boot;
 mod devices;
 mod evidence;
 mod images;
+mod layers;
 mod measured;
 mod tap;
 
@@ -45,6 +46,8 @@ const TARGETS: &[(&str, Target)] = &[
     ("image_policy", images::policy),
     ("image_bundle", images::bundle),
     ("image_payload", images::payload),
+    ("layer", layers::layer),
+    ("layer_sealed", layers::sealed),
     ("image_envelope", images::envelope),
     ("tdx_firmware", measured::firmware),
     ("tdx_kernel", measured::kernel),

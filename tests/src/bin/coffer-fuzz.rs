@@ -56,6 +56,8 @@ const TARGETS: &[(&str, u32, &[&str])] = &[
     ("image_policy", 16_384, &[]),
     ("image_bundle", 16_384, &[]),
     ("image_payload", 16_384, &[]),
+    ("layer", 8192, &[]),
+    ("layer_sealed", 4096, &[]),
     ("image_envelope", 16_384, &[]),
     ("tdx_firmware", 16_384, &[]),
     ("tdx_kernel", 16_384, &[]),

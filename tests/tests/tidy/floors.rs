@@ -59,6 +59,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "coffer-node",
             "coffer-image",
             "coffer-layer",
+            "coffer-protocol",
             "coffer-guest-image",
         ],
     ),
