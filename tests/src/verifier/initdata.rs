@@ -7,6 +7,9 @@ use super::service::Verifier;
 use crate::cri::messages::SandboxConfig;
 use crate::run::Run;
 
+/// Which images pods take that are not about images.
+const ANY_IMAGE: &str = r#"{"default":[{"type":"insecureAcceptAnything"}]}"#;
+
 /// Initdata.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Initdata {
@@ -14,15 +17,18 @@ pub struct Initdata {
 }
 
 impl Initdata {
-    /// For guests of `verifier` that wish for what `coffer` says, a `coffer.toml`.
+    /// For guests of `verifier` that wish for what `coffer` says, a `coffer.toml`, and take any image.
     pub fn new(verifier: &Verifier, coffer: &str) -> Result<Self> {
         let (url, certificate) = (verifier.url(), verifier.certificate()?);
         let agent = format!("[token_configs.kbs]\nurl = \"{url}\"\ncert = \"\"\"\n{certificate}\"\"\"\n");
-        let text = format!(
-            "version = \"0.1.0\"\nalgorithm = \"sha256\"\n\n[data]\n\"aa.toml\" = '''\n{agent}'''\n\
-             \"coffer.toml\" = '''\n{coffer}'''\n"
-        );
-        Ok(Self { text })
+        Ok(Self::of(&[("aa.toml", &agent), ("coffer.toml", coffer), ("image-policy.json", ANY_IMAGE)]))
+    }
+
+    /// With these files.
+    pub fn of(files: &[(&str, &str)]) -> Self {
+        let files = files.iter().map(|(name, content)| format!("\"{name}\" = '''\n{content}'''\n"));
+        let head = "version = \"0.1.0\"\nalgorithm = \"sha256\"\n\n[data]\n";
+        Self { text: format!("{head}{}", files.collect::<String>()) }
     }
 
     /// The same with one more byte at its end, which changes nothing of what it says.
