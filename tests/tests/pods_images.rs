@@ -6,12 +6,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use coffer_tests::cri::messages::{ContainerConfig, ImageSpec};
-use coffer_tests::images::{Image, Layer, Published, busybox};
+use coffer_tests::images::{Image, Layer, Published, busybox, key, policy};
 use coffer_tests::node::{Node, Pod, container, sandbox};
 use coffer_tests::pod_tests;
-use coffer_tests::run::Run;
 use coffer_tests::verifier::Initdata;
-use serde_json::{Value, json};
 
 pod_tests! {
     coffer_only a_signed_image_runs_and_others_are_refused_with_the_reason;
@@ -33,11 +31,6 @@ const STRANGE: &str = "strange";
 const LONG: &str = "long";
 const LONG_BYTES: usize = 4 << 20;
 
-/// Keys of the tests on attestation, for these tests as well.
-fn key(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../attestation/testdata/dsse").join(name)
-}
-
 fn image(name: &str, more: &str) -> Result<Image> {
     let mut image = Image { name: name.to_owned(), ..busybox()? };
     // No page of it is like another one.
@@ -48,29 +41,18 @@ fn image(name: &str, more: &str) -> Result<Image> {
     Ok(image)
 }
 
-/// Takes what the owner of `p256.pem` signed, below `coffer.test/trusted`.
-fn policy() -> Result<Value> {
-    let public = fs::read(key("p256.pub.pem"))?;
-    let signed = json!([{"type": "sigstoreSigned", "keyData": base64(&public)?, "signedIdentity": {"type": "matchDigest"}}]);
-    Ok(json!({"default": [{"type": "reject"}], "transports": {"docker": {"coffer.test/trusted": signed}}}))
-}
-
-fn base64(bytes: &[u8]) -> Result<String> {
-    Run::new("base64").arg("-w0").input(bytes.to_vec()).text()
+/// Takes what the owner of `p256.pem` signed.
+fn trusting() -> Result<String> {
+    Ok(policy("coffer.test/trusted", &key("p256.pub.pem"))?.to_string())
 }
 
 /// Puts the policy in force for the node's next pods.
 fn configure(node: &Node, dry_run: bool) -> Result<()> {
     let path = node.layout.data.join("image-policy.json");
-    fs::write(&path, policy()?.to_string())?;
+    fs::write(&path, trusting()?)?;
     let quoted = |path: &Path| format!("\"{}\"", path.display());
-    let signatures = quoted(&node.layout.data.join("signatures"));
     let (policy, dry_run) = (quoted(&path), dry_run.to_string());
-    node.write_coffer_config(&[
-        ("image.policy", policy.as_str()),
-        ("image.signatures", signatures.as_str()),
-        ("image.dry_run", dry_run.as_str()),
-    ])
+    node.write_coffer_config(&[("image.policy", policy.as_str()), ("image.dry_run", dry_run.as_str())])
 }
 
 /// A signed image, with its signatures on the node.
@@ -237,14 +219,8 @@ fn a_dry_run_tells_what_would_be_refused_and_runs_it(node: &mut Node) -> Result<
 fn a_guest_with_a_secure_processor_takes_no_image_without_a_measured_policy(node: &mut Node) -> Result<()> {
     configure(node, false)?;
     signed(node)?;
-    let quoted = |path: PathBuf| format!("\"{}\"", path.display());
-    let (simulated, signatures) =
-        (quoted(node.layout.data.join("simulated")), quoted(node.layout.data.join("signatures")));
-    node.write_coffer_config(&[
-        ("tee.kind", "\"sim\""),
-        ("tee.simulated_dir", &simulated),
-        ("image.signatures", &signatures),
-    ])?;
+    let simulated = format!("\"{}\"", node.layout.data.join("simulated").display());
+    node.write_coffer_config(&[("tee.kind", "\"sim\""), ("tee.simulated_dir", &simulated)])?;
     let with = |name: &str, files: &[(&str, &str)]| {
         let config = sandbox(node, name);
         Pod::start(
@@ -259,7 +235,7 @@ fn a_guest_with_a_secure_processor_takes_no_image_without_a_measured_policy(node
     refused(&mut pod, &stays(SIGNED, "none"), &["image-policy.json"])?;
     pod.remove()?;
 
-    let mut pod = with("measured", &[("image-policy.json", &policy()?.to_string())])?;
+    let mut pod = with("measured", &[("image-policy.json", &trusting()?)])?;
     let main = pod.run(&stays(SIGNED, "main"))?;
     stacked(&pod, &main)?;
     refused(&mut pod, &container("other", &["sleep", "1000"]), &["coffer.test/busybox", "/default"])?;

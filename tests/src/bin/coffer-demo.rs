@@ -7,10 +7,17 @@ use anyhow::{Context, Result, ensure};
 use clap::{Parser, ValueEnum};
 use coffer_tests::artefacts;
 use coffer_tests::containerd::{Runtime, Version};
+use coffer_tests::cri::messages::{ContainerConfig, ImageSpec};
+use coffer_tests::images::{Image, Layer, Published, busybox, key, policy};
 use coffer_tests::node::{Node, Pod, container, on_node, sandbox};
 use coffer_tests::run::Run;
 use coffer_tests::verifier::{Change, Initdata, Reference, Verifier, changed_guest};
 use coffer_tests::wait;
+
+/// Whose images the pod with the secret takes: those of one signer, below this name.
+const SCOPE: &str = "coffer.test/demo";
+const SEALED: &str = "coffer.test/demo/signed:1";
+const TWIN: &str = "coffer.test/demo/unsigned:1";
 
 /// Installs what is missing, builds everything, runs a pod of two containers in a micro-VM, has a verifier release a secret to
 /// another one, and removes every trace of it.
@@ -78,10 +85,19 @@ fn show(node: &mut Node) -> Result<()> {
     show_trace(node, &pod)?;
     pod.remove()?;
     show_secret(node)?;
-    println!("8. Everything is removed");
+    println!("9. Everything is removed");
     wait::until_true("the node to be clean", Duration::from_secs(5), || node.added().is_empty())?;
     println!("   no process, link, mount, cgroup, socket, loop device or file of the pod is left");
     Ok(())
+}
+
+/// The busybox image with a file of its own, sealed, under this name in the node's containerd.
+fn published(node: &Node, name: &str) -> Result<Published> {
+    let mut plain = Image { name: format!("{name}-plain"), ..busybox()? };
+    plain.layers.push(Layer::new().file("name", 0o644, name)?);
+    let sealed = Published::new(node, plain)?.sealed(node, name)?;
+    sealed.import(node)?;
+    Ok(sealed)
 }
 
 fn show_kernels(pod: &Pod, client: &str) -> Result<()> {
@@ -110,18 +126,25 @@ fn show_trace(node: &Node, pod: &Pod) -> Result<()> {
     Ok(())
 }
 
-/// A secret that is released because the evidence verifies, and is not when one byte of what boots is another.
+/// A secret that is released because the evidence verifies of a guest that runs only what one key signed; and is not when one
+/// byte of what boots is another.
 fn show_secret(node: &Node) -> Result<()> {
-    println!("6. A secret, released because the guest's evidence verifies (the processor is SIMULATED)");
+    println!("6. A signed and sealed image, and a secret for guests that run only what its signer signed");
+    println!("   (released because the guest's evidence verifies; the processor is SIMULATED)");
+    let sealed = published(node, SEALED)?;
+    sealed.sign(node, &key("p256.pem"))?;
+    published(node, TWIN)?;
     let dir = format!("\"{}\"", node.layout.data.join("simulated").display());
     let simulated = [("tee.kind", "\"sim\""), ("tee.simulated_dir", dir.as_str())];
     node.write_coffer_config(&simulated)?;
+    sealed.bring_signatures(node)?;
     let mut verifier = Verifier::new(node)?;
     let address = format!("\"{}\"", verifier.address());
     let with_verifier = [simulated[0], simulated[1], ("tee.verifier", address.as_str())];
     node.write_coffer_config(&with_verifier)?;
     let wishes = "[[file]]\nname = \"greeting\"\nresource = \"kbs:///acme/demo/greeting\"\n";
-    let initdata = Initdata::new(&verifier, wishes)?;
+    let policy = policy(SCOPE, &key("p256.pub.pem"))?.to_string();
+    let initdata = Initdata::with_images(&verifier, wishes, &policy)?;
     let measure = node.coffer_command().args(["measure", "--tee", "sim", "--vcpus", "1", "--guest"]);
     let measurement = measure.arg(node.guest()?).text()?.trim().to_owned();
     println!("   pinned: measurement {}…, initdata {}…", &measurement[..16], &initdata.digest()[..16]);
@@ -130,12 +153,21 @@ fn show_secret(node: &Node) -> Result<()> {
     verifier.put("demo/greeting", "hello from the verifier")?;
     let config = |name: &str| initdata.annotate(sandbox(node, name), "io.coffer.initdata");
     let mut pod = Pod::start(node, config("secret")?)?;
-    let reader = pod.run(&container("reader", &["sleep", "1000"]))?;
+    let of = |name: &str, image: &str| ContainerConfig {
+        image: Some(ImageSpec { image: image.to_owned() }),
+        ..container(name, &["sleep", "1000"])
+    };
+    let reader = pod.run(&of("reader", SEALED))?;
     let secret = pod.sh(&reader, "cat /run/secrets/coffer/greeting")?;
     ensure!(secret == "hello from the verifier", "the pod read {secret:?}");
     println!("   in the pod:  /run/secrets/coffer/greeting says {secret:?}");
+    println!("7. An image that differs in one file and that nobody signed, in the same pod");
+    let error = pod.run(&of("twin", TWIN)).err().context("an unsigned image ran")?;
+    let text = format!("{error:#}");
+    let reason = text.split("the image ").nth(1).context("a refusal that does not name the image")?;
+    println!("   refused:     the image {reason}");
     pod.remove()?;
-    println!("7. The same pod with one byte of its kernel changed");
+    println!("8. The same pod with one byte of its kernel changed");
     let guest = format!("\"{}\"", changed_guest(node, Change::Kernel)?.display());
     let changed = [with_verifier[0], with_verifier[1], with_verifier[2], ("paths.guest_dir", guest.as_str())];
     node.write_coffer_config(&changed)?;

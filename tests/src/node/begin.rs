@@ -231,6 +231,9 @@ impl Node {
         let mut table = toml::Table::new();
         table.insert("log_level".into(), "debug".into());
         table.insert("paths".into(), paths.into());
+        let mut image = toml::Table::new();
+        image.insert("signatures".into(), text(&self.layout.data.join("signatures")));
+        table.insert("image".into(), image.into());
         for (key, value) in changes {
             let parsed: toml::Table = format!("{key} = {value}").parse()?;
             merge(&mut table, parsed);

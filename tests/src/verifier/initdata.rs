@@ -19,9 +19,14 @@ pub struct Initdata {
 impl Initdata {
     /// For guests of `verifier` that wish for what `coffer` says, a `coffer.toml`, and take any image.
     pub fn new(verifier: &Verifier, coffer: &str) -> Result<Self> {
+        Self::with_images(verifier, coffer, ANY_IMAGE)
+    }
+
+    /// The same, of guests that take the images that `policy` lets them.
+    pub fn with_images(verifier: &Verifier, coffer: &str, policy: &str) -> Result<Self> {
         let (url, certificate) = (verifier.url(), verifier.certificate()?);
         let agent = format!("[token_configs.kbs]\nurl = \"{url}\"\ncert = \"\"\"\n{certificate}\"\"\"\n");
-        Ok(Self::of(&[("aa.toml", &agent), ("coffer.toml", coffer), ("image-policy.json", ANY_IMAGE)]))
+        Ok(Self::of(&[("aa.toml", &agent), ("coffer.toml", coffer), ("image-policy.json", policy)]))
     }
 
     /// With these files.
