@@ -11,6 +11,7 @@
 //! leftovers   what is on the node before and after
 //! verifier    the service that releases secrets, its reference values, a guest's initdata
 //! node        all of it together: what a test starts with
+//! publish     what publishers do with images, for nodes to run
 //! ```
 //!
 //! It never touches a containerd, a network or a directory of the machine that it did not make itself.
@@ -25,6 +26,7 @@ pub mod matrix;
 pub mod node;
 pub mod packages;
 pub mod progress;
+pub mod publish;
 pub mod run;
 pub mod terminal;
 pub mod verifier;

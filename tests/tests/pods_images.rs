@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use coffer_tests::cri::messages::{ContainerConfig, ImageSpec};
-use coffer_tests::images::{Image, Layer, Published, busybox, key, policy};
+use coffer_tests::images::{Image, Layer, busybox};
 use coffer_tests::node::{Node, Pod, container, sandbox};
 use coffer_tests::pod_tests;
+use coffer_tests::publish::{Published, key, policy};
 use coffer_tests::verifier::Initdata;
 
 pod_tests! {

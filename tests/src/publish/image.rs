@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::archive::Image;
+use crate::images::Image;
 use crate::node::Node;
 use crate::wait;
 
