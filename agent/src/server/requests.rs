@@ -39,6 +39,11 @@ pub(super) fn settings(request: CreateSandboxRequest) -> Parsed<Settings> {
     };
     let launched = request.attestation.into_option();
     let launched = launched.map(launched_as).transpose()?;
+    if let (Some(_), Space::Disk(serial)) = (&launched, &scratch) {
+        // It could be read and changed there, beneath everything that is checked.
+        let expected = "nothing where there is a secure processor: a disk of the node is not encrypted";
+        return Err(field("scratch.serial", serial, expected));
+    }
     let image_policy = request.image_policy.into_option().map(node_policy);
     if launched.is_some() && image_policy.is_some() {
         let expected = "nothing where there is a secure processor: the initdata has the policy";
@@ -220,6 +225,23 @@ fn field(field: &'static str, value: &str, expected: &'static str) -> PodError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use coffer_protocol::HOST_KEY_BYTES;
+
+    #[test]
+    fn a_disk_of_the_node_is_no_scratch_beside_a_secure_processor() {
+        let attestation = agent::Attestation { host_key: vec![7; HOST_KEY_BYTES], ..Default::default() };
+        let asked = |serial: &str, attestation: Option<agent::Attestation>| {
+            settings(CreateSandboxRequest {
+                scratch: Some(agent::Scratch { serial: serial.to_owned(), ..Default::default() }).into(),
+                attestation: attestation.into(),
+                ..Default::default()
+            })
+        };
+        assert!(asked("scratch", None).is_ok());
+        assert!(asked("", Some(attestation.clone())).is_ok());
+        let refused = asked("scratch", Some(attestation)).unwrap_err().to_string();
+        assert!(refused.contains("not encrypted"), "{refused}");
+    }
 
     #[test]
     fn an_empty_destination_is_the_default_route_of_its_family() {

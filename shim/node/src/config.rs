@@ -327,7 +327,10 @@ mod check {
                 log_level: file.log_level.unwrap_or(default.log_level),
                 allowed_annotations: self.annotations(file.allowed_annotations.unwrap_or_default())?,
                 machine: self.machine(file.machine.unwrap_or_default(), default.machine)?,
-                scratch: self.scratch(file.scratch.unwrap_or_default(), default.scratch)?,
+                scratch: self.scratch(
+                    file.scratch.unwrap_or_default(),
+                    if tee.simulated.is_some() { Scratch::Tmpfs } else { default.scratch },
+                )?,
                 users: self.users(file.users.unwrap_or_default(), default.users)?,
                 images: self.images(file.image.unwrap_or_default(), tee.simulated.is_some())?,
                 tee,
@@ -384,19 +387,23 @@ mod check {
             Ok(sizes)
         }
 
+        /// A `default` in memory is that of pods with a secure processor, which take no other: a disk of the node is not
+        /// encrypted.
         fn scratch(&self, given: ScratchTable, default: Scratch) -> Result<Scratch, ConfigError> {
-            let default_mib = match default {
-                Scratch::Disk { bytes } => bytes >> 20,
-                Scratch::Tmpfs => SCRATCH_MIB.0,
+            let default_mib = match (default, given.kind) {
+                (Scratch::Tmpfs, Some(ScratchKind::Disk)) => {
+                    return self.refuse("scratch.kind", "disk", "\"tmpfs\" where tee.kind is not \"none\"");
+                }
+                (Scratch::Tmpfs, _) | (_, Some(ScratchKind::Tmpfs)) => {
+                    return match given.size_mib {
+                        None => Ok(Scratch::Tmpfs),
+                        Some(size) => {
+                            self.refuse("scratch.size_mib", size, "left out when scratch is in memory")
+                        }
+                    };
+                }
+                (Scratch::Disk { bytes }, _) => bytes >> 20,
             };
-            if given.kind == Some(ScratchKind::Tmpfs) {
-                return match given.size_mib {
-                    None => Ok(Scratch::Tmpfs),
-                    Some(size) => {
-                        self.refuse("scratch.size_mib", size, "left out when scratch.kind is \"tmpfs\"")
-                    }
-                };
-            }
             let mib = given.size_mib.unwrap_or(default_mib);
             self.within("scratch.size_mib", mib, SCRATCH_MIB.0, SCRATCH_MIB.1)?;
             Ok(Scratch::Disk { bytes: mib << 20 })
@@ -525,7 +532,7 @@ mod tests {
             max_memory_mib = 2048
             overhead_mib = 100
             [scratch]
-            size_mib = 1024
+            kind = "tmpfs"
             [users]
             first = 70000
             count = 10
@@ -555,7 +562,7 @@ mod tests {
                 max_memory_mib: 2048,
                 overhead_mib: 100,
             },
-            scratch: Scratch::Disk { bytes: 1 << 30 },
+            scratch: Scratch::Tmpfs,
             users: UserRange { first: 70_000, count: 10 },
             tee: Tee {
                 simulated: Some(crate::tee::Simulated {
@@ -621,6 +628,17 @@ mod tests {
     fn a_relative_directory_is_refused() {
         let found = parse("[paths]\nrun_dir = \"run\"");
         assert!(matches!(found, Err(ConfigError::Value { key: "paths.run_dir", .. })));
+    }
+
+    #[test]
+    fn beside_a_secure_processor_scratch_is_in_memory() {
+        let disk = parse("[scratch]\nsize_mib = 1024").expect("parses").scratch;
+        assert_eq!(disk, Scratch::Disk { bytes: 1 << 30 });
+        assert_eq!(parse("[tee]\nkind = \"sim\"").expect("parses").scratch, Scratch::Tmpfs);
+        let found = parse("[tee]\nkind = \"sim\"\n[scratch]\nkind = \"disk\"");
+        assert!(matches!(found, Err(ConfigError::Value { key: "scratch.kind", .. })), "{found:?}");
+        let found = parse("[tee]\nkind = \"sim\"\n[scratch]\nsize_mib = 100");
+        assert!(matches!(found, Err(ConfigError::Value { key: "scratch.size_mib", .. })), "{found:?}");
     }
 
     #[test]
