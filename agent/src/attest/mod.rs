@@ -30,7 +30,7 @@ pub(crate) use attested::{Attested, Launched};
 pub(crate) use error::AttestError;
 pub(crate) use grants::Grant;
 pub(crate) use host::HostKey;
-pub(crate) use tsm::present as processor_present;
+pub(crate) use tsm::{SecureProcessor, present as processor_present};
 
 /// The tmpfs that secrets are on.
 const SECRETS: &str = "/run/coffer/secrets";

@@ -27,12 +27,24 @@ const REPORTS: &str = "/sys/kernel/config/tsm/report";
 const MRCONFIGID: usize = 48 + 184;
 const VERSION_5_MORE: usize = 6;
 
-/// What the kernel's drivers for them make.
-const DEVICES: [&str; 2] = ["/dev/sev-guest", "/dev/tdx_guest"];
+/// A secure processor that the guest's own kernel found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SecureProcessor {
+    /// What the host must call it.
+    pub(crate) tee: &'static str,
+    /// What the kernel's driver for it makes.
+    pub(crate) device: &'static str,
+}
 
-/// The device of this guest's processor, if it has a secure one.
-pub(crate) fn present() -> Option<&'static str> {
-    DEVICES.into_iter().find(|device| Path::new(device).exists())
+/// Those that are known.
+const PROCESSORS: [SecureProcessor; 2] = [
+    SecureProcessor { tee: "snp", device: "/dev/sev-guest" },
+    SecureProcessor { tee: "tdx", device: "/dev/tdx_guest" },
+];
+
+/// This guest's processor, if it has a secure one.
+pub(crate) fn present() -> Option<SecureProcessor> {
+    PROCESSORS.into_iter().find(|processor| Path::new(processor.device).exists())
 }
 
 /// The kernel's interface.

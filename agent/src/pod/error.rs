@@ -102,7 +102,7 @@ fn of_sandbox(error: &SandboxError) -> Class {
         // What is missing is the verifier's word, and nothing here is broken.
         SandboxError::Attestation { .. } => Class::FailedPrecondition,
         SandboxError::ImagePolicy { .. } => Class::InvalidArgument,
-        SandboxError::Unsaid { .. } => Class::PermissionDenied,
+        SandboxError::Unsaid { .. } | SandboxError::Misnamed { .. } => Class::PermissionDenied,
         SandboxError::Hostname { .. }
         | SandboxError::Directory { .. }
         | SandboxError::Memory { .. }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::Deserialize;
 
 use super::{Admissions, Events, Pod, PodError, Shared, Stage};
-use crate::attest::processor_present;
+use crate::attest::{Launched, SecureProcessor, processor_present};
 use crate::container::{Runtime, SharedPidNamespace};
 use crate::gate::Gate;
 use crate::image::Images;
@@ -87,11 +87,10 @@ impl Pod {
 
     /// Only what the processor vouches for decides where there is one.
     async fn make_gate(&self, settings: &Settings) -> Result<Gate, PodError> {
-        let gate = match (settings.launched.clone(), processor_present()) {
-            (Some(launched), _) => Gate::of_initdata(self.attest(launched).await?.as_deref()),
-            (None, None) => Gate::of_node(settings.image_policy.as_ref()),
-            // Else any program could run here and ask the processor for evidence of a guest that is what it should be.
-            (None, Some(device)) => return Err(PodError::sandbox(SandboxError::Unsaid { device })),
+        let launched = settings.launched.as_ref();
+        let gate = match vouching(launched, processor_present()).map_err(PodError::sandbox)? {
+            Some(launched) => Gate::of_initdata(self.attest(launched.clone()).await?.as_deref()),
+            None => Gate::of_node(settings.image_policy.as_ref()),
         };
         gate.map_err(|source| PodError::sandbox(SandboxError::ImagePolicy { source: Box::new(source) }))
     }
@@ -127,6 +126,23 @@ impl Pod {
     }
 }
 
+/// What vouches for the guest, if anything does. Where the kernel found a secure processor it is that one and no other: the
+/// host could answer for one that it plays itself, and then any program could run here and ask the true one for evidence of a
+/// guest that is what it should be. A processor that made no device may still be named, and is asked for its evidence.
+fn vouching(
+    launched: Option<&Launched>,
+    present: Option<SecureProcessor>,
+) -> Result<Option<&Launched>, SandboxError> {
+    let Some(SecureProcessor { tee, device }) = present else { return Ok(launched) };
+    match launched {
+        None => Err(SandboxError::Unsaid { device }),
+        Some(launched) if launched.tee == tee => Ok(Some(launched)),
+        Some(Launched { tee, .. }) => {
+            Err(SandboxError::Misnamed { device, found: tee.chars().take(32).collect() })
+        }
+    }
+}
+
 /// Whether a specification gives its process id namespace a path. What is no specification is refused elsewhere.
 fn names_pid_namespace(spec: &[u8]) -> bool {
     #[derive(Default, Deserialize)]
@@ -152,6 +168,38 @@ fn names_pid_namespace(spec: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attest::HostKey;
+
+    #[test]
+    fn where_there_is_a_secure_processor_the_host_names_that_one_or_nothing_runs() {
+        let snp = Some(SecureProcessor { tee: "snp", device: "/dev/sev-guest" });
+        let tdx = Some(SecureProcessor { tee: "tdx", device: "/dev/tdx_guest" });
+        let cases = [
+            (None, None, Ok(None)),
+            (Some("sim"), None, Ok(Some("sim"))),
+            (Some("snp"), None, Ok(Some("snp"))),
+            (Some("tdx"), None, Ok(Some("tdx"))),
+            (Some("snp"), snp, Ok(Some("snp"))),
+            (Some("tdx"), tdx, Ok(Some("tdx"))),
+            (None, snp, Err("host says nothing")),
+            (None, tdx, Err("host says nothing")),
+            (Some("sim"), snp, Err("host names \"sim\"")),
+            (Some("sim"), tdx, Err("host names \"sim\"")),
+            (Some("tdx"), snp, Err("host names \"tdx\"")),
+            (Some("snp"), tdx, Err("host names \"snp\"")),
+            (Some(""), snp, Err("host names \"\"")),
+            (Some("SNP"), snp, Err("host names \"SNP\"")),
+        ];
+        for (named, present, expected) in cases {
+            let host_key = HostKey::read(&[0; 32]).unwrap();
+            let launched = named.map(|tee| Launched { tee: tee.to_owned(), initdata: Vec::new(), host_key });
+            match (vouching(launched.as_ref(), present), expected) {
+                (Ok(found), Ok(tee)) => assert_eq!(found.map(|launched| launched.tee.as_str()), tee),
+                (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{error}"),
+                other => panic!("{named:?} beside {present:?}: {other:?}"),
+            }
+        }
+    }
 
     #[test]
     fn a_container_that_names_its_sandboxs_processes_joins_them() {

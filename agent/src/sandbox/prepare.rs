@@ -102,6 +102,14 @@ pub(crate) enum SandboxError {
         /// Its device.
         device: &'static str,
     },
+    /// The host says that the guest has another processor than it has.
+    #[error("the guest has a secure processor ({device}), and the host names {found:?} instead")]
+    Misnamed {
+        /// Its device.
+        device: &'static str,
+        /// As the host names it.
+        found: String,
+    },
     /// Images could not be judged.
     #[error("image policy")]
     ImagePolicy {
