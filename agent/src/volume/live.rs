@@ -166,6 +166,10 @@ fn make_files(id: &str, target: &Path) -> Result<Live, VolumeError> {
 }
 
 async fn make_disk(id: &str, target: PathBuf, disk: &DiskVolume) -> Result<Live, VolumeError> {
+    if !disk.fs_type.is_empty() && !mounts::is_of_disks(&disk.fs_type) {
+        let reason = "file systems of disks are ext4 and erofs";
+        return Err(VolumeError::Unfit { id: id.to_owned(), reason });
+    }
     let device = find_disk(&disk.serial).await;
     let device = device.map_err(|source| VolumeError::Disk { id: id.to_owned(), source })?;
     make_mount_point(id, &target)?;
@@ -211,4 +215,19 @@ pub(super) async fn blocking<T: Send + 'static>(
 ) -> Result<T, VolumeError> {
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or_else(|gone| Err(VolumeError::Io { id: id.to_owned(), action, source: gone.into() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_no_file_system_of_disks_is_refused_before_a_disk_is_sought() {
+        for fs_type in ["proc", "sysfs", "tmpfs", "overlay", "9p", "virtiofs", "fuseblk", "ext4 ", "EXT4"] {
+            let disk = DiskVolume { fs_type: fs_type.to_owned(), ..Default::default() };
+            let refused = make_disk("v", PathBuf::from("/nowhere"), &disk).await.err();
+            assert!(matches!(refused, Some(VolumeError::Unfit { .. })), "{fs_type}: {refused:?}");
+        }
+        assert!(mounts::is_of_disks("ext4") && mounts::is_of_disks("erofs"));
+    }
 }

@@ -13,6 +13,10 @@ use rustix::mount::{MountFlags, UnmountFlags};
 /// Message size of a share: large enough for throughput, small enough that the kernel always finds the memory.
 const SHARE_MSIZE: u32 = 128 << 10;
 
+/// File systems of disks. Any other that the kernel may have reads something else than a disk, or was never meant for one that
+/// a stranger made.
+const OF_DISKS: [&str; 2] = ["ext4", "erofs"];
+
 /// A tmpfs for a `files` volume. It holds the old and the new snapshot at once.
 pub(super) fn files(target: &Path) -> io::Result<()> {
     let bytes = 2 * MAX_SNAPSHOT_BYTES + (4 << 20);
@@ -35,6 +39,11 @@ pub(super) fn scratch(target: &Path, volume: &ScratchVolume) -> io::Result<()> {
     rustix::fs::mkdir(target, Mode::RWXU)?;
     rustix::fs::chown(target, owner(volume.uid)?, group(volume.gid)?)?;
     Ok(rustix::fs::chmod(target, Mode::from_raw_mode(mode))?)
+}
+
+/// Whether a disk may hold this file system.
+pub(super) fn is_of_disks(fs_type: &str) -> bool {
+    OF_DISKS.contains(&fs_type)
 }
 
 /// Mounts the file system of a disk.
