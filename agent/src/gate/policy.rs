@@ -51,10 +51,10 @@ pub(crate) enum Verdict {
         /// JSON.
         judgement: Vec<u8>,
     },
-    /// It would not run if the policy were enforced.
-    WouldRefuse {
-        /// Why.
-        refusal: GateError,
+    /// It runs as it is, whatever the policy says of it.
+    Rehearsed {
+        /// Why it would not run if the policy were enforced.
+        refusal: Option<GateError>,
         /// JSON; empty: it did not come to one.
         judgement: Vec<u8>,
     },
@@ -90,10 +90,9 @@ impl Gate {
             }
             Rule::DryRun(policy) => {
                 let mut judgement = Vec::new();
-                Ok(match admit(policy, claim, at, &mut judgement) {
-                    Ok(admission) => Verdict::Admitted { admission, judgement },
-                    Err(refusal) => Verdict::WouldRefuse { refusal, judgement },
-                })
+                // Also an image that would run goes as everywhere: a rehearsal changes nothing of how pods run.
+                let refusal = admit(policy, claim, at, &mut judgement).err();
+                Ok(Verdict::Rehearsed { refusal, judgement })
             }
         }
     }
@@ -183,7 +182,7 @@ mod tests {
     fn a_dry_run_tells_what_would_be_refused_and_lets_it_run() {
         let gate = gate("reject", true);
         let verdict = gate.judge(image(&[b"layer"], json!({})), NOW).unwrap();
-        let Verdict::WouldRefuse { refusal: GateError::Refused(_), judgement } = verdict else {
+        let Verdict::Rehearsed { refusal: Some(GateError::Refused(_)), judgement } = verdict else {
             panic!("{verdict:?}")
         };
         let judgement: Value = serde_json::from_slice(&judgement).unwrap();
@@ -194,7 +193,19 @@ mod tests {
     #[test]
     fn what_is_no_image_does_not_stop_a_dry_run() {
         let verdict = gate("reject", true).judge(Claim::default(), NOW).unwrap();
-        assert!(matches!(verdict, Verdict::WouldRefuse { judgement, .. } if judgement.is_empty()));
+        assert!(
+            matches!(verdict, Verdict::Rehearsed { refusal: Some(_), judgement } if judgement.is_empty())
+        );
+    }
+
+    #[test]
+    fn a_dry_run_wants_no_bytes_of_an_image_that_would_run() {
+        for claim in [image(&[b"layer"], json!({})), sealed_image()] {
+            let verdict = gate("insecureAcceptAnything", true).judge(claim, NOW).unwrap();
+            let Verdict::Rehearsed { refusal: None, judgement } = verdict else { panic!("{verdict:?}") };
+            let judgement: Value = serde_json::from_slice(&judgement).unwrap();
+            assert_eq!(judgement["decision"], "admitted");
+        }
     }
 
     #[test]

@@ -46,8 +46,8 @@ enum Arrival {
 pub(crate) enum Admitted {
     /// No policy applies.
     Unjudged,
-    /// It would be refused if the policy were enforced.
-    WouldRefuse { reason: String, judgement: Vec<u8> },
+    /// Its disks are mounted as they are; with a reason it would be refused if the policy were enforced.
+    Rehearsed { reason: String, judgement: Vec<u8> },
     /// Its layers come on disks.
     Sealed { judgement: Vec<u8> },
     /// These archives are to be sent.
@@ -64,11 +64,13 @@ impl Pod {
         let judged = judged.map_err(|_| PodError::CutOff { what: "AdmitImage" })?;
         match judged.map_err(refused(container))? {
             Verdict::Unjudged => Ok(Admitted::Unjudged),
-            Verdict::WouldRefuse { refusal, judgement } => {
-                let reason = Chain(&refusal).to_string();
-                tracing::warn!(container, reason, "an enforced policy would refuse the image");
+            Verdict::Rehearsed { refusal, judgement } => {
+                let reason = refusal.map(|refusal| Chain(&refusal).to_string()).unwrap_or_default();
+                if !reason.is_empty() {
+                    tracing::warn!(container, reason, "an enforced policy would refuse the image");
+                }
                 self.shared.admissions.forget(container);
-                Ok(Admitted::WouldRefuse { reason, judgement })
+                Ok(Admitted::Rehearsed { reason, judgement })
             }
             Verdict::Admitted { admission, judgement } => {
                 let (record, bytes) = admission.into_parts();

@@ -490,9 +490,7 @@ mod tests {
         with_pod(async |pod| {
             pod.prepare(&judging("reject", true), false).await.unwrap();
             let admitted = pod.admit("c", sealed_image()).await.unwrap();
-            assert!(
-                matches!(admitted, Admitted::WouldRefuse { reason, .. } if reason.contains("/default/0"))
-            );
+            assert!(matches!(admitted, Admitted::Rehearsed { reason, .. } if reason.contains("/default/0")));
             let error = pod.create(container("c")).await.unwrap_err();
             assert!(
                 matches!(&error, PodError::Image { source, .. } if matches!(**source, ImageError::NoLayer))

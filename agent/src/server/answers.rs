@@ -51,7 +51,7 @@ pub(super) fn admitted(admitted: Admitted) -> AdmitImageResponse {
     let judged = AdmitImageResponse { judged: true, ..Default::default() };
     match admitted {
         Admitted::Unjudged => AdmitImageResponse::new(),
-        Admitted::WouldRefuse { reason, judgement } => {
+        Admitted::Rehearsed { reason, judgement } => {
             AdmitImageResponse { judgement, would_refuse: reason, ..judged }
         }
         Admitted::Sealed { judgement } => AdmitImageResponse { sealed: true, judgement, ..judged },

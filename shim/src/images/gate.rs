@@ -80,6 +80,11 @@ impl Gate {
         self.policy.as_ref()
     }
 
+    /// Whether what is judged is told and changes nothing.
+    pub(crate) fn is_rehearsal(&self) -> bool {
+        self.policy.as_ref().is_some_and(|policy| policy.dry_run)
+    }
+
     /// What containerd says of a container's image.
     ///
     /// # Errors

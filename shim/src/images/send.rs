@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use coffer_image::artefact::Digest;
-use coffer_protocol::{MAX_LINE, StreamHeader, parse_reply};
+use coffer_protocol::{MAX_LINE, StreamHeader, StreamHeaderError, parse_reply};
 use futures::{StreamExt, TryFutureExt, TryStreamExt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -26,6 +26,9 @@ const AT_ONCE: usize = 2;
 /// slowly.
 const PIECE_LIMIT: Duration = Duration::from_secs(60);
 const LAST_LIMIT: Duration = Duration::from_secs(120);
+
+/// With what the guest begins its last word when it says nothing against the layer.
+const AGAIN: &str = "again: ";
 
 /// How long the whole image may take.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
@@ -51,8 +54,11 @@ pub(crate) enum SendError {
         expected: u64,
     },
     /// The guest says no.
-    #[error("{0}")]
+    #[error("the guest refuses it: {0}")]
     Refused(String),
+    /// The guest could not take it, and says nothing against it.
+    #[error("the guest could not take it: {0}")]
+    Untaken(String),
     /// Too slow.
     #[error("the guest did not {doing} within {} s", limit.as_secs())]
     Late {
@@ -136,7 +142,7 @@ async fn carry(mut blob: Blob, expected: u64, mut stream: UnixStream) -> Result<
             timeout(LAST_LIMIT, word).await.map_err(late)?
         }
         Err(SendError::Broken(source)) => match timeout(PIECE_LIMIT, word).await {
-            Ok(Err(SendError::Refused(why))) => Err(SendError::Refused(why)),
+            Ok(Err(said @ (SendError::Refused(_) | SendError::Untaken(_)))) => Err(said),
             _ => Err(SendError::Broken(source)),
         },
         Err(other) => Err(other),
@@ -154,5 +160,11 @@ async fn last_word(answer: &mut (impl AsyncRead + Unpin)) -> Result<(), SendErro
             return Err(SendError::Refused(String::from_utf8_lossy(&line).into_owned()));
         }
     }
-    parse_reply(&String::from_utf8_lossy(&line)).map_err(|refused| SendError::Refused(refused.to_string()))
+    parse_reply(&String::from_utf8_lossy(&line)).map_err(|refused| match refused {
+        StreamHeaderError::Refused { message } => match message.strip_prefix(AGAIN) {
+            Some(why) => SendError::Untaken(why.to_owned()),
+            None => SendError::Refused(message),
+        },
+        other => SendError::Refused(other.to_string()),
+    })
 }

@@ -2,8 +2,8 @@
 //!
 //! | image | guest's answer | way |
 //! |---|---|---|
-//! | sealed | no policy, dry run refused, sealed | its own files as disks |
-//! | plain | no policy, dry run refused | disks made of containerd's snapshots, as everywhere |
+//! | sealed | no policy, dry run, sealed | its own files as disks |
+//! | plain | no policy, dry run | disks made of containerd's snapshots, as everywhere |
 //! | plain | sealed | refused: nobody has such files |
 //! | either | blobs wanted | they are streamed, and there is no disk |
 //!
@@ -38,27 +38,27 @@ pub(crate) enum Way {
 }
 
 /// Before the boot; `sealed` says of an image that the guest will judge whether it is one.
-pub(crate) fn before_boot(sealed: Option<bool>) -> Boot {
-    match sealed {
-        None => Boot::Snapshots,
-        Some(true) => Boot::Sealed,
-        Some(false) => Boot::Nothing,
+pub(crate) fn before_boot(sealed: Option<bool>, rehearsal: bool) -> Boot {
+    match (sealed, rehearsal) {
+        (Some(true), _) => Boot::Sealed,
+        (None, _) | (Some(false), true) => Boot::Snapshots,
+        (Some(false), false) => Boot::Nothing,
     }
 }
 
-/// After the guest's answer about an image.
-pub(crate) fn answered(answer: &AdmitImageResponse, said: &Said) -> Result<Way, ImageError> {
+/// After the guest's answer about an image; a rehearsal changes nothing of how it runs.
+pub(crate) fn answered(answer: &AdmitImageResponse, said: &Said, rehearsal: bool) -> Result<Way, ImageError> {
     let layers = |digest: &Digest| said.layer(digest).is_some();
-    decided(answer, said.is_sealed(), layers)
+    decided(answer, (said.is_sealed(), rehearsal), layers)
         .map_err(|reason| ImageError::Answer { name: said.reference().to_owned(), reason })
 }
 
 fn decided(
     answer: &AdmitImageResponse,
-    sealed: bool,
+    (sealed, rehearsal): (bool, bool),
     is_layer: impl Fn(&Digest) -> bool,
 ) -> Result<Way, String> {
-    let as_it_is = !answer.judged || !answer.would_refuse.is_empty();
+    let as_it_is = rehearsal || !answer.judged;
     match (as_it_is, answer.sealed, sealed) {
         (true, _, true) | (false, true, true) => Ok(Way::Sealed),
         (true, _, false) => Ok(Way::Snapshots),
@@ -96,18 +96,32 @@ mod tests {
     }
 
     fn decide(answer: &AdmitImageResponse, sealed: bool) -> Result<Way, String> {
-        decided(answer, sealed, |digest| *digest == Digest::of(b"layer"))
+        let rehearsal = !answer.would_refuse.is_empty();
+        decided(answer, (sealed, rehearsal), |digest| *digest == Digest::of(b"layer"))
     }
 
     #[test]
     fn without_a_policy_a_machine_boots_with_its_layers() {
-        assert_eq!(before_boot(None), Boot::Snapshots);
+        assert_eq!(before_boot(None, false), Boot::Snapshots);
     }
 
     #[test]
     fn nothing_is_converted_for_an_image_that_is_going_to_be_judged() {
-        assert_eq!(before_boot(Some(false)), Boot::Nothing);
-        assert_eq!(before_boot(Some(true)), Boot::Sealed);
+        assert_eq!(before_boot(Some(false), false), Boot::Nothing);
+        assert_eq!(before_boot(Some(true), false), Boot::Sealed);
+    }
+
+    #[test]
+    fn a_rehearsal_boots_a_machine_as_everywhere() {
+        assert_eq!(before_boot(Some(false), true), Boot::Snapshots);
+        assert_eq!(before_boot(Some(true), true), Boot::Sealed);
+    }
+
+    #[test]
+    fn a_rehearsal_streams_nothing_whatever_the_guest_wants() {
+        let wants = answer(true, false, &[Digest::of(b"layer")], "");
+        let decide = |sealed| decided(&wants, (sealed, true), |_| true);
+        assert_eq!((decide(false), decide(true)), (Ok(Way::Snapshots), Ok(Way::Sealed)));
     }
 
     #[test]

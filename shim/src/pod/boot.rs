@@ -199,11 +199,19 @@ impl Start {
         spec: &HostSpec,
     ) -> Result<(Vec<Layer>, Option<Said>), PodError> {
         let said = match &self.gate {
-            Some(gate) => Some(gate.ask(&request.id, &spec.annotations()).await.map_err(image::failed)?),
+            Some(gate) => match gate.ask(&request.id, &spec.annotations()).await.map_err(image::failed) {
+                Ok(said) => Some(said),
+                Err(err) if gate.is_rehearsal() => {
+                    image::untold(&request.id, &err);
+                    None
+                }
+                Err(err) => return Err(err),
+            },
             None => None,
         };
         let mounts = spec.rootfs(&request.rootfs, &request.bundle);
-        let layers = match (before_boot(said.as_ref().map(Said::is_sealed)), &said) {
+        let rehearsal = self.gate.as_ref().is_some_and(Gate::is_rehearsal);
+        let layers = match (before_boot(said.as_ref().map(Said::is_sealed), rehearsal), &said) {
             (Boot::Sealed, Some(said)) => image::sealed_layers(mounts, said).await?,
             (Boot::Snapshots, _) => {
                 resolve_layers(self.config.layers_dir.clone(), mounts, self.record.clone()).await?

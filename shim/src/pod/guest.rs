@@ -237,6 +237,11 @@ impl Guest {
         PodError::GuestGone { doing, console: self.console() }
     }
 
+    /// Whether the machine is at its end, for which it has a moment.
+    pub(super) async fn ends_now(&self) -> bool {
+        timeout(LAST_WORDS_LIMIT, self.machine.ended()).await.is_ok()
+    }
+
     /// The console's last lines and, if it has ended, why.
     pub(super) fn console(&self) -> String {
         last_words(&*self.machine)

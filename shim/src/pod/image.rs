@@ -45,33 +45,82 @@ pub(super) async fn layers(
         };
     };
     let First { layers: booted, said } = first.unwrap_or_default();
-    let said = match said {
-        Some(said) => said,
-        None => gate.ask(&request.id, &spec.annotations()).await.map_err(failed)?,
-    };
+    let (said, way) = way(guest, &gate, request, spec, said).await?;
     let began = Instant::now();
-    let answer = judged(guest, gate.clone(), &request.id, &said, began).await?;
-    let way = answered(&answer, &said).map_err(failed)?;
-    tracing::info!(container = request.id, image = said.reference(), ?way, "the guest has judged the image");
-    let began = Instant::now();
-    let disks = match way {
-        Way::Sealed if !booted.is_empty() => return Ok(booted),
-        Way::Sealed => {
+    let disks = match (way, said) {
+        (Way::Sealed | Way::Snapshots, _) if !booted.is_empty() => return Ok(booted),
+        (Way::Sealed, Some(said)) => {
             let layers = sealed_layers(mounts, &said).await?;
             guest.attach_layers(&request.id, layers).await?
         }
-        Way::Snapshots => plug_snapshots(guest, &request.id, mounts).await?,
-        Way::Blobs(wanted) => {
+        (Way::Blobs(wanted), Some(said)) => {
             if let Err(err) = gate.send(&request.id, &said, &wanted, &**guest).await {
-                let err = failed(err);
+                let err = unsent(guest, err).await;
                 refused(guest, &request.id, &said, &err, began);
                 return Err(err);
             }
             Vec::new()
         }
+        (Way::Snapshots, _) | (_, None) => plug_snapshots(guest, &request.id, mounts).await?,
     };
     guest.trace_layers(&request.id, began);
     Ok(disks)
+}
+
+/// What containerd says of the image, and the way that the guest wants; `None` in a rehearsal where containerd has no answer.
+async fn way(
+    guest: &Arc<Guest>,
+    gate: &Arc<Gate>,
+    request: &CreateRequest,
+    spec: &HostSpec,
+    said: Option<Said>,
+) -> Result<(Option<Said>, Way), PodError> {
+    let asked = match said {
+        Some(said) => Ok(said),
+        None => gate.ask(&request.id, &spec.annotations()).await.map_err(failed),
+    };
+    let said = match asked {
+        Ok(said) => said,
+        Err(err) if gate.is_rehearsal() => {
+            untold(&request.id, &err);
+            return Ok((None, Way::Snapshots));
+        }
+        Err(err) => return Err(err),
+    };
+    let way = match judged(guest, gate.clone(), &request.id, &said, Instant::now()).await {
+        Ok(answer) => answered(&answer, &said, gate.is_rehearsal()).map_err(failed)?,
+        Err(err) if gate.is_rehearsal() && !matches!(err, PodError::GuestGone { .. }) => {
+            untold(&request.id, &err);
+            if said.is_sealed() { Way::Sealed } else { Way::Snapshots }
+        }
+        Err(err) => return Err(err),
+    };
+    tracing::info!(
+        container = request.id,
+        image = said.reference(),
+        ?way,
+        "how the image's bytes go to the guest"
+    );
+    Ok((Some(said), way))
+}
+
+/// A stream that breaks is often the first that is seen of a machine's end.
+async fn unsent(guest: &Guest, error: ImageError) -> PodError {
+    let broken = matches!(&error, ImageError::Send { source: SendError::Broken(_) | SendError::Open(_), .. });
+    if broken && guest.ends_now().await {
+        let doing = "taking the image's layers";
+        return guest.explain(PodError::GuestGone { doing, console: String::new() }).await;
+    }
+    failed(error)
+}
+
+/// A dry run that comes to no verdict stops nothing either.
+pub(super) fn untold(id: &str, error: &PodError) {
+    tracing::warn!(
+        container = id,
+        error = chain(error),
+        "a dry run: the image could not be judged and would be refused"
+    );
 }
 
 /// Asks the guest, and notes what it says.
