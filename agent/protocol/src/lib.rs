@@ -15,7 +15,9 @@ mod stream;
 
 pub use digest::{Digest, DigestError};
 pub use generated::agent;
-pub use stream::{MAX_LINE, StreamHeader, StreamHeaderError, StreamKind, parse_reply, reply_error, reply_ok};
+pub use stream::{
+    AGAIN, MAX_LINE, StreamHeader, StreamHeaderError, StreamKind, parse_reply, reply_error, reply_ok,
+};
 
 #[allow(missing_docs, unreachable_pub, clippy::all)]
 mod generated {

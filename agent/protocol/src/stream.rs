@@ -8,11 +8,18 @@
 //!                                        the guest answers a second reply line: whether it was what it should be
 //! reply  = "ok" LF | "error " message LF
 //! ```
+//!
+//! Of a `layer` stream, each of its two reply lines may be an error that says nothing of the layer: the stream was cut off or took
+//! too long, the guest has no room, or another stream brings the same. Then its message begins with [`AGAIN`], so that the line is
+//! `error again: <reason>`, and the blob may be sent again. Every other error would be the same at another attempt.
 
 use std::fmt;
 
 /// The longest header or reply in bytes, its line feed included.
 pub const MAX_LINE: usize = 512;
+
+/// Begins the message of an error that may be gone at another attempt.
+pub const AGAIN: &str = "again: ";
 
 /// Which descriptor of a process a stream carries. With a terminal only `Stdin` and `Stdout` exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -4,8 +4,8 @@
 //! Delivery::new ── wanted ── begin, for each stream: is it wanted? whose turn is it? ── unpack, checked to its last byte
 //!                            all there ── layers ── the overlay
 //! ```
-//! An archive that is not what it should be spoils the whole delivery: its container is not made. One that did not come to its
-//! end may be sent again.
+//! An archive that is not what it should be spoils the whole delivery: its container is not made, and no more is taken for it. One
+//! that did not come to its end, or found no room, may be sent again.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::OpenOptions;
@@ -22,21 +22,35 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::unpacked::{Room, Turn, UnpackedLayer, UnpackedLayers};
 use crate::chain::Chain;
 use crate::gate::Blob;
-use coffer_layer::unpack::{Expected, Limits, UnpackError, unpack};
+use coffer_layer::unpack::{Bound, Expected, Limits, UnpackError, unpack};
 
 /// Archives that are unpacked at once, in the whole pod. Each takes a thread, and up to 32 MiB of memory for its window.
 const AT_ONCE: usize = 2;
-/// What unpacked layers leave free on scratch.
+/// What unpacked layers leave free on scratch, unless this is more than an eighth of it.
 const RESERVE: u64 = 16 << 20;
 
 /// Why a layer cannot be taken.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DeliveryError {
     /// No such layer, or not any more.
-    #[error("layer {digest} is not wanted: it is none of the admitted image's, is here, or is on its way")]
+    #[error("layer {digest} is not wanted: it is none of the admitted image's, or is here")]
     NotWanted {
         /// Of the archive.
         digest: Digest,
+    },
+    /// Another stream brings it.
+    #[error("layer {digest} is on its way already")]
+    OnItsWay {
+        /// Of the archive.
+        digest: Digest,
+    },
+    /// The scratch is full.
+    #[error("layer {digest} has more than the {free} bytes that are free on the pod's scratch")]
+    Full {
+        /// Of the archive.
+        digest: Digest,
+        /// Without what is kept free.
+        free: u64,
     },
     /// No room for it.
     #[error("making a directory below {path}")]
@@ -72,11 +86,14 @@ impl DeliveryError {
     /// Whether it would be the same at another attempt: the layer is not what the image says.
     pub(crate) fn is_final(&self) -> bool {
         match self {
-            Self::Unpack { source, .. } => {
-                !matches!(source, UnpackError::Read { .. } | UnpackError::Write { .. })
-            }
+            Self::Unpack { source, .. } => match source {
+                UnpackError::Read { .. } | UnpackError::Write { .. } => false,
+                // One that is too short was cut off on its way.
+                UnpackError::Size { expected, found } => found > expected,
+                _ => true,
+            },
             Self::NotWanted { .. } | Self::Spoilt { .. } => true,
-            Self::Room { .. } | Self::Missing { .. } => false,
+            Self::OnItsWay { .. } | Self::Full { .. } | Self::Room { .. } | Self::Missing { .. } => false,
         }
     }
 }
@@ -85,12 +102,12 @@ impl DeliveryError {
 #[derive(Debug, Clone)]
 pub(super) struct Unpacker {
     layers: UnpackedLayers,
-    turns: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 }
 
 impl Unpacker {
     pub(super) fn new(layers: UnpackedLayers) -> Self {
-        Self { layers, turns: Arc::new(Semaphore::new(AT_ONCE)) }
+        Self { layers, permits: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 }
 
@@ -116,7 +133,8 @@ pub(crate) struct Unpacking {
     delivery: Arc<Delivery>,
     blob: Blob,
     turn: Turn,
-    _permit: OwnedSemaphorePermit,
+    /// None for who does not unpack.
+    _permit: Option<OwnedSemaphorePermit>,
     _mark: Mark,
 }
 
@@ -149,18 +167,25 @@ impl Delivery {
         let blob = self.blobs.iter().find(|blob| *blob.digest() == digest).cloned();
         let blob = blob.ok_or(DeliveryError::NotWanted { digest })?;
         let mark = self.mark(digest)?;
-        let turns = self.unpacker.turns.clone();
-        // The semaphore is never closed.
-        let permit = turns.acquire_owned().await.map_err(|_| DeliveryError::NotWanted { digest })?;
         let room = |source| DeliveryError::Room { path: self.unpacker.layers.directory(), source };
         let turn = self.unpacker.layers.turn(&blob).await.map_err(room)?;
+        let permit = match &turn {
+            Turn::There(_) => None,
+            // Only now: who waits for another one's layer keeps nobody from unpacking. The semaphore is never closed.
+            Turn::Mine(_) => self.unpacker.permits.clone().acquire_owned().await.ok(),
+        };
+        self.lock().sound()?;
         Ok(Unpacking { delivery: self, blob, turn, _permit: permit, _mark: mark })
     }
 
     fn mark(self: &Arc<Self>, digest: Digest) -> Result<Mark, DeliveryError> {
         let mut state = self.lock();
-        if state.here.contains_key(&digest) || !state.on_its_way.insert(digest) {
+        state.sound()?;
+        if state.here.contains_key(&digest) {
             return Err(DeliveryError::NotWanted { digest });
+        }
+        if !state.on_its_way.insert(digest) {
+            return Err(DeliveryError::OnItsWay { digest });
         }
         Ok(Mark { delivery: self.clone(), digest })
     }
@@ -168,9 +193,7 @@ impl Delivery {
     /// Every layer, lowest first.
     pub(super) fn layers(&self) -> Result<Vec<UnpackedLayer>, DeliveryError> {
         let state = self.lock();
-        if let Some(reason) = &state.spoilt {
-            return Err(DeliveryError::Spoilt { reason: reason.clone() });
-        }
+        state.sound()?;
         let layer = |blob: &Blob| {
             let digest = *blob.digest();
             state.here.get(&digest).cloned().ok_or(DeliveryError::Missing { digest })
@@ -180,6 +203,16 @@ impl Delivery {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Nothing more is taken for a delivery that is spoilt.
+    fn sound(&self) -> Result<(), DeliveryError> {
+        match &self.spoilt {
+            Some(reason) => Err(DeliveryError::Spoilt { reason: reason.clone() }),
+            None => Ok(()),
+        }
     }
 }
 
@@ -217,18 +250,30 @@ fn fill(room: Room, blob: &Blob, archive: impl Read) -> Result<UnpackedLayer, De
     let refused = |source| DeliveryError::Room { path: room.path().to_owned(), source };
     let directory = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(room.path());
     let directory = directory.map_err(refused)?;
-    let free = fstatvfs(&directory).map_err(|errno| refused(errno.into()))?;
-    let free = free.f_bavail.saturating_mul(free.f_frsize).saturating_sub(RESERVE);
+    let space = fstatvfs(&directory).map_err(|errno| refused(errno.into()))?;
+    let reserve = RESERVE.min(space.f_blocks.saturating_mul(space.f_frsize) / 8);
+    let free = space.f_bavail.saturating_mul(space.f_frsize).saturating_sub(reserve);
     let expected = Expected {
         digest: *blob.digest(),
         size: blob.size(),
         diff_id: *blob.diff_id(),
         media_type: blob.media_type().to_owned(),
     };
-    let limits = Limits { bytes: free, ..Limits::default() };
+    let most = Limits::default();
+    let limits = Limits { bytes: free.min(most.bytes), ..most };
     let unpacked = unpack(archive, &expected, directory.as_fd(), &limits);
-    unpacked.map_err(|source| DeliveryError::Unpack { digest: expected.digest, source })?;
+    unpacked.map_err(|source| stopped(expected.digest, source, free))?;
     Ok(room.filled())
+}
+
+/// Who finds less room than any layer may have says nothing of the layer.
+fn stopped(digest: Digest, source: UnpackError, free: u64) -> DeliveryError {
+    match source {
+        UnpackError::TooMuch { bound: Bound::Bytes, most, .. } if most < Limits::default().bytes => {
+            DeliveryError::Full { digest, free }
+        }
+        source => DeliveryError::Unpack { digest, source },
+    }
 }
 
 impl Drop for Mark {
@@ -374,9 +419,64 @@ mod tests {
         let delivery = bench.delivery(&[&layer]);
         let unpacking = delivery.clone().begin(Digest::of(&layer)).await.unwrap();
         let beside = delivery.clone().begin(Digest::of(&layer)).await;
-        assert!(matches!(beside, Err(DeliveryError::NotWanted { .. })));
+        assert!(matches!(&beside, Err(error @ DeliveryError::OnItsWay { .. }) if !error.is_final()));
         // A stream that never came to anything leaves it wanted.
         drop(unpacking);
         send(&delivery, &layer).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_archive_that_was_cut_off_may_be_sent_again() {
+        let bench = Bench::new();
+        let layer = archive("name", "x");
+        let delivery = bench.delivery(&[&layer]);
+        for end in [0, 1, 512, 700, 1024, layer.len() - 1] {
+            let unpacking = delivery.clone().begin(Digest::of(&layer)).await.unwrap();
+            let error = unpacking.run(&layer[..end]).unwrap_err();
+            assert!(!error.is_final(), "{end} of {}: {error:?}", layer.len());
+            assert!(matches!(delivery.layers(), Err(DeliveryError::Missing { .. })));
+        }
+        send(&delivery, &layer).await.unwrap();
+        assert_eq!((delivery.layers().unwrap().len(), bench.count()), (1, 1));
+    }
+
+    #[test]
+    fn a_scratch_that_is_full_says_nothing_of_the_layer() {
+        let (digest, most) = (Digest::of(b"x"), Limits::default().bytes);
+        let too_much = |most, bound| UnpackError::TooMuch { bound, most, found: most + 1 };
+        let full = stopped(digest, too_much(100, Bound::Bytes), 100);
+        assert!(matches!(full, DeliveryError::Full { free: 100, .. }) && !full.is_final());
+        assert!(stopped(digest, too_much(most, Bound::Bytes), most).is_final());
+        assert!(stopped(digest, too_much(100, Bound::Entries), 100).is_final());
+    }
+
+    #[tokio::test]
+    async fn nothing_more_is_taken_for_a_delivery_that_is_spoilt() {
+        let bench = Bench::new();
+        let (low, high) = (archive("name", "low"), archive("name", "high"));
+        let delivery = bench.delivery(&[&low, &high]);
+        let unpacking = delivery.clone().begin(Digest::of(&low)).await.unwrap();
+        unpacking.run(archive("name", "other").as_slice()).unwrap_err();
+        assert!(matches!(send(&delivery, &high).await, Err(DeliveryError::Spoilt { .. })));
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_layer_of_another_keeps_no_third_from_unpacking() {
+        let bench = Bench::new();
+        let (shared, own) = (archive("name", "shared"), archive("name", "own"));
+        let first = bench.delivery(&[&shared]);
+        let unpacking = first.clone().begin(Digest::of(&shared)).await.unwrap();
+        let waiting: Vec<_> = (0..AT_ONCE).map(|_| bench.delivery(&[&shared])).collect();
+        let mut waits: Vec<_> =
+            waiting.iter().map(|each| Box::pin(each.clone().begin(Digest::of(&shared)))).collect();
+        for wait in &mut waits {
+            let polled = std::future::poll_fn(|context| std::task::Poll::Ready(wait.as_mut().poll(context)));
+            assert!(polled.await.is_pending());
+        }
+        send(&bench.delivery(&[&own]), &own).await.unwrap();
+        unpacking.run(shared.as_slice()).unwrap();
+        for wait in waits {
+            wait.await.unwrap().run(io::empty()).unwrap();
+        }
     }
 }

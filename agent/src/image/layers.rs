@@ -111,12 +111,13 @@ impl Layers {
             return Ok(Layer { path: mounted.path.clone(), key, state: self.state.clone() });
         }
         let number = state.next;
+        // Also when it fails: what is left of a device by that name must not be in the next one's way.
+        state.next += 1;
         let path = state.directory.join(number.to_string());
         fs::create_dir_all(&path).map_err(|source| LayerRefused::Directory { path: path.clone(), source })?;
         let mapped = mount(&path, number).inspect_err(|_| {
             let _ = fs::remove_dir(&path);
         })?;
-        state.next += 1;
         state.mounted.insert(key.clone(), Mounted { path: path.clone(), users: 1, _mapped: mapped });
         Ok(Layer { path, key, state: self.state.clone() })
     }
@@ -160,4 +161,24 @@ fn release(path: &Path, key: &Key) {
         let _ = umount2(path, MntFlags::MNT_DETACH);
     }
     let _ = fs::remove_dir(path);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_that_failed_leaves_its_number_and_its_name_to_nobody() {
+        let directory = tempfile::tempdir().unwrap();
+        let layers = Layers::below(directory.path());
+        let mut numbers = Vec::new();
+        for _ in 0..2 {
+            let refused = layers.hold_as(Key::Disk("a".to_owned()), |_, number| {
+                numbers.push(number);
+                Err(LayerRefused::Mount { source: io::ErrorKind::InvalidData.into() })
+            });
+            assert!(refused.is_err());
+        }
+        assert_eq!((numbers, layers.count()), (vec![0, 1], 0));
+    }
 }

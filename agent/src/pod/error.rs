@@ -81,6 +81,16 @@ impl PodError {
         PodError::Sandbox { source: Box::new(error) }
     }
 
+    /// Whether a layer that was not taken for this may be sent again.
+    pub(crate) fn may_pass(&self) -> bool {
+        match self {
+            PodError::Image { source, .. } => {
+                matches!(&**source, ImageError::Delivery(error) if !error.is_final())
+            }
+            _ => false,
+        }
+    }
+
     /// The class of this error.
     pub(crate) fn class(&self) -> Class {
         match self {

@@ -15,7 +15,7 @@ use super::stubs::wire::create_agent;
 use crate::boot::clock;
 use crate::chain::Chain;
 use crate::pod::Pod;
-use crate::stream::{self, AwaitLayer, TakeLayer, Targets};
+use crate::stream::{self, AwaitLayer, Refusal, TakeLayer, Targets};
 
 /// Waits between attempts to reach the host: it may listen a moment after the guest is there.
 const AGAIN: [u64; 8] = [1, 2, 5, 10, 50, 200, 1000, 5000];
@@ -53,9 +53,12 @@ pub(crate) async fn listen(pod: Pod, init_started: u64) -> Result<Ready, ListenE
     let layer = Arc::new(move |container: String, digest: Digest| -> AwaitLayer {
         let pod = admitting.clone();
         Box::pin(async move {
-            let unpacking = pod.begin_layer(&container, digest).await.map_err(|error| reason(&error))?;
+            let unpacking = pod.begin_layer(&container, digest).await;
+            let unpacking = unpacking.map_err(|error| refusal(&error, error.may_pass()))?;
             let size = unpacking.size();
-            let unpack = move |archive: &mut dyn Read| unpacking.run(archive).map_err(|error| reason(&error));
+            let unpack = move |archive: &mut dyn Read| {
+                unpacking.run(archive).map_err(|error| refusal(&error, !error.is_final()))
+            };
             Ok(TakeLayer { size, unpack: Box::new(unpack) })
         })
     });
@@ -72,8 +75,8 @@ pub(crate) async fn listen(pod: Pod, init_started: u64) -> Result<Ready, ListenE
     Ok(Ready { _server: server })
 }
 
-fn reason(error: &(dyn Error + 'static)) -> String {
-    Chain(error).to_string()
+fn refusal(error: &(dyn Error + 'static), again: bool) -> Refusal {
+    Refusal { reason: Chain(error).to_string(), again }
 }
 
 /// Connects to the host and holds the connection: it carries no bytes, and its end is the guest's.

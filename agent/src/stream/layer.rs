@@ -3,6 +3,8 @@
 //! ```text
 //! header ── offer: wanted? whose turn? ── "ok" ── bytes, on a thread that may block ── "ok", or "error" and why
 //! ```
+//! Every step has its end: the host is silent for a minute at most, all of it takes a quarter of an hour at most, and what is sent
+//! after the last word is read for a few seconds.
 
 use std::fs::File;
 use std::future::Future;
@@ -10,27 +12,46 @@ use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use coffer_protocol::{Digest, reply_error, reply_ok};
+use coffer_protocol::{AGAIN, Digest, reply_error, reply_ok};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use tokio::time::timeout;
 
 use super::serve::{StreamError, refuse};
 use crate::descriptor::Descriptor;
 
 /// How long the host may be silent in the middle of an archive.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long one layer may take, from its header to its last byte.
+const WHOLE: Duration = Duration::from_secs(15 * 60);
+/// How long bytes are still read that nobody wants.
+const DRAIN: Duration = Duration::from_secs(5);
 /// What the socket is read by.
 const CHUNK: usize = 64 * 1024;
 
 /// What takes the bytes of a layer, once it is that one's turn; else why they are not taken.
 pub(crate) type OfferLayer = Arc<dyn Fn(String, Digest) -> AwaitLayer + Send + Sync>;
 /// See [`OfferLayer`].
-pub(crate) type AwaitLayer = Pin<Box<dyn Future<Output = Result<TakeLayer, String>> + Send>>;
+pub(crate) type AwaitLayer = Pin<Box<dyn Future<Output = Result<TakeLayer, Refusal>> + Send>>;
 
 /// Reads all bytes of a layer, or says why not. Blocks.
-type Unpack = Box<dyn FnOnce(&mut dyn Read) -> Result<(), String> + Send>;
+type Unpack = Box<dyn FnOnce(&mut dyn Read) -> Result<(), Refusal> + Send>;
+
+/// Why a layer is not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) reason: String,
+    /// Whether another attempt may end otherwise.
+    pub(crate) again: bool,
+}
+
+impl Refusal {
+    fn message(&self) -> String {
+        format!("{}{}", if self.again { AGAIN } else { "" }, self.reason)
+    }
+}
 
 /// Takes the bytes of one layer.
 pub(crate) struct TakeLayer {
@@ -46,10 +67,13 @@ pub(super) async fn layer(
     container: String,
     digest: Digest,
 ) -> Result<(), StreamError> {
-    let taker = match offer(container, digest).await {
+    let end = Instant::now() + WHOLE;
+    let late =
+        |_| Err(Refusal { reason: format!("its turn has not come for {} s", WHOLE.as_secs()), again: true });
+    let taker = match timeout(WHOLE, offer(container, digest)).await.unwrap_or_else(late) {
         Ok(taker) => taker,
-        Err(reason) => {
-            let error = StreamError::Layer { reason };
+        Err(refusal) => {
+            let error = StreamError::Layer { reason: refusal.message() };
             refuse(&connection, &error).await;
             return Err(error);
         }
@@ -57,25 +81,41 @@ pub(super) async fn layer(
     let broke = |source| StreamError::Io { source };
     connection.write_all(reply_ok().as_bytes()).await.map_err(broke)?;
     let connection = connection.into_fd();
-    let taken = tokio::task::spawn_blocking(move || take(connection, taker)).await;
+    let taken = tokio::task::spawn_blocking(move || take(connection, taker, end)).await;
     taken.map_err(|error| broke(io::Error::other(error)))?.map_err(broke)
 }
 
-fn take(connection: OwnedFd, taker: TakeLayer) -> io::Result<()> {
+fn take(connection: OwnedFd, taker: TakeLayer, end: Instant) -> io::Result<()> {
     let flags = OFlag::from_bits_retain(fcntl(&connection, FcntlArg::F_GETFL)?);
     fcntl(&connection, FcntlArg::F_SETFL(flags.difference(OFlag::O_NONBLOCK)))?;
-    for direction in [Timeout::Recv, Timeout::Send] {
-        set_socket_timeout(&connection, direction, Some(PATIENCE))?;
-    }
+    set_socket_timeout(&connection, Timeout::Send, Some(PATIENCE))?;
     let mut connection = File::from(connection);
-    let unpacked = (taker.unpack)(&mut io::BufReader::with_capacity(CHUNK, &connection));
-    let reply = unpacked.map_or_else(|reason| reply_error(&reason), |()| reply_ok());
+    let archive = Until { connection: &connection, end };
+    let unpacked = (taker.unpack)(&mut io::BufReader::with_capacity(CHUNK, archive));
+    let reply = unpacked.map_or_else(|refusal| reply_error(&refusal.message()), |()| reply_ok());
     connection.write_all(reply.as_bytes())?;
     // The host may still be sending, and reads its answer when it has sent all.
-    let mut rest = (&connection).take(taker.size);
+    let mut rest = Until { connection: &connection, end: Instant::now() + DRAIN }.take(taker.size);
     let mut buffer = vec![0; CHUNK];
     while rest.read(&mut buffer)? > 0 {}
     Ok(())
+}
+
+/// A connection that is read until a moment, and no longer than [`PATIENCE`] for its next bytes.
+struct Until<'a> {
+    connection: &'a File,
+    end: Instant,
+}
+
+impl Read for Until<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        set_socket_timeout(self.connection, Timeout::Recv, Some(left.min(PATIENCE)))?;
+        self.connection.read(buffer)
+    }
 }
 
 #[cfg(test)]
@@ -86,19 +126,25 @@ mod tests {
 
     const ARCHIVE: &[u8] = b"archive";
 
+    fn another() -> Refusal {
+        Refusal { reason: "it is another archive".to_owned(), again: false }
+    }
+
     /// Takes `archive` and nothing else, for container `c`.
     fn offer() -> OfferLayer {
         Arc::new(|container, _| {
             Box::pin(async move {
                 if container != "c" {
-                    return Err(format!("nobody admitted an image for {container}"));
+                    let reason = format!("nobody admitted an image for {container}");
+                    return Err(Refusal { reason, again: container == "busy" });
                 }
                 let unpack = |archive: &mut dyn Read| {
                     let mut bytes = [0; ARCHIVE.len()];
-                    archive.read_exact(&mut bytes).map_err(|error| error.to_string())?;
-                    let more = archive.read(&mut [0]).map_err(|error| error.to_string())?;
+                    let broke = |_| Refusal { reason: "it was cut off".to_owned(), again: true };
+                    archive.read_exact(&mut bytes).map_err(broke)?;
+                    let more = archive.read(&mut [0]).map_err(broke)?;
                     let right = bytes == ARCHIVE && more == 0;
-                    if right { Ok(()) } else { Err("it is another archive".to_owned()) }
+                    if right { Ok(()) } else { Err(another()) }
                 };
                 Ok(TakeLayer { size: 1 << 20, unpack: Box::new(unpack) })
             })
@@ -139,5 +185,22 @@ mod tests {
         let (answers, ended) = sent("d", b"").await;
         assert_eq!(answers, "error nobody admitted an image for d\n");
         assert!(matches!(ended, Err(StreamError::Layer { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_failure_that_says_nothing_of_the_layer_asks_for_another_attempt() {
+        assert_eq!(sent("c", b"arch").await.0, "ok\nerror again: it was cut off\n");
+        assert_eq!(sent("busy", b"").await.0, "error again: nobody admitted an image for busy\n");
+    }
+
+    #[test]
+    fn nothing_is_read_beyond_its_time_however_much_the_host_sends() {
+        let (mut host, guest) = UnixStream::pair().unwrap();
+        host.write_all(b"more").unwrap();
+        let guest = File::from(OwnedFd::from(guest));
+        let over = Until { connection: &guest, end: Instant::now() }.read(&mut [0; 4]);
+        assert_eq!(over.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        let in_time = Until { connection: &guest, end: Instant::now() + WHOLE }.read(&mut [0; 4]);
+        assert_eq!(in_time.unwrap(), 4);
     }
 }

@@ -15,6 +15,6 @@ mod layer;
 mod registry;
 mod serve;
 
-pub(crate) use layer::{AwaitLayer, TakeLayer};
+pub(crate) use layer::{AwaitLayer, Refusal, TakeLayer};
 pub(crate) use registry::Registry;
 pub(crate) use serve::{Targets, listen, serve};

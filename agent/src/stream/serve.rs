@@ -228,6 +228,7 @@ mod tests {
 
     use super::*;
     use crate::container::Stdio;
+    use crate::stream::Refusal;
 
     struct Guest {
         directory: tempfile::TempDir,
@@ -240,8 +241,10 @@ mod tests {
             let listener = UnixListener::bind(directory.path().join("s")).unwrap();
             let registry = Registry::default();
             let share: TakeShare = Arc::new(|volume, _| Err(format!("no volume {volume}")));
-            let layer: OfferLayer =
-                Arc::new(|_, digest| Box::pin(async move { Err(format!("layer {digest} is not wanted")) }));
+            let layer: OfferLayer = Arc::new(|_, digest| {
+                let refusal = Refusal { reason: format!("layer {digest} is not wanted"), again: false };
+                Box::pin(async move { Err(refusal) })
+            });
             let targets = Targets { registry: registry.clone(), share, layer };
             tokio::spawn(serve(Descriptor::new(OwnedFd::from(listener)).unwrap(), targets));
             Guest { directory, registry }
