@@ -79,6 +79,9 @@ pub(crate) enum ImageError {
     /// The image may not run.
     #[error(transparent)]
     Gate(GateError),
+    /// The task that mounts ended without a result.
+    #[error("mounting was cut off")]
+    CutOff,
     /// More layers than the kernel can stack in one mount.
     #[error("{layers} layers need {bytes} bytes of mount options, the kernel takes {MAX_OPTIONS}")]
     TooManyLayers {
@@ -163,7 +166,10 @@ impl Images {
         let serials: Vec<&str> = disks.iter().map(|disk| disk.serial.as_str()).collect();
         let devices = find_disks(&serials).await.map_err(|source| ImageError::Disk { source })?;
         let disks: Vec<(LayerSource, PathBuf)> = disks.iter().cloned().zip(devices).collect();
-        self.mount_on(id, permit, &disks)
+        // It waits for disks, which are the host's, and everything else of the agent runs on the thread that is here.
+        let (images, id) = (self.clone(), id.to_owned());
+        let mounted = tokio::task::spawn_blocking(move || images.mount_on(&id, permit, &disks)).await;
+        mounted.unwrap_or(Err(ImageError::CutOff))
     }
 
     fn mount_on(
@@ -550,6 +556,32 @@ mod tests {
             assert!(!rootfs.path().join("gone").exists() && rootfs.path().join("here").exists());
             drop(rootfs);
             assert_eq!(fs::read_dir(bench.directory.path().join("scratch/u")).unwrap().count(), 0);
+        });
+    }
+
+    #[test]
+    fn a_layer_that_found_no_room_may_be_sent_again_when_there_is_some() {
+        alone(|bench| {
+            let scratch = bench.directory.path().join("scratch");
+            fs::create_dir(&scratch).unwrap();
+            let tmpfs =
+                |flags, size| mount(Some("test"), &scratch, Some("tmpfs"), flags, Some(size)).unwrap();
+            tmpfs(MsFlags::empty(), "size=128k");
+            let mut builder = tar::Builder::new(Vec::new());
+            let mut header = tar::Header::new_ustar();
+            let file = vec![7; 200 << 10];
+            header.set_size(file.len() as u64);
+            builder.append_data(&mut header, "file", file.as_slice()).unwrap();
+            let layer = builder.into_inner().unwrap();
+            let delivery = bench.images.await_layers(blobs(&[&layer]));
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let send = || runtime.block_on(delivery.clone().begin(Digest::of(&layer))).unwrap().run(&*layer);
+            let error = send().unwrap_err();
+            assert!(matches!(error, DeliveryError::Full { .. }) && !error.is_final(), "{error:?}");
+            tmpfs(MsFlags::MS_REMOUNT, "size=1m");
+            send().unwrap();
+            let rootfs = bench.images.mount_on("c1", Permit::Delivered(delivery.clone()), &[]).unwrap();
+            assert_eq!(fs::read(rootfs.path().join("file")).unwrap(), file);
         });
     }
 

@@ -135,6 +135,7 @@ fn of_image(error: &ImageError) -> Class {
         ImageError::Disk { .. }
         | ImageError::Layer { .. }
         | ImageError::Directory { .. }
+        | ImageError::CutOff
         | ImageError::Overlay { .. } => Class::Internal,
     }
 }
