@@ -62,7 +62,13 @@ impl Pod {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let judged = tokio::task::spawn_blocking(move || gate.judge(claim, UnixTime(now.as_secs()))).await;
         let judged = judged.map_err(|_| PodError::CutOff { what: "AdmitImage" })?;
-        match judged.map_err(refused(container))? {
+        self.answer(container, judged.map_err(refused(container))?)
+    }
+
+    /// Keeps what was admitted, unless its container has been made while it was judged.
+    pub(super) fn answer(&self, container: &str, verdict: Verdict) -> Result<Admitted, PodError> {
+        self.check_vacant(container)?;
+        match verdict {
             Verdict::Unjudged => Ok(Admitted::Unjudged),
             Verdict::Rehearsed { refusal, judgement } => {
                 let reason = refusal.map(|refusal| Chain(&refusal).to_string()).unwrap_or_default();

@@ -232,7 +232,8 @@ impl Pod {
         deleted.map_err(PodError::container(id))?;
         self.shared.streams.forget_all(id);
         let rootfs: Option<Rootfs> = occupant.rootfs.lock().unwrap_or_else(PoisonError::into_inner).take();
-        drop(rootfs);
+        // Unmounting may write to the host's disks, and what does not come to its end there is gone all the same.
+        let _ = tokio::task::spawn_blocking(move || drop(rootfs)).await;
         drop(occupant.door.lock().unwrap_or_else(PoisonError::into_inner).take());
         let mut containers = self.containers();
         // Another call may have deleted it, and a third one made a new container of that name.
@@ -395,7 +396,7 @@ mod tests {
     #[test]
     fn a_sandbox_whose_preparation_failed_takes_no_container() {
         with_pod(async |pod| {
-            let sysctls = vec![("kernel.no_such_setting".to_owned(), "1".to_owned())];
+            let sysctls = vec![("net.no_such_setting".to_owned(), "1".to_owned())];
             let broken = Settings { sysctls, ..settings() };
             assert!(matches!(pod.prepare(&broken, false).await, Err(PodError::Sandbox { .. })));
             assert!(matches!(pod.create(container("c")).await, Err(PodError::NoSandbox)));
@@ -468,6 +469,20 @@ mod tests {
             let error = pod.create(container("c")).await.unwrap_err();
             assert_eq!(error.class(), Class::PermissionDenied);
             assert!(Chain(&error).to_string().contains(&digest.to_string()), "{error:?}");
+        });
+    }
+
+    #[test]
+    fn an_image_that_was_judged_while_its_container_was_made_is_not_kept_for_the_next() {
+        with_pod(async |pod| {
+            pod.prepare(&judging("insecureAcceptAnything", false), false).await.unwrap();
+            let gate = pod.shared.gate.get().unwrap().clone();
+            let verdict = gate.judge(sealed_image(), coffer_image::UnixTime(0)).unwrap();
+            pod.take_seat("c").unwrap();
+            assert!(matches!(pod.answer("c", verdict), Err(PodError::ContainerExists { .. })));
+            pod.containers().remove("c");
+            let error = pod.create(container("c")).await.unwrap_err();
+            assert!(Chain(&error).to_string().contains("was not judged"), "{error:?}");
         });
     }
 
