@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use h2::RecvStream;
 use h2::client::SendRequest;
-use http::{HeaderMap, Request};
+use http::{HeaderMap, Request, StatusCode};
 use protobuf::Message;
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
@@ -158,6 +158,9 @@ impl Channel {
         };
         let response = timeout(LIMIT, answered).await.unwrap_or(Err(GrpcError::Late { method }))?;
         settled(method, response.headers())?;
+        if response.status() != StatusCode::OK {
+            return Err(malformed(format!("its status is {}", response.status())));
+        }
         let (unread, body) = (BytesMut::new(), response.into_body());
         Ok(Answers { method, body, unread, _carried: self.carried.clone() })
     }
@@ -189,7 +192,12 @@ impl Answers {
             self.body.flow_control().release_capacity(part.len()).map_err(GrpcError::Transport)?;
         }
         let trailers = self.body.trailers().await.map_err(GrpcError::Transport)?;
-        settled(method, &trailers.unwrap_or_default())?;
+        let trailers = trailers.unwrap_or_default();
+        settled(method, &trailers)?;
+        if !trailers.contains_key(STATUS) {
+            let reason = "it breaks off before its status".to_owned();
+            return Err(GrpcError::Malformed { method, reason });
+        }
         match self.unread.len() {
             0 => Ok(None),
             left => {
@@ -226,10 +234,13 @@ fn unframe(unread: &mut BytesMut) -> Result<Option<Bytes>, String> {
     Ok(Some(unread.split_to(length).freeze()))
 }
 
+/// How a call went, in the trailers of its answer.
+const STATUS: &str = "grpc-status";
+
 /// Fails when headers or trailers carry a status other than 0.
 fn settled(method: &'static str, headers: &HeaderMap) -> Result<(), GrpcError> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    match text("grpc-status") {
+    match text(STATUS) {
         None | Some("0") => Ok(()),
         Some(code) => {
             let message = decoded(text("grpc-message").unwrap_or_default());
@@ -257,6 +268,9 @@ fn decoded(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderName;
+    use protobuf::well_known_types::timestamp::Timestamp;
+
     use super::*;
 
     #[test]
@@ -281,6 +295,40 @@ mod tests {
     #[test]
     fn an_error_is_told_in_plain_text() {
         assert_eq!(decoded("no such%20file: 100%"), "no such file: 100%");
+    }
+
+    /// Calls a server that answers with `status` and with these trailers, and no message.
+    async fn called(status: u16, trailers: Option<HeaderMap>) -> Result<Option<Timestamp>, GrpcError> {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("s");
+        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        let server = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut connection = h2::server::handshake(stream).await.unwrap();
+            while let Some(Ok((_, mut respond))) = connection.accept().await {
+                let head = http::Response::builder().status(status).body(()).unwrap();
+                let mut body = respond.send_response(head, false).unwrap();
+                match &trailers {
+                    Some(trailers) => body.send_trailers(trailers.clone()).unwrap(),
+                    None => body.send_data(Bytes::new(), true).unwrap(),
+                }
+            }
+        });
+        let channel = Channel::connect(&socket, "n").await.unwrap();
+        let answer = match channel.open("/m", &Timestamp::new()).await {
+            Ok(mut answers) => answers.next().await,
+            Err(error) => Err(error),
+        };
+        server.abort();
+        answer
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_breaks_off_before_its_status_is_none() {
+        let good = HeaderMap::from_iter([(STATUS.parse::<HeaderName>().unwrap(), "0".parse().unwrap())]);
+        assert!(matches!(called(200, Some(good.clone())).await, Ok(None)));
+        assert!(matches!(called(200, None).await, Err(GrpcError::Malformed { .. })));
+        assert!(matches!(called(404, Some(good)).await, Err(GrpcError::Malformed { .. })));
     }
 
     #[test]
