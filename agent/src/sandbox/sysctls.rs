@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 const ROOT: &str = "/proc/sys";
 /// Directories below `/proc/sys` with nothing in them but settings of a namespace.
 const WHOLE: [&str; 2] = ["net", "fs/mqueue"];
-/// Settings of the namespace for System V IPC.
-const SINGLE: [&str; 8] = [
+/// Settings of the namespace for System V IPC, and of the one for names: Docker gives a container its domain so.
+const SINGLE: [&str; 9] = [
+    "kernel/domainname",
     "kernel/msgmax",
     "kernel/msgmnb",
     "kernel/msgmni",
@@ -23,7 +24,7 @@ const SINGLE: [&str; 8] = [
     "kernel/shm_rmid_forced",
 ];
 /// Those above, for whoever asked for another one.
-const ALLOWED: &str = "net.*, fs.mqueue.*, kernel.sem, kernel.shmall, .shmmax, .shmmni, .shm_rmid_forced, .msgmax, .msgmnb and .msgmni";
+const ALLOWED: &str = "net.*, fs.mqueue.*, kernel.domainname, kernel.sem, kernel.shmall, .shmmax, .shmmni, .shm_rmid_forced, .msgmax, .msgmnb and .msgmni";
 
 /// Why a setting was not made.
 #[derive(Debug, thiserror::Error)]
@@ -119,6 +120,7 @@ mod tests {
             "kernel.shm_rmid_forced",
             "kernel.shmmax",
             "kernel.sem",
+            "kernel.domainname",
             "kernel/msgmax",
             "fs.mqueue.msg_max",
         ];
