@@ -79,7 +79,7 @@ fn what_we_sign_in_a_registry_cosign_verifies_and_a_node_fetches() {
     let digests = ["new", "old"].map(|name| put_image(&oracle.registry(), name));
     let mut commands = vec![named("keys", words("cosign generate-key-pair --output-key-prefix one"))];
     for (name, option) in [("new", ""), ("old", " --tag-scheme")] {
-        let image = format!("docker://{HOST}/{name}:v1 --insecure-plain-http");
+        let image = format!("docker://{HOST}/{name}:v1 --insecure-plain-http {HOST}");
         let ours = |what: &str, rest: &str| {
             named(&format!("{what}-{name}"), coffer(&format!("{what} {image}{rest}")))
         };
@@ -127,7 +127,7 @@ fn cosign_verifies_what_we_sign_with_each_kind_of_key() {
             let repository = format!("{kind}-{scheme}");
             put_image(&oracle.registry(), &repository);
             let line = format!(
-                "sign docker://{HOST}/{repository}:v1 --insecure-plain-http --key {kind}.pem{option}"
+                "sign docker://{HOST}/{repository}:v1 --insecure-plain-http {HOST} --key {kind}.pem{option}"
             );
             commands.push(named(&format!("sign-{repository}"), coffer(&line)));
             let mut theirs = on_registry(&["cosign", "verify"], &format!("{HOST}/{repository}:v1"));
@@ -143,7 +143,7 @@ fn cosign_verifies_what_we_sign_with_each_kind_of_key() {
 fn a_second_signature_in_a_registry_leaves_the_first_one_there() {
     let Some(oracle) = Oracle::new() else { return };
     put_image(&oracle.registry(), "two");
-    let image = format!("docker://{HOST}/two:v1 --insecure-plain-http");
+    let image = format!("docker://{HOST}/two:v1 --insecure-plain-http {HOST}");
     let commands = [
         named("one", words("openssl genpkey -algorithm ED25519 -out one.pem")),
         named("two", words("openssl genpkey -algorithm ED25519 -out two.pem")),
@@ -173,7 +173,7 @@ fn a_mirror_is_read_first_and_the_image_keeps_its_name() {
     let digest = put_image(&oracle.registry(), "mirrored/app");
     let allowed = json!({"default": [{"type": "reject"}], "transports": {"docker": {"origin.example.com/up": [{"type": "insecureAcceptAnything"}]}}});
     file(oracle.directory.path(), "policy.json", allowed.to_string());
-    let rest = "--insecure-plain-http --policy policy.json --json";
+    let rest = format!("--insecure-plain-http {HOST} --policy policy.json --json");
     let from = format!("--mirror origin.example.com/up={HOST}/mirrored");
     let other = format!("--mirror origin.example.com/u={HOST}/mirrored");
     let commands = [
@@ -185,7 +185,7 @@ fn a_mirror_is_read_first_and_the_image_keeps_its_name() {
         named("without-tls", coffer(&format!("verify docker://{HOST}/mirrored/app:v1 --policy policy.json"))),
         named(
             "by-digest",
-            coffer(&format!("inspect docker://{HOST}/mirrored/app@{digest} --insecure-plain-http")),
+            coffer(&format!("inspect docker://{HOST}/mirrored/app@{digest} --insecure-plain-http {HOST}")),
         ),
     ];
     let said = oracle.run(&commands);
@@ -210,13 +210,13 @@ fn containerds_verifier_lets_what_the_policy_admits_be_pulled_and_fetches_its_si
     let pull = |config: &str, image: usize| {
         let name = ["signed", "unsigned"][image];
         let line = format!(
-            "env COFFER_REGISTRY_PLAIN_HTTP=true COFFER_CONFIG={config}.toml ./coffer-image-verifier \
+            "env COFFER_REGISTRY_PLAIN_HTTP=other.example.com,{HOST} COFFER_CONFIG={config}.toml ./coffer-image-verifier \
              -name {HOST}/{name}:v1 -digest {} -stdin-media-type application/vnd.oci.descriptor.v1+json",
             digests[image]
         );
         named(&format!("{config}-{name}"), words(&line))
     };
-    let image = format!("docker://{HOST}/signed:v1 --insecure-plain-http");
+    let image = format!("docker://{HOST}/signed:v1 --insecure-plain-http {HOST}");
     let commands = [
         named("key", words("openssl genpkey -algorithm ED25519 -out one.pem")),
         named("public", words("openssl pkey -in one.pem -pubout -out one.pub")),
@@ -304,10 +304,12 @@ DOCKER_CONFIG=helped COFFER verify $guarded --ca ca.pem --policy policy.json
 ! DOCKER_CONFIG=written COFFER verify $guarded --policy policy.json || exit 1
 ! DOCKER_CONFIG=wrong COFFER verify $guarded --ca ca.pem --policy policy.json || exit 1
 ! DOCKER_CONFIG=none COFFER verify $guarded --ca ca.pem --policy policy.json || exit 1
-tokens="docker://127.0.0.1:5002/guarded:v1 --insecure-plain-http"
+tokens="docker://127.0.0.1:5002/guarded:v1 --insecure-plain-http 127.0.0.1"
 COFFER verify $tokens --policy policy.json
 COFFER sign $tokens --key one.pem --tag-scheme
 COFFER inspect $tokens
+# The server of tokens is another host.
+! COFFER inspect ${tokens}:5002 || exit 1
 echo all of it
 "#;
 

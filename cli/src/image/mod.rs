@@ -7,7 +7,7 @@
 //! inspect IMAGE
 //! seal DIRECTORY --to DIRECTORY [--reference TAG] [--tag TAG] [--platform OS/ARCH]
 //!     IMAGE is docker://NAME, or a directory with [--reference TAG]; both with [--platform OS/ARCH]
-//!     docker:// with [--ca FILE] [--mirror FROM=TO] [--insecure-plain-http]
+//!     docker:// with [--ca FILE] [--mirror FROM=TO] [--insecure-plain-http HOST]
 //! policy explain --policy FILE NAME …
 //! policy test --policy FILE NAME=POINTER …
 //! ```

@@ -51,7 +51,7 @@ fn in_directory(arguments: &SignArguments, key: &Key) -> anyhow::Result<(Signee,
 
 /// A registry that does not know of referrers gets the tag that stands for them.
 fn in_registry(arguments: &SignArguments, key: &Key, name: &Reference) -> anyhow::Result<(Signee, Digest)> {
-    let registry = arguments.image.registry.open()?;
+    let registry = arguments.image.registry.open(None)?;
     let repository = registry.repository(name);
     let signed = repository.manifest(&wanted(name))?;
     let signed = signed.with_context(|| format!("the registry has no {name}"))?;

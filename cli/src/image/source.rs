@@ -77,7 +77,7 @@ impl ImageArguments {
             bail!("--reference is for directories: the name of an image in a registry has its tag");
         }
         let place = tempfile::tempdir().context("making a directory for what the registry has")?;
-        let registry = self.registry.open()?;
+        let registry = self.registry.open(None)?;
         let (layout, digest) = download(&registry, &name, self.platform(), place.path())?;
         Ok(Source { layout, wanted: Some(digest.to_string()), name: Some(name), _place: Some(place) })
     }

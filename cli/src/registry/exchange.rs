@@ -2,13 +2,13 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, LOCATION};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use hyper::{Method, Request, Uri};
 use hyper_util::rt::TokioIo;
 use rustls::crypto::aws_lc_rs;
@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio_rustls::TlsConnector;
+use zeroize::Zeroizing;
 
 /// Where systems keep the authorities that they believe.
 const SYSTEM: [&str; 3] =
@@ -30,16 +31,28 @@ const MAX_REDIRECTS: usize = 4;
 
 /// Sends requests.
 pub(super) struct Transport {
-    runtime: Runtime,
+    /// There until this ends.
+    runtime: Option<Runtime>,
     tls: Arc<ClientConfig>,
-    plain: bool,
+    /// Hosts, with or without a port, that are spoken to without TLS.
+    plain: Vec<String>,
+    /// When all of it must be over.
+    until: Option<Instant>,
+}
+
+/// Who answers at an address. What opens one's door is shown to no other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Authority {
+    is_plain: bool,
+    host: String,
+    port: u16,
 }
 
 /// What is asked.
 pub(super) struct Asked<'a> {
     pub(super) method: Method,
     pub(super) address: String,
-    pub(super) headers: Vec<(hyper::header::HeaderName, String)>,
+    pub(super) headers: Vec<(HeaderName, Zeroizing<String>)>,
     pub(super) body: &'a [u8],
 }
 
@@ -48,11 +61,41 @@ pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
     pub(super) body: Vec<u8>,
+    /// Who gave it, after whatever the asker was sent on to.
+    pub(super) by: Authority,
+}
+
+impl Drop for Transport {
+    /// A name that is still being looked up keeps nobody waiting.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Authority {
+    /// That of an address.
+    pub(super) fn of(uri: &Uri) -> anyhow::Result<Self> {
+        let is_plain = match uri.scheme_str() {
+            Some("http") => true,
+            Some("https") => false,
+            _ => bail!("{uri} is no address of a registry"),
+        };
+        let host = uri.host().context("the address names no host")?.to_ascii_lowercase();
+        let port = uri.port_u16().unwrap_or(if is_plain { 80 } else { 443 });
+        Ok(Self { is_plain, host, port })
+    }
 }
 
 impl Transport {
-    /// Believes the system's authorities, and those in `authorities`.
-    pub(super) fn new(authorities: Option<&Path>, plain: bool) -> anyhow::Result<Self> {
+    /// Believes the system's authorities, and those in `authorities`; speaks to the hosts `plain` without TLS. Nothing is asked
+    /// after `until`.
+    pub(super) fn new(
+        authorities: Option<&Path>,
+        plain: Vec<String>,
+        until: Option<Instant>,
+    ) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let mut roots = RootCertStore::empty();
         if let Some(system) = SYSTEM.iter().find(|path| Path::new(path).exists()) {
@@ -72,22 +115,44 @@ impl Transport {
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Ok(Self { runtime, tls: Arc::new(tls), plain })
+        Ok(Self { runtime: Some(runtime), tls: Arc::new(tls), plain, until })
     }
 
-    /// How addresses of registries begin.
-    pub(super) fn scheme(&self) -> &'static str {
-        if self.plain { "http" } else { "https" }
+    /// How addresses at `authority` (host, or host and port) begin.
+    pub(super) fn scheme(&self, authority: &str) -> &'static str {
+        let bare = |text: &str| {
+            format!("http://{text}/").parse::<Uri>().ok().and_then(|uri| Authority::of(&uri).ok())
+        };
+        if bare(authority).is_some_and(|asked| self.is_plain(&asked)) { "http" } else { "https" }
     }
 
-    /// Asks, goes where it is sent, and takes at most `limit` bytes.
+    /// How long whoever is asked may take, at most `usual`.
+    ///
+    /// # Errors
+    /// There is no time left.
+    pub(super) fn patience(&self, usual: Duration) -> anyhow::Result<Duration> {
+        let Some(until) = self.until else { return Ok(usual) };
+        let left = until.saturating_duration_since(Instant::now());
+        ensure!(!left.is_zero(), "there is no time left to ask");
+        Ok(left.min(usual))
+    }
+
+    fn is_plain(&self, asked: &Authority) -> bool {
+        let with_port = format!("{}:{}", asked.host, asked.port);
+        self.plain.iter().any(|host| [&asked.host, &with_port].iter().any(|it| it.eq_ignore_ascii_case(host)))
+    }
+
+    /// Asks, goes where it is sent, and takes at most `limit` bytes. What opens a door is shown to nobody else than whom it
+    /// was meant for.
     pub(super) fn send(&self, asked: Asked<'_>, limit: usize) -> anyhow::Result<Answer> {
+        let runtime = self.runtime.as_ref().context("requests are over")?;
         let mut asked = asked;
         for _ in 0..=MAX_REDIRECTS {
             let uri: Uri =
                 asked.address.parse().with_context(|| format!("{} is no address", asked.address))?;
-            let answer = self.runtime.block_on(async {
-                tokio::time::timeout(PATIENCE, self.exchange(&uri, &asked, limit))
+            let patience = self.patience(PATIENCE)?;
+            let answer = runtime.block_on(async {
+                tokio::time::timeout(patience, self.exchange(&uri, &asked, limit))
                     .await
                     .context("it takes too long")?
             });
@@ -97,32 +162,38 @@ impl Transport {
             let place = answer.headers.get(LOCATION).and_then(|place| place.to_str().ok());
             let Some(place) = place.filter(|_| sent_on) else { return Ok(answer) };
             asked.address = absolute(&uri, place);
-            // What opens one door is not shown at another.
-            asked.headers.retain(|(name, _)| *name != AUTHORIZATION);
+            if Authority::of(&asked.address.parse()?)? != answer.by {
+                asked.headers.retain(|(name, _)| *name != AUTHORIZATION);
+            }
         }
         bail!("the registry sends readers in circles")
     }
 
     async fn exchange(&self, uri: &Uri, asked: &Asked<'_>, limit: usize) -> anyhow::Result<Answer> {
-        let host = uri.host().context("the address names no host")?;
-        let is_plain = uri.scheme_str() == Some("http");
+        let by = Authority::of(uri)?;
         ensure!(
-            !is_plain || self.plain,
-            "{host} is to be asked without TLS: only --insecure-plain-http allows that"
+            !by.is_plain || self.is_plain(&by),
+            "{0} is to be asked without TLS: only --insecure-plain-http {0} allows that",
+            by.host
         );
-        let port = uri.port_u16().unwrap_or(if is_plain { 80 } else { 443 });
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let stream = TcpStream::connect((bare, port)).await.context("it cannot be reached")?;
-        if is_plain {
-            return speak(stream, uri, asked, limit).await;
+        let bare = by.host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let stream = TcpStream::connect((bare.as_str(), by.port)).await.context("it cannot be reached")?;
+        if by.is_plain {
+            return speak(stream, uri, by, (asked, limit)).await;
         }
-        let name = ServerName::try_from(bare.to_owned()).context("its host is no name")?;
+        let name = ServerName::try_from(bare).context("its host is no name")?;
         let stream = TlsConnector::from(self.tls.clone()).connect(name, stream).await;
-        speak(stream.context("it has no certificate that is believed")?, uri, asked, limit).await
+        let stream = stream.context("it has no certificate that is believed")?;
+        speak(stream, uri, by, (asked, limit)).await
     }
 }
 
-async fn speak<S>(stream: S, uri: &Uri, asked: &Asked<'_>, limit: usize) -> anyhow::Result<Answer>
+async fn speak<S>(
+    stream: S,
+    uri: &Uri,
+    by: Authority,
+    (asked, limit): (&Asked<'_>, usize),
+) -> anyhow::Result<Answer>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -133,6 +204,8 @@ where
     let mut request = Request::builder().method(&asked.method).uri(path).header(HOST, host);
     request = request.header("user-agent", "coffer");
     for (name, value) in &asked.headers {
+        let mut value = HeaderValue::from_str(value)?;
+        value.set_sensitive(*name == AUTHORIZATION);
         request = request.header(name, value);
     }
     let body = Full::new(Bytes::copy_from_slice(asked.body));
@@ -143,7 +216,7 @@ where
     let body = read.map_err(|error| {
         anyhow::anyhow!("the answer cannot be read, or has more than {limit} bytes: {error}")
     })?;
-    Ok(Answer { status: head.status.as_u16(), headers: head.headers, body: body.to_bytes().to_vec() })
+    Ok(Answer { status: head.status.as_u16(), headers: head.headers, body: body.to_bytes().to_vec(), by })
 }
 
 impl Answer {

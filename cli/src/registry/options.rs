@@ -1,6 +1,7 @@
 //! How registries are reached: the options that every command has which goes to one.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use anyhow::bail;
 use clap::Args;
@@ -21,9 +22,10 @@ pub(crate) struct RegistryArguments {
     /// Read what begins with FROM from TO first, as in docker.io=mirror.example.com/hub; may be repeated
     #[arg(long, value_name = "FROM=TO", value_parser = mirror, env = "COFFER_REGISTRY_MIRRORS", value_delimiter = ',')]
     mirror: Vec<(String, String)>,
-    /// Speak to registries without TLS: anybody on the way can change what nobody signed
-    #[arg(long, env = "COFFER_REGISTRY_PLAIN_HTTP")]
-    insecure_plain_http: bool,
+    /// Speak to this host without TLS, on any port if none is named: anybody on the way can read passwords and change what
+    /// nobody signed; may be repeated
+    #[arg(long, value_name = "HOST[:PORT]", value_parser = plain_host, env = "COFFER_REGISTRY_PLAIN_HTTP", value_delimiter = ',')]
+    insecure_plain_http: Vec<String>,
 }
 
 /// Registries, reached as the arguments say.
@@ -34,10 +36,10 @@ pub(crate) struct Registry {
 }
 
 impl RegistryArguments {
-    /// Reads certificates and credentials.
-    pub(crate) fn open(&self) -> anyhow::Result<Registry> {
+    /// Reads certificates and credentials. Nothing is asked after `until`.
+    pub(crate) fn open(&self, until: Option<Instant>) -> anyhow::Result<Registry> {
         Ok(Registry {
-            transport: Transport::new(self.ca.as_deref(), self.insecure_plain_http)?,
+            transport: Transport::new(self.ca.as_deref(), self.insecure_plain_http.clone(), until)?,
             credentials: Credentials::read()?,
             mirrors: self.mirror.clone(),
         })
@@ -80,5 +82,16 @@ fn mirror(text: &str) -> Result<(String, String), String> {
         Err("write two beginnings of names".to_owned())
     } else {
         Ok((from.to_owned(), to.to_owned()))
+    }
+}
+
+fn plain_host(text: &str) -> Result<String, String> {
+    let bad = text.is_empty()
+        || text.contains(['/', '@', '?', '#', '*', ' '])
+        || matches!(text, "true" | "1" | "yes");
+    if bad {
+        Err("write a host, or a host and a port, as in 127.0.0.1:5000".to_owned())
+    } else {
+        Ok(text.to_owned())
     }
 }
