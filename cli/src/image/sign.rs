@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Args;
 use coffer_image::artefact::{Digest, Document, Reference};
-use coffer_node::images::{Added, Layout};
+use coffer_node::images::{Added, Layout, LayoutError};
 use serde_json::{Value, json};
 
 use super::key::Key;
@@ -42,7 +42,11 @@ fn in_directory(arguments: &SignArguments, key: &Key) -> anyhow::Result<(Signee,
     let layout = Layout::open(arguments.image.directory()?)?;
     let signed = layout.find(arguments.image.reference())?;
     let signee = signee(&signed.bytes, &signed.document);
-    let before = layout.find(Some(&signee.digest.signature_tag())).ok();
+    let before = match layout.find(Some(&signee.digest.signature_tag())) {
+        Ok(found) => Some(found),
+        Err(LayoutError::Unknown { .. }) => None,
+        Err(error) => return Err(error).context("reading the signatures that are there"),
+    };
     let artefact = arguments.make(key, &signee, None, before.map(|found| found.bytes))?;
     let made = Digest::of(&artefact.manifest);
     layout.put(&added(artefact)).context("putting the signature beside the image")?;
