@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
+use anyhow::ensure;
 use clap::Args;
-use coffer_image::artefact::{Digest, Document, Evidence, Reference, Subject};
+use coffer_image::artefact::{Digest, Reference, Subject};
 use coffer_node::config::Config;
-use coffer_node::images::{Added, SignatureStore};
+use coffer_node::images::{Budget, Objects, SignatureStore};
 use serde_json::json;
 
 use super::source::{ImageArguments, Source};
@@ -20,7 +21,15 @@ pub(crate) struct FetchArguments {
     store: Option<PathBuf>,
 }
 
-/// Fetches, and prints how many objects there are of each manifest. What the store had of them before is gone.
+/// What came into the store.
+pub(super) struct Brought {
+    /// How many objects it has of each manifest now.
+    counts: Vec<(Digest, usize)>,
+    left_out: Vec<String>,
+}
+
+/// Fetches, and prints how many objects the store has of each manifest. What it had of them before is gone, unless something
+/// could not be fetched.
 pub(crate) fn run(
     arguments: &FetchArguments,
     config: &dyn Fn() -> anyhow::Result<Config>,
@@ -33,48 +42,47 @@ pub(crate) fn run(
     let source = arguments.image.open()?;
     let name = source.name.clone().map_or_else(|| "directory/image".parse::<Reference>(), Ok)?;
     let subject = source.layout.image(source.wanted.as_deref(), name, arguments.image.platform())?;
-    let counts = bring(&source, &subject, &store)?;
+    let brought = bring(&source, &subject, &store)?;
     if as_json {
-        let all = counts.iter().map(|(digest, count)| json!({"image": digest, "objects": count}));
+        let all = brought.counts.iter().map(|(digest, count)| json!({"image": digest, "objects": count}));
         output::json(&all.collect::<Vec<_>>())?;
-        return Ok(Health::Well);
+    } else {
+        let row = |(digest, count): &(Digest, usize)| vec![digest.to_string(), count.to_string()];
+        output::table(&["IMAGE", "OBJECTS"], &brought.counts.iter().map(row).collect::<Vec<_>>())?;
     }
-    let rows: Vec<Vec<String>> =
-        counts.iter().map(|(digest, count)| vec![digest.to_string(), count.to_string()]).collect();
-    output::table(&["IMAGE", "OBJECTS"], &rows)?;
+    brought.is_whole()?;
     Ok(Health::Well)
 }
 
-/// Puts what is attached to the image's manifest and index into `store`. Answers how many objects there are of each.
-pub(super) fn bring(
-    source: &Source,
-    subject: &Subject,
-    store: &SignatureStore,
-) -> anyhow::Result<Vec<(Digest, usize)>> {
-    let each = subject.digests().map(|digest| {
-        let objects = objects(source, digest)?;
-        store.replace(digest, &objects)?;
-        Ok((*digest, objects.len()))
-    });
-    each.collect()
+/// Puts what is attached to the image's manifest and index into `store`. If all of it could be had it is what the store has then;
+/// else it comes beside what the store had.
+pub(super) fn bring(source: &Source, subject: &Subject, store: &SignatureStore) -> anyhow::Result<Brought> {
+    let mut brought = Brought { counts: Vec::new(), left_out: source.left_out.clone() };
+    for digest in subject.digests() {
+        let mut objects = Objects::default();
+        source.layout.add_objects(std::slice::from_ref(digest), &mut Budget::default(), &mut objects);
+        let is_whole = source.left_out.is_empty() && objects.left_out.is_empty();
+        brought.left_out.extend(objects.left_out);
+        let count = if is_whole {
+            store.replace(digest, &objects.found)?;
+            objects.found.len()
+        } else {
+            store.merge(digest, &objects.found)?
+        };
+        brought.counts.push((*digest, count));
+    }
+    Ok(brought)
 }
 
-/// Manifests with signature objects that are attached to `digest`, each with its blobs.
-fn objects(source: &Source, digest: &Digest) -> anyhow::Result<Vec<Added>> {
-    let mut all = Vec::new();
-    for stored in source.layout.attached_to(std::slice::from_ref(digest))? {
-        let Document::Manifest(manifest) = &stored.document else { continue };
-        if source.layout.add(&mut Evidence::default(), manifest).unwrap_or(0) == 0 {
-            continue;
-        }
-        let blobs = manifest.layers.iter().map(|layer| source.layout.object(&layer.digest));
-        all.push(Added {
-            blobs: blobs.collect::<Result<_, _>>()?,
-            media_type: "application/vnd.oci.image.manifest.v1+json".to_owned(),
-            artifact_type: Some(manifest.artifact_type.clone()),
-            name: stored.name,
-            manifest: stored.bytes,
-        });
+impl Brought {
+    /// # Errors
+    /// What is not there, and why.
+    pub(super) fn is_whole(&self) -> anyhow::Result<()> {
+        ensure!(
+            self.left_out.is_empty(),
+            "not all that is attached to the image could be had, so what the store had is kept beside the rest: {}",
+            self.left_out.join("; ")
+        );
+        Ok(())
     }
-    Ok(all)
 }

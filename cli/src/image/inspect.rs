@@ -1,5 +1,6 @@
 //! `coffer image inspect`: what a directory of images holds, or what a registry has of one image.
 
+use anyhow::ensure;
 use clap::Args;
 use coffer_attestation::verdict::printable;
 use coffer_image::artefact::{Document, Evidence};
@@ -24,8 +25,14 @@ pub(crate) fn run(arguments: &InspectArguments, as_json: bool) -> anyhow::Result
         all.iter().map(|stored| describe(layout, stored)).collect::<anyhow::Result<Vec<Value>>>()?;
     if as_json {
         output::json(&described)?;
-        return Ok(Health::Well);
+    } else {
+        table(&described)?;
     }
+    ensure!(source.left_out.is_empty(), "not all could be had: {}", source.left_out.join("; "));
+    Ok(Health::Well)
+}
+
+fn table(described: &[Value]) -> anyhow::Result<()> {
     let cell = |one: &Value, member: &str| match &one[member] {
         Value::String(text) => printable(text),
         Value::Null => "-".to_owned(),
@@ -34,8 +41,7 @@ pub(crate) fn run(arguments: &InspectArguments, as_json: bool) -> anyhow::Result
     let columns = ["digest", "name", "kind", "entries", "signatures", "attachedTo"];
     let rows: Vec<Vec<String>> =
         described.iter().map(|one| columns.iter().map(|member| cell(one, member)).collect()).collect();
-    output::table(&["DIGEST", "NAME", "KIND", "ENTRIES", "SIGNATURES", "ATTACHED TO"], &rows)?;
-    Ok(Health::Well)
+    output::table(&["DIGEST", "NAME", "KIND", "ENTRIES", "SIGNATURES", "ATTACHED TO"], &rows)
 }
 
 fn describe(layout: &Layout, stored: &Stored) -> anyhow::Result<Value> {

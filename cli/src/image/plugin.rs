@@ -9,18 +9,22 @@
 //! the gate where it runs. Never here: a policy of its own.
 
 use std::ffi::OsString;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail};
 use clap::Parser;
-use coffer_image::artefact::{Reference, Subject};
+use coffer_image::artefact::{Digest, Reference};
 use coffer_image::judge::judge;
 use coffer_node::config::Config;
-use coffer_node::images::SignatureStore;
+use coffer_node::images::{Budget, SignatureStore};
 
+use super::PROGRAM;
 use super::fetch::bring;
 use super::policy::read;
-use super::source::{ImageArguments, Source};
+use super::source::ImageArguments;
+
+/// How long registries may take together: containerd kills who takes ten seconds.
+const PATIENCE: Duration = Duration::from_secs(8);
 
 /// How registries are reached comes from containerd's environment.
 #[derive(Parser)]
@@ -29,40 +33,51 @@ struct Pull {
     image: ImageArguments,
 }
 
-/// Judges what containerd is about to pull. Answers why it may be.
+/// Judges what containerd is about to pull. Answers why it may be. Where nothing is refused an error is told on standard error,
+/// and no more comes of it.
 ///
 /// # Errors
 /// Why it may not.
 pub(crate) fn verify(arguments: &[OsString], config: &Config) -> anyhow::Result<String> {
+    let judged = judged(arguments, config, Instant::now() + PATIENCE);
+    if config.images.policy.is_some() && !config.images.dry_run {
+        return judged;
+    }
+    Ok(judged.unwrap_or_else(|error| {
+        eprintln!("{PROGRAM}: {error:#}");
+        "nothing is refused on this node; standard error says what went wrong".to_owned()
+    }))
+}
+
+/// The verdict, with what could be fetched before `until`. Without a policy the signatures are fetched, and the guests' policies
+/// decide.
+fn judged(arguments: &[OsString], config: &Config, until: Instant) -> anyhow::Result<String> {
     let name = asked(arguments)?;
     let pull = Pull::try_parse_from(["coffer", &format!("docker://{name}")])
         .with_context(|| format!("reading how registries are reached, for {name}"))?;
-    let Some(policy) = &config.images.policy else {
-        // The guests' policies decide, and a pull must not hang on a signature that they may not ask for.
-        return Ok(match fetched(&pull, config) {
-            Ok(_) => "this node has no policy for images: it is judged where it runs".to_owned(),
-            Err(error) => {
-                format!("this node has no policy for images, and no signatures were fetched: {error:#}")
-            }
-        });
+    let policy = config.images.policy.as_deref().map(read).transpose()?;
+    let source = pull.image.open_until(Some(until))?;
+    let subject = source.layout.image(source.wanted.as_deref(), name, pull.image.platform())?;
+    let store = SignatureStore::new(&config.images.signatures);
+    let brought = bring(&source, &subject, &store).and_then(|brought| brought.is_whole());
+    let Some(policy) = policy else {
+        brought?;
+        return Ok("this node has no policy for images: it is judged where it runs".to_owned());
     };
-    let policy = read(policy)?;
-    let (source, subject) = fetched(&pull, config)?;
-    let evidence = source.layout.attached(&subject)?;
+    if let Err(error) = brought {
+        if Instant::now() < until {
+            return Err(error);
+        }
+        // A registry that takes too long cannot keep out what is known to be signed.
+        eprintln!("{PROGRAM}: {error:#}");
+    }
+    let digests: Vec<Digest> = subject.digests().copied().collect();
+    let evidence = store.objects(&digests, Budget::default()).evidence();
     match judge(&policy, subject, &evidence, SystemTime::now().into()).into_admitted() {
         Ok(admitted) => Ok(format!("admitted by {}", admitted.rule())),
         Err(refusal) if config.images.dry_run => Ok(format!("dry run: {refusal}")),
         Err(refusal) => Err(refusal.into()),
     }
-}
-
-/// Brings the signatures into the node's store; answers the image too.
-fn fetched(pull: &Pull, config: &Config) -> anyhow::Result<(Source, Subject)> {
-    let source = pull.image.open()?;
-    let name = source.name.clone().context("the image has no name")?;
-    let subject = source.layout.image(source.wanted.as_deref(), name, pull.image.platform())?;
-    bring(&source, &subject, &SignatureStore::new(&config.images.signatures))?;
-    Ok((source, subject))
 }
 
 /// The name with its digest.

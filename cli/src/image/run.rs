@@ -18,7 +18,8 @@ pub(crate) enum ImageCommand {
     Verify(VerifyArguments),
     /// Sign an image with a private key, as cosign does with --key and without a transparency log
     Sign(SignArguments),
-    /// Bring what is attached to an image into the node's store of signature objects
+    /// Bring what is attached to an image into the node's store of signature objects; what cannot be had is an error, and the store
+    /// then keeps what it had
     Fetch(FetchArguments),
     /// Say what a directory of images holds, or a registry of one image, and what is attached to each
     Inspect(InspectArguments),

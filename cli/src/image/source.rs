@@ -1,13 +1,14 @@
 //! Where an image is: in a directory, or in a registry, from which its manifests and what is attached to it come into a directory
 //! of this process. Either way the rest sees a directory of images.
 
-use std::cell::RefCell;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use coffer_image::artefact::{Digest, Document, Evidence, MAX_ATTACHED, MAX_OBJECT_BYTES, Reference};
-use coffer_node::images::{Added, Layout};
+use coffer_attestation::verdict::printable;
+use coffer_image::artefact::{Digest, Document, MAX_ATTACHED, Reference};
+use coffer_node::images::{Added, Budget, Layout, collect};
 
 use crate::registry::{Fetched, Registry, RegistryArguments, Repository};
 
@@ -39,6 +40,8 @@ pub(crate) struct Source {
     pub(crate) wanted: Option<String>,
     /// What the image is called in its registry.
     pub(crate) name: Option<Reference>,
+    /// What is attached to the image and could not be had, and why.
+    pub(crate) left_out: Vec<String>,
     /// Kept as long as it is read.
     _place: Option<tempfile::TempDir>,
 }
@@ -69,17 +72,24 @@ impl ImageArguments {
 
     /// Opens the directory, or makes one of what the registry has.
     pub(crate) fn open(&self) -> anyhow::Result<Source> {
+        self.open_until(None)
+    }
+
+    /// The same; no registry is asked after `until`, and what it was not asked for then is left out.
+    pub(crate) fn open_until(&self, until: Option<Instant>) -> anyhow::Result<Source> {
         let Some(name) = self.name()? else {
             let layout = Layout::open(self.directory()?)?;
-            return Ok(Source { layout, wanted: self.reference.clone(), name: None, _place: None });
+            let wanted = self.reference.clone();
+            return Ok(Source { layout, wanted, name: None, left_out: Vec::new(), _place: None });
         };
         if self.reference.is_some() {
             bail!("--reference is for directories: the name of an image in a registry has its tag");
         }
         let place = tempfile::tempdir().context("making a directory for what the registry has")?;
-        let registry = self.registry.open(None)?;
-        let (layout, digest) = download(&registry, &name, self.platform(), place.path())?;
-        Ok(Source { layout, wanted: Some(digest.to_string()), name: Some(name), _place: Some(place) })
+        let registry = self.registry.open(until)?;
+        let (image, left_out) = download(&registry, &name, self.platform(), place.path())?;
+        let (layout, wanted) = (image.0, Some(image.1.to_string()));
+        Ok(Source { layout, wanted, name: Some(name), left_out, _place: Some(place) })
     }
 }
 
@@ -93,13 +103,13 @@ pub(crate) fn wanted(name: &Reference) -> String {
     name.digest().map_or_else(|| name.tag().unwrap_or("latest").to_owned(), ToString::to_string)
 }
 
-/// Brings manifests and signature objects; layers stay where they are.
+/// Brings manifests and signature objects; layers stay where they are. Answers what was left out too.
 fn download(
     registry: &Registry,
     name: &Reference,
     (os, architecture): (&str, &str),
     place: &Path,
-) -> anyhow::Result<(Layout, Digest)> {
+) -> anyhow::Result<((Layout, Digest), Vec<String>)> {
     let (repository, top) = find(registry, name)?;
     let mut digests = vec![top.digest];
     let mut below = Vec::new();
@@ -122,12 +132,13 @@ fn download(
         name: name.tag().map(str::to_owned),
     };
     let mut layout = Layout::create(place)?.put(&image)?;
+    let (mut budget, mut left_out) = (Budget::default(), Vec::new());
     for of in digests {
-        for object in attached(&repository, &of)? {
+        for object in attached(&repository, &of, &mut budget, &mut left_out) {
             layout = layout.put(&object)?;
         }
     }
-    Ok((layout, digest))
+    Ok(((layout, digest), left_out))
 }
 
 /// The first place that has the image.
@@ -144,20 +155,37 @@ fn find<'a>(registry: &'a Registry, name: &Reference) -> anyhow::Result<(Reposit
     Err(why.context(format!("looking for {name}")))
 }
 
-/// What refers to `digest`, and what stands under its signatures' tag. What cannot be read is named and left out: others may
-/// do, and a missing one makes no image better.
-fn attached(repository: &Repository<'_>, digest: &Digest) -> anyhow::Result<Vec<Added>> {
-    let mut all = Vec::new();
-    let mut take = |reference: &str, name: Option<String>| match object(repository, reference, name) {
-        Ok(found) => all.extend(found),
-        Err(error) => eprintln!("coffer: left out {reference}, which is attached to {digest}: {error:#}"),
-    };
-    for referrer in repository.referrers(digest)?.into_iter().take(MAX_ATTACHED) {
-        take(&referrer.digest.to_string(), None);
-    }
+/// What refers to `digest`, and what stands under its signatures' tag. What cannot be had, or is more than is judged, is named
+/// and left out: others may do, and a missing one makes no image better.
+fn attached(
+    repository: &Repository<'_>,
+    digest: &Digest,
+    budget: &mut Budget,
+    left_out: &mut Vec<String>,
+) -> Vec<Added> {
+    let before = left_out.len();
     let tag = digest.signature_tag();
-    take(&tag, Some(tag.clone()));
-    Ok(all)
+    let mut wanted = vec![(tag.clone(), Some(tag))];
+    match repository.referrers(digest) {
+        Ok(referrers) => {
+            if let Some(more) = referrers.len().checked_sub(MAX_ATTACHED).filter(|more| *more > 0) {
+                left_out.push(format!("{more} more than the {MAX_ATTACHED} artefacts that are read"));
+            }
+            wanted.extend(referrers.iter().take(MAX_ATTACHED).map(|it| (it.digest.to_string(), None)));
+        }
+        Err(error) => left_out.push(format!("what refers to it: {error:#}")),
+    }
+    let mut all = Vec::new();
+    for (reference, name) in wanted {
+        match object(repository, &reference, name, budget) {
+            Ok(found) => all.extend(found),
+            Err(error) => left_out.push(format!("{reference}: {error:#}")),
+        }
+    }
+    for why in left_out.iter().skip(before) {
+        eprintln!("coffer: left out, of what is attached to {digest}: {}", printable(why));
+    }
+    all
 }
 
 /// A manifest with signature objects, and those; `None` for what is something else.
@@ -165,22 +193,14 @@ fn object(
     repository: &Repository<'_>,
     reference: &str,
     name: Option<String>,
+    budget: &mut Budget,
 ) -> anyhow::Result<Option<Added>> {
-    let Some(fetched) = repository.manifest(reference)? else { return Ok(None) };
+    let Some(fetched) = repository.bounded_manifest(reference, budget.manifest())? else { return Ok(None) };
+    budget.spend(fetched.bytes.len()).map_err(anyhow::Error::msg)?;
     let Document::Manifest(manifest) = Document::parse(&fetched.bytes)? else { return Ok(None) };
-    let (blobs, failed) = (RefCell::new(Vec::new()), RefCell::new(None));
-    let count = Evidence::default().add_artefact(&manifest, &|digest| {
-        let blob = repository
-            .blob(digest, MAX_OBJECT_BYTES)
-            .map_err(|error| *failed.borrow_mut() = Some(error))
-            .ok()?;
-        blobs.borrow_mut().push(blob.clone());
-        Some(blob)
-    });
-    if let Some(error) = failed.into_inner() {
-        return Err(error);
-    }
+    let read = |digest: &Digest, most| repository.blob(digest, most).map_err(|error| format!("{error:#}"));
+    let blobs = collect(&manifest, budget, &read).map_err(anyhow::Error::msg)?;
     let artifact_type = Some(manifest.artifact_type);
-    let (manifest, media_type, blobs) = (fetched.bytes, fetched.media_type, blobs.into_inner());
-    Ok((count? > 0).then_some(Added { manifest, media_type, artifact_type, blobs, name }))
+    let (manifest, media_type) = (fetched.bytes, fetched.media_type);
+    Ok((!blobs.is_empty()).then_some(Added { manifest, media_type, artifact_type, blobs, name }))
 }

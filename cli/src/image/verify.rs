@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
 use coffer_attestation::time::UnixTime;
 use coffer_attestation::verdict::printable;
@@ -36,9 +36,13 @@ pub(crate) fn run(arguments: &VerifyArguments, json: bool) -> anyhow::Result<Hea
     let name = arguments.name.clone().or(source.name.clone());
     let name = name.context("say under which --name the image would run")?;
     let subject = source.layout.image(source.wanted.as_deref(), name, arguments.image.platform())?;
-    let evidence = source.layout.attached(&subject)?;
+    let objects = source.layout.attached(&subject);
+    let left_out = [source.left_out.clone(), objects.left_out.clone()].concat();
+    for why in &objects.left_out {
+        eprintln!("coffer: left out, of what is attached to the image: {}", printable(why));
+    }
     let at = arguments.at.unwrap_or_else(|| SystemTime::now().into());
-    let judgement = judge(&policy, subject, &evidence, at);
+    let judgement = judge(&policy, subject, &objects.evidence(), at);
     if json {
         output::json(&judgement)?;
     } else {
@@ -46,7 +50,10 @@ pub(crate) fn run(arguments: &VerifyArguments, json: bool) -> anyhow::Result<Hea
     }
     Ok(match judgement.decision() {
         Decision::Admitted => Health::Well,
-        Decision::Refused => Health::Amiss,
+        Decision::Refused if left_out.is_empty() => Health::Amiss,
+        Decision::Refused => {
+            bail!("not all that is attached to the image could be had: {}", left_out.join("; "))
+        }
     })
 }
 

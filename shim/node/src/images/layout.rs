@@ -1,6 +1,9 @@
 //! A directory of images (OCI image layout 1.0): `index.json` and `blobs/sha256/`. Every blob is held against its digest.
 
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use coffer_image::artefact::{
     Descriptor, Digest, Document, Evidence, Index, MAX_MANIFEST_BYTES, MAX_OBJECT_BYTES, Manifest, Reference,
@@ -10,13 +13,18 @@ use coffer_image::artefact::{
 use super::LayoutError;
 use super::read::bounded;
 
+/// The file that names everything else.
+pub(super) const INDEX: &str = "index.json";
+
 /// The annotation of an index's entry that is its name in the directory.
 pub const REFERENCE_NAME: &str = "org.opencontainers.image.ref.name";
 
-/// A directory whose `index.json` was read.
+/// A directory whose `index.json` was read. Everything is read from the very directory that was opened, also if another comes
+/// into its place.
 #[derive(Debug, Clone)]
 pub struct Layout {
     pub(super) directory: PathBuf,
+    handle: Arc<File>,
     index: Index,
 }
 
@@ -39,12 +47,16 @@ impl Layout {
     /// # Errors
     /// [`LayoutError`]
     pub fn open(directory: &Path) -> Result<Self, LayoutError> {
-        let path = directory.join("index.json");
-        let bytes = bounded(&path, MAX_MANIFEST_BYTES)?;
+        let path = directory.join(INDEX);
+        let opened = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(directory);
+        let handle = opened.map_err(|source| LayoutError::Read { path: directory.to_owned(), source })?;
+        let bytes = bounded(&handle, directory, Path::new(INDEX), MAX_MANIFEST_BYTES)?;
         match Document::parse(&bytes)
             .map_err(|source| LayoutError::Document { path: path.clone(), source })?
         {
-            Document::Index(index) => Ok(Self { directory: directory.to_owned(), index }),
+            Document::Index(index) => {
+                Ok(Self { directory: directory.to_owned(), handle: Arc::new(handle), index })
+            }
             Document::Manifest(_) => Err(LayoutError::NoIndex { path }),
         }
     }
@@ -103,40 +115,6 @@ impl Layout {
         Subject::chosen_from(reference, stored.bytes, manifest.bytes).map_err(LayoutError::Subject)
     }
 
-    /// Every manifest in the directory that may be attached to one of the images with the digests `of`. What is attached
-    /// to another image is left out.
-    ///
-    /// # Errors
-    /// [`LayoutError`]
-    pub fn attached_to(&self, of: &[Digest]) -> Result<Vec<Stored>, LayoutError> {
-        let mut all = self.all()?;
-        all.retain(|stored| {
-            let Document::Manifest(manifest) = &stored.document else { return false };
-            let of_another = manifest.subject.as_ref().is_some_and(|subject| !of.contains(&subject.digest));
-            let by_tag = stored.name.as_ref().is_none_or(|name| {
-                !name.ends_with(".sig") || of.iter().any(|it| it.signature_tag() == *name)
-            });
-            !of_another && by_tag
-        });
-        Ok(all)
-    }
-
-    /// Every signature object in the directory that may be attached to `subject`.
-    ///
-    /// # Errors
-    /// [`LayoutError`]
-    pub fn attached(&self, subject: &Subject) -> Result<Evidence, LayoutError> {
-        let of: Vec<Digest> = subject.digests().copied().collect();
-        let mut evidence = Evidence::default();
-        for stored in self.attached_to(&of)? {
-            if let Document::Manifest(manifest) = &stored.document {
-                self.add(&mut evidence, manifest)
-                    .map_err(|source| LayoutError::Artefact { digest: stored.digest, source })?;
-            }
-        }
-        Ok(evidence)
-    }
-
     /// How many signature objects `manifest` holds.
     ///
     /// # Errors
@@ -146,15 +124,27 @@ impl Layout {
         evidence: &mut Evidence,
         manifest: &Manifest,
     ) -> Result<usize, coffer_image::artefact::AttachedError> {
-        evidence.add_artefact(manifest, &|digest| self.object(digest).ok())
+        evidence.add_artefact(manifest, &|digest| self.blob(digest, MAX_OBJECT_BYTES).ok())
     }
 
-    /// The bytes of a signature object, at most [`MAX_OBJECT_BYTES`]. They are not held against their digest.
-    ///
-    /// # Errors
-    /// [`LayoutError`]
-    pub fn object(&self, digest: &Digest) -> Result<Vec<u8>, LayoutError> {
-        bounded(&self.path(digest), MAX_OBJECT_BYTES)
+    /// Whether another directory is in the place of the one that was opened, or none.
+    pub(super) fn is_replaced(&self) -> bool {
+        let ours = self.handle.metadata().map(|it| (it.dev(), it.ino())).ok();
+        ours != std::fs::metadata(&self.directory).map(|it| (it.dev(), it.ino())).ok()
+    }
+
+    /// The bytes of a blob, at most `most`. They are not held against their digest.
+    pub(super) fn blob(&self, digest: &Digest, most: usize) -> Result<Vec<u8>, LayoutError> {
+        bounded(&self.handle, &self.directory, &place(digest), most)
+    }
+
+    /// The bytes of `index.json` as they are now.
+    pub(super) fn index_bytes(&self) -> Result<Vec<u8>, LayoutError> {
+        bounded(&self.handle, &self.directory, Path::new(INDEX), MAX_MANIFEST_BYTES)
+    }
+
+    pub(super) fn entries(&self) -> &[Descriptor] {
+        &self.index.manifests
     }
 
     fn entry(&self, wanted: Option<&str>) -> Result<&Descriptor, LayoutError> {
@@ -176,16 +166,20 @@ impl Layout {
         Ok(first)
     }
 
-    fn stored(&self, entry: &Descriptor) -> Result<Stored, LayoutError> {
-        let path = self.path(&entry.digest);
-        let bytes = bounded(&path, MAX_MANIFEST_BYTES)?;
+    pub(super) fn stored(&self, entry: &Descriptor) -> Result<Stored, LayoutError> {
+        let bytes = self.blob(&entry.digest, MAX_MANIFEST_BYTES)?;
         let document = Document::parse_expected(&bytes, &entry.digest)
-            .map_err(|source| LayoutError::Document { path, source })?;
+            .map_err(|source| LayoutError::Document { path: self.path(&entry.digest), source })?;
         let name = entry.annotations.get(REFERENCE_NAME).cloned();
         Ok(Stored { digest: entry.digest, name, document, bytes })
     }
 
     pub(super) fn path(&self, digest: &Digest) -> PathBuf {
-        self.directory.join("blobs/sha256").join(digest.hex())
+        self.directory.join(place(digest))
     }
+}
+
+/// Where a blob lies in a directory.
+fn place(digest: &Digest) -> PathBuf {
+    Path::new("blobs/sha256").join(digest.hex())
 }

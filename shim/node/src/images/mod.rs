@@ -1,6 +1,7 @@
 //! Images and what is attached to them, as files of this node, shared by the shim and the operator's command.
 //!
 //! ```text
+//! attached ─── what belongs to an image of what such a directory, or a registry, has, within a budget
 //! config ───── the table `[image]` of the node's configuration
 //! layout ───── a directory of images (OCI image layout 1.0)
 //! told ─────── what a guest said of an image, for records and traces
@@ -9,6 +10,7 @@
 //! ```
 //! Never here: whether a signature holds, a registry, a file that is longer than it may be.
 
+mod attached;
 pub mod config;
 mod layout;
 mod read;
@@ -19,8 +21,9 @@ mod write;
 use std::io;
 use std::path::PathBuf;
 
-use coffer_image::artefact::{AttachedError, Digest, ManifestError, SubjectError};
+use coffer_image::artefact::{ManifestError, SubjectError};
 
+pub use attached::{BlobReader, Budget, MAX_ARTEFACT_BYTES, Objects, collect};
 pub use layout::{Layout, REFERENCE_NAME, Stored};
 pub use signatures::{Found, SignatureStore};
 pub use told::{Outcome, ToldImage};
@@ -94,12 +97,4 @@ pub enum LayoutError {
     /// The bytes are not the image that the name stands for.
     #[error("the image cannot be taken")]
     Subject(#[source] SubjectError),
-    /// A signature object.
-    #[error("the artefact {digest} cannot be taken")]
-    Artefact {
-        /// Its manifest.
-        digest: Digest,
-        /// What is wrong.
-        source: AttachedError,
-    },
 }

@@ -7,11 +7,14 @@
 
 use std::path::{Path, PathBuf};
 
-use coffer_image::artefact::{Digest, Document, MAX_ATTACHED, MAX_OBJECT_BYTES};
+use coffer_image::artefact::Digest;
 use coffer_protocol::agent::SignatureObject;
 
-use super::LayoutError;
-use super::layout::{Layout, Stored};
+use super::attached::{Budget, Objects, chain};
+use super::layout::Layout;
+
+/// How often a reader begins anew because a writer came in between.
+const MAX_RETRIES: usize = 8;
 
 /// The store at one directory.
 #[derive(Debug, Clone)]
@@ -28,16 +31,14 @@ pub struct Found {
     pub left_out: Vec<String>,
 }
 
-/// Most bytes and most blobs that are still taken.
-struct Room {
-    bytes: usize,
-    blobs: usize,
-}
-
 impl SignatureStore {
     /// The store at `directory`, which need not be there.
     pub fn new(directory: &Path) -> Self {
         Self { directory: directory.to_owned() }
+    }
+
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// Where the objects of the image with this manifest or index lie.
@@ -47,67 +48,57 @@ impl SignatureStore {
 
     /// Every signature object of the images with the digests `images`, `most_bytes` of them together at most.
     pub fn read(&self, images: &[Digest], most_bytes: usize) -> Found {
-        let mut found = Found::default();
-        let mut room = Room { bytes: most_bytes, blobs: MAX_ATTACHED };
+        let Objects { found, left_out, .. } = self.objects(images, Budget::of_bytes(most_bytes));
+        let objects = found.into_iter().map(|added| SignatureObject {
+            manifest: added.manifest,
+            blobs: added.blobs,
+            ..Default::default()
+        });
+        Found { objects: objects.collect(), left_out }
+    }
+
+    /// The same, within `budget`.
+    pub fn objects(&self, images: &[Digest], budget: Budget) -> Objects {
+        let (mut all, mut budget) = (Objects::default(), budget);
         for image in images {
-            let directory = self.directory_of(image);
+            (all, budget) = self.objects_beside(image, images, (all, budget));
+        }
+        all
+    }
+
+    /// Adds what lies in the directory of `image`. Its files are those of one version of it: if a writer exchanged the
+    /// directory and took them away, those of the next are read.
+    fn objects_beside(
+        &self,
+        image: &Digest,
+        images: &[Digest],
+        so_far: (Objects, Budget),
+    ) -> (Objects, Budget) {
+        let directory = self.directory_of(image);
+        for retry in 0..=MAX_RETRIES {
             if !directory.exists() {
-                continue;
+                break;
             }
-            match Layout::open(&directory).and_then(|layout| Ok((layout.attached_to(images)?, layout))) {
-                Ok((stored, layout)) => {
-                    for stored in stored {
-                        found.take(&layout, stored, &mut room);
-                    }
-                }
-                Err(err) => found.left_out.push(format!("{}: {}", directory.display(), chain(&err))),
+            let (mut objects, mut budget) = so_far.clone();
+            let layout = Layout::open(&directory);
+            match &layout {
+                Ok(layout) => layout.add_objects(images, &mut budget, &mut objects),
+                Err(error) => objects.left_out.push(format!("{}: {}", directory.display(), chain(error))),
+            }
+            let is_whole = objects.left_out.len() == so_far.0.left_out.len();
+            let is_replaced = layout.as_ref().map_or(true, Layout::is_replaced);
+            if is_whole || !is_replaced || retry == MAX_RETRIES {
+                return (objects, budget);
             }
         }
-        found
+        so_far
     }
-}
-
-impl Found {
-    fn take(&mut self, layout: &Layout, stored: Stored, room: &mut Room) {
-        // The image itself may lie beside its signatures.
-        let Document::Manifest(manifest) = &stored.document else { return };
-        let blobs: Result<Vec<Vec<u8>>, LayoutError> =
-            manifest.layers.iter().take(MAX_ATTACHED + 1).map(|layer| layout.object(&layer.digest)).collect();
-        let blobs = match blobs {
-            Ok(blobs) => blobs,
-            Err(err) => return self.left_out.push(format!("{}: {}", stored.digest, chain(&err))),
-        };
-        let bytes = stored.bytes.len() + blobs.iter().map(Vec::len).sum::<usize>();
-        if bytes > room.bytes || blobs.len() > room.blobs {
-            let reason = format!(
-                "{}: {bytes} bytes in {} blobs are more than the room that is left ({} bytes, {} blobs of at most \
-                 {MAX_OBJECT_BYTES})",
-                stored.digest,
-                blobs.len(),
-                room.bytes,
-                room.blobs
-            );
-            return self.left_out.push(reason);
-        }
-        let manifest = stored.bytes;
-        let object = SignatureObject { manifest, blobs, ..Default::default() };
-        // Who signed manifest and index at once attached one object to both.
-        if !self.objects.contains(&object) {
-            room.bytes -= bytes;
-            room.blobs -= object.blobs.len();
-            self.objects.push(object);
-        }
-    }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let source = error.source().map(|source| format!(": {source}"));
-    format!("{error}{}", source.unwrap_or_default())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use coffer_image::artefact::MAX_ATTACHED;
     use serde_json::{Value, json};
     use std::fs;
 
@@ -198,6 +189,66 @@ mod tests {
         place.sign(&{ place.image }, &[layer]);
         fs::remove_file(place.directory().join("blobs/sha256").join(Digest::of(b"bundle").hex()))
             .expect("removed");
+        let found = place.store().read(&[place.image], 1 << 20);
+        assert_eq!((found.objects.len(), found.left_out.len()), (0, 1));
+    }
+
+    #[test]
+    fn a_blob_with_other_bytes_is_left_out_and_named_and_the_rest_is_told() {
+        let mut place = Place::new();
+        let (bad, good) = (place.blob(b"bad"), place.blob(b"good"));
+        place.sign(&{ place.image }, &[bad]);
+        place.sign(&{ place.image }, &[good]);
+        let path = place.directory().join("blobs/sha256").join(Digest::of(b"bad").hex());
+        fs::write(path, b"bed").expect("written");
+        let found = place.store().read(&[place.image], 1 << 20);
+        assert_eq!((found.objects.len(), found.left_out.len()), (1, 1));
+        assert_eq!(found.objects[0].blobs, [b"good".to_vec()]);
+        assert!(found.left_out[0].contains("hashes to"), "{:?}", found.left_out);
+    }
+
+    #[test]
+    fn a_manifest_that_is_gone_is_left_out_and_the_rest_is_told() {
+        let mut place = Place::new();
+        let (bad, good) = (place.blob(b"bad"), place.blob(b"good"));
+        place.sign(&{ place.image }, &[bad]);
+        place.sign(&{ place.image }, &[good]);
+        let gone = place.manifests[0]["digest"].as_str().expect("text").replace("sha256:", "");
+        fs::remove_file(place.directory().join("blobs/sha256").join(gone)).expect("removed");
+        let found = place.store().read(&[place.image], 1 << 20);
+        assert_eq!((found.objects.len(), found.left_out.len()), (1, 1));
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_a_blob_is_not_followed() {
+        let mut place = Place::new();
+        let layer = place.blob(b"bundle");
+        place.sign(&{ place.image }, &[layer]);
+        let path = place.directory().join("blobs/sha256").join(Digest::of(b"bundle").hex());
+        let elsewhere = place.root.path().join("elsewhere");
+        fs::rename(&path, &elsewhere).expect("moved");
+        std::os::unix::fs::symlink(&elsewhere, &path).expect("a link");
+        let found = place.store().read(&[place.image], 1 << 20);
+        assert_eq!((found.objects.len(), found.left_out.len()), (0, 1));
+    }
+
+    #[test]
+    fn only_what_is_a_signature_is_told_of_an_artefact() {
+        let mut place = Place::new();
+        let layer = place.blob(b"bundle");
+        let mut other = place.blob(&[b'x'; 5000]);
+        other["mediaType"] = json!("application/octet-stream");
+        place.sign(&{ place.image }, &[layer, other]);
+        let found = place.store().read(&[place.image], 4000);
+        assert_eq!(found.objects[0].blobs, [b"bundle".to_vec()]);
+    }
+
+    #[test]
+    fn an_artefact_with_a_manifest_longer_than_any_real_one_is_left_out() {
+        let mut place = Place::new();
+        let mut layer = place.blob(b"bundle");
+        layer["annotations"] = json!({"long": "x".repeat(super::super::MAX_ARTEFACT_BYTES)});
+        place.sign(&{ place.image }, &[layer]);
         let found = place.store().read(&[place.image], 1 << 20);
         assert_eq!((found.objects.len(), found.left_out.len()), (0, 1));
     }

@@ -5,15 +5,19 @@ use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use coffer_image::artefact::{Digest, MAX_MANIFEST_BYTES};
+use coffer_image::artefact::Digest;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use serde_json::{Value, json};
 
 use super::LayoutError;
-use super::layout::{Layout, REFERENCE_NAME};
-use super::read::bounded;
+use super::attached::Budget;
+use super::layout::{INDEX, Layout, REFERENCE_NAME};
 use super::signatures::SignatureStore;
+
+/// No writer takes as long.
+const MAX_AGE: Duration = Duration::from_secs(3600);
 
 /// A manifest to put into a directory, and what it needs.
 #[derive(Debug, Clone)]
@@ -43,7 +47,7 @@ impl Layout {
         let index = json!({
             "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [],
         });
-        put(&directory.join("index.json"), index.to_string().as_bytes())?;
+        put(&directory.join(INDEX), index.to_string().as_bytes())?;
         Self::open(directory)
     }
 
@@ -56,8 +60,8 @@ impl Layout {
         for bytes in added.blobs.iter().chain([&added.manifest]) {
             put(&self.path(&Digest::of(bytes)), bytes)?;
         }
-        let path = self.directory.join("index.json");
-        let read = bounded(&path, MAX_MANIFEST_BYTES)?;
+        let path = self.directory.join(INDEX);
+        let read = self.index_bytes()?;
         let broken = |err: serde_json::Error| LayoutError::Read { path: path.clone(), source: err.into() };
         let mut index: Value = serde_json::from_slice(&read).map_err(broken)?;
         let Some(Value::Array(manifests)) = index.get_mut("manifests") else {
@@ -77,6 +81,7 @@ impl SignatureStore {
     /// # Errors
     /// [`LayoutError`]
     pub fn replace(&self, image: &Digest, objects: &[Added]) -> Result<(), LayoutError> {
+        self.sweep();
         let place = self.directory_of(image);
         let aside = beside(&place);
         let written = Layout::create(&aside)
@@ -87,6 +92,38 @@ impl SignatureStore {
         // What is left aside: the one before, or what could not be finished.
         let _ = fs::remove_dir_all(&aside);
         moved
+    }
+
+    /// Adds `objects` to what the store has for `image`, as far as one image may have so many; what has the same name gives
+    /// way. Answers how many there are then.
+    ///
+    /// # Errors
+    /// [`LayoutError`]
+    pub fn merge(&self, image: &Digest, objects: &[Added]) -> Result<usize, LayoutError> {
+        let mut budget = Budget::default();
+        objects.iter().for_each(|object| budget.give(object));
+        let mut all = objects.to_vec();
+        let before = self.objects(std::slice::from_ref(image), budget).found;
+        let stays = |old: &Added| {
+            let same =
+                |new: &Added| new.manifest == old.manifest || (new.name.is_some() && new.name == old.name);
+            !objects.iter().any(same)
+        };
+        all.extend(before.into_iter().filter(stays));
+        self.replace(image, &all)?;
+        Ok(all.len())
+    }
+
+    /// Removes what writers left that were killed.
+    fn sweep(&self) {
+        let Ok(entries) = fs::read_dir(self.directory()) else { return };
+        for entry in entries.filter_map(Result::ok) {
+            let age = entry.metadata().and_then(|it| it.modified()).ok().and_then(|it| it.elapsed().ok());
+            let is_left = entry.file_name().to_string_lossy().starts_with(".sha256-");
+            if is_left && age.is_some_and(|age| age > MAX_AGE) {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
     }
 }
 
@@ -175,7 +212,7 @@ mod tests {
         let root = tempfile::tempdir().expect("a directory");
         let layout = Layout::create(root.path()).expect("made").put(&added(b"one", Some("v1"))).expect("put");
         assert_eq!(layout.find(Some("v1")).expect("there").bytes, added(b"one", None).manifest);
-        assert_eq!(layout.object(&Digest::of(b"one")).expect("there"), b"one");
+        assert_eq!(layout.blob(&Digest::of(b"one"), 3).expect("there"), b"one");
     }
 
     #[test]
@@ -204,6 +241,74 @@ mod tests {
         let layout = Layout::open(&store.directory_of(&image)).expect("readable");
         assert_eq!(layout.all().expect("readable").len(), 1);
         assert_eq!(fs::read_dir(root.path()).expect("readable").count(), 1);
+    }
+
+    /// An artefact with one bundle.
+    fn signature(bundle: &[u8], name: Option<&str>) -> Added {
+        let kind = "application/vnd.dev.sigstore.bundle.v0.3+json";
+        let layer =
+            json!({"mediaType": kind, "digest": Digest::of(bundle).to_string(), "size": bundle.len()});
+        let manifest = json!({"schemaVersion": 2, "config": layer, "layers": [layer]}).to_string();
+        Added { manifest: manifest.into_bytes(), ..added(bundle, name) }
+    }
+
+    fn bundles(store: &SignatureStore, image: &Digest) -> Vec<Vec<u8>> {
+        let objects = store.objects(&[*image], Budget::default());
+        assert_eq!(objects.left_out, Vec::<String>::new());
+        objects.found.into_iter().flat_map(|added| added.blobs).collect()
+    }
+
+    #[test]
+    fn what_is_merged_comes_beside_what_was_there_and_in_the_place_of_its_name() {
+        let root = tempfile::tempdir().expect("a directory");
+        let (store, image) = (SignatureStore::new(root.path()), Digest::of(b"image"));
+        let tag = image.signature_tag();
+        store.replace(&image, &[signature(b"one", None), signature(b"two", Some(&tag))]).expect("written");
+        let count = store.merge(&image, &[signature(b"three", Some(&tag)), signature(b"one", None)]);
+        assert_eq!(count.expect("written"), 2);
+        assert_eq!(bundles(&store, &image), [b"three".to_vec(), b"one".to_vec()]);
+    }
+
+    #[test]
+    fn a_directory_that_another_took_the_place_of_gives_nothing_of_that_one() {
+        let root = tempfile::tempdir().expect("a directory");
+        let (store, image) = (SignatureStore::new(root.path()), Digest::of(b"image"));
+        store.replace(&image, &[signature(b"one", None)]).expect("written");
+        let layout = Layout::open(&store.directory_of(&image)).expect("readable");
+        store.replace(&image, &[signature(b"one", None), signature(b"two", None)]).expect("written");
+        assert!(layout.is_replaced() && layout.blob(&Digest::of(b"one"), 3).is_err());
+    }
+
+    #[test]
+    fn a_reader_beside_a_writer_finds_one_version_or_the_other() {
+        let root = tempfile::tempdir().expect("a directory");
+        let (store, image) = (SignatureStore::new(root.path()), Digest::of(b"image"));
+        let versions = [b"one".as_slice(), b"two"].map(|bundle| [signature(bundle, None)]);
+        store.replace(&image, &versions[0]).expect("written");
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                for version in versions.iter().cycle().take(40) {
+                    store.replace(&image, version).expect("written");
+                }
+            });
+            while !writer.is_finished() {
+                assert_eq!(bundles(&store, &image).len(), 1);
+            }
+        });
+    }
+
+    #[test]
+    fn what_a_killed_writer_left_is_removed_after_an_hour() {
+        let root = tempfile::tempdir().expect("a directory");
+        let (store, image) = (SignatureStore::new(root.path()), Digest::of(b"image"));
+        let [old, new] = [".sha256-aa.1-0", ".sha256-aa.2-0"].map(|name| root.path().join(name));
+        for path in [&old, &new] {
+            fs::create_dir_all(path.join("blobs")).expect("made");
+        }
+        let before = std::time::SystemTime::now() - MAX_AGE - Duration::from_secs(60);
+        File::open(&old).and_then(|it| it.set_modified(before)).expect("an older directory");
+        store.replace(&image, &[added(b"one", None)]).expect("written");
+        assert_eq!((old.exists(), new.exists()), (false, true));
     }
 
     #[test]
