@@ -170,6 +170,22 @@ fn a_second_signer_leaves_the_first_ones_signature_there() {
 }
 
 #[test]
+fn signatures_that_cannot_be_read_are_not_taken_for_none() {
+    let directory = tempfile::tempdir().expect("a directory");
+    signed(directory.path(), &key(1), &key(1));
+    fs::write(directory.path().join("key.pem"), pem(&pairs()[0].0)).expect("a key");
+    let index = fs::read(directory.path().join("index.json")).expect("an index");
+    let entries: Value = serde_json::from_slice(&index).expect("JSON");
+    let digest = entries["manifests"][1]["digest"].as_str().expect("text").replace("sha256:", "");
+    fs::write(directory.path().join("blobs/sha256").join(digest), b"{}").expect("a manifest");
+    let sign = ["sign", ".", "--key", "key.pem", "--reference", "v1", "--tag-scheme", "--name", NAME];
+    let output = coffer(directory.path(), &sign);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("reading the signatures that are there"));
+    assert_eq!(fs::read(directory.path().join("index.json")).expect("an index"), index);
+}
+
+#[test]
 fn an_image_signed_by_another_is_refused_with_the_reason() {
     let directory = tempfile::tempdir().expect("a directory");
     signed(directory.path(), &key(2), &key(1));
