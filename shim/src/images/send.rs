@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use coffer_image::artefact::Digest;
-use coffer_protocol::{MAX_LINE, StreamHeader, StreamHeaderError, parse_reply};
+use coffer_protocol::{AGAIN, MAX_LINE, StreamHeader, StreamHeaderError, parse_reply};
 use futures::{StreamExt, TryFutureExt, TryStreamExt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -26,9 +26,6 @@ const AT_ONCE: usize = 2;
 /// slowly.
 const PIECE_LIMIT: Duration = Duration::from_secs(60);
 const LAST_LIMIT: Duration = Duration::from_secs(120);
-
-/// With what the guest begins its last word when it says nothing against the layer.
-const AGAIN: &str = "again: ";
 
 /// How long the whole image may take.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
