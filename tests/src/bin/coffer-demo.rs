@@ -127,10 +127,12 @@ fn show_trace(node: &Node, pod: &Pod) -> Result<()> {
     Ok(())
 }
 
-/// A secret that is released because the evidence verifies of a guest that runs only what one key signed; and is not when one
+/// A secret that is released because the evidence verifies of a guest whose policy takes what one key signed; and is not when one
 /// byte of what boots is another.
 fn show_secret(node: &Node) -> Result<()> {
-    println!("6. A signed and sealed image, and a secret for guests that run only what its signer signed");
+    println!(
+        "6. A signed and sealed image, and a secret for guests whose policy takes its signer's images alone"
+    );
     println!("   (released because the guest's evidence verifies; the processor is SIMULATED)");
     let sealed = published(node, SEALED)?;
     sealed.sign(node, &key("p256.pem"))?;
