@@ -2,14 +2,12 @@
 
 use std::path::Path;
 
-use anyhow::Context;
 use coffer_guest_image::manifest::Manifest;
-use coffer_image::policy::{NoFiles, Policy};
 use coffer_node::config::{Config, HypervisorChoice, Scratch};
 use coffer_node::host::{Backend, Tool, Virtualization};
+use coffer_node::images::read_policy;
 use serde::Serialize;
 
-use crate::attest::read_file;
 use crate::{Health, output};
 
 /// How one check came out.
@@ -160,10 +158,7 @@ fn guest_image(dir: &Path) -> Finding {
 /// Whether pods could be given the node's policy; it may name no files, which guests do not have.
 fn image_policy(path: &Path) -> Finding {
     let advice = "see `coffer image policy explain --policy FILE`; pods are refused until it is right";
-    let parsed = read_file(path, "the node's image policy").and_then(|text| {
-        Policy::parse(&text, &NoFiles).with_context(|| format!("reading {}", path.display()))
-    });
-    match parsed {
+    match read_policy(path).map_err(anyhow::Error::new) {
         Ok(_) => ok("image policy", path.display().to_string()),
         Err(err) => missing("image policy", format!("{err:#}"), advice),
     }

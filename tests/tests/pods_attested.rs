@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use coffer_tests::cri::messages::{ContainerConfig, ContainerMetadata, KeyValue};
-use coffer_tests::node::{Node, Pod, container, sandbox};
+use coffer_tests::node::{Node, Pod, container, quoted, sandbox};
 use coffer_tests::pod_tests;
 use coffer_tests::run::Run;
 use coffer_tests::verifier::{AuditLog, Change, Initdata, Reference, Verifier, changed_guest};
@@ -89,10 +89,6 @@ fn configure(node: &Node, verifier: Option<&Verifier>, more: &[(&str, &str)]) ->
     changes.extend(address.as_deref().map(|address| ("tee.verifier", address)));
     changes.extend(more);
     node.write_coffer_config(&changes)
-}
-
-fn quoted(path: &Path) -> String {
-    format!("\"{}\"", path.display())
 }
 
 /// A container that stays, with the secret in its environment.

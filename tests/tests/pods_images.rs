@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use coffer_tests::cri::messages::{ContainerConfig, ImageSpec};
 use coffer_tests::images::{Image, Layer, busybox};
-use coffer_tests::node::{Node, Pod, container, sandbox};
+use coffer_tests::node::{Node, Pod, container, quoted, sandbox};
 use coffer_tests::pod_tests;
 use coffer_tests::publish::{Published, key, policy};
 use coffer_tests::verifier::Initdata;
@@ -51,7 +51,6 @@ fn trusting() -> Result<String> {
 fn configure(node: &Node, dry_run: bool) -> Result<()> {
     let path = node.layout.data.join("image-policy.json");
     fs::write(&path, trusting()?)?;
-    let quoted = |path: &Path| format!("\"{}\"", path.display());
     let (policy, dry_run) = (quoted(&path), dry_run.to_string());
     node.write_coffer_config(&[("image.policy", policy.as_str()), ("image.dry_run", dry_run.as_str())])
 }
@@ -220,7 +219,7 @@ fn a_dry_run_tells_what_would_be_refused_and_runs_it(node: &mut Node) -> Result<
 fn a_guest_with_a_secure_processor_takes_no_image_without_a_measured_policy(node: &mut Node) -> Result<()> {
     configure(node, false)?;
     signed(node)?;
-    let simulated = format!("\"{}\"", node.layout.data.join("simulated").display());
+    let simulated = quoted(&node.layout.data.join("simulated"));
     node.write_coffer_config(&[("tee.kind", "\"sim\""), ("tee.simulated_dir", &simulated)])?;
     let with = |name: &str, files: &[(&str, &str)]| {
         let config = sandbox(node, name);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use coffer_tests::cri::messages::{Mount, NODE};
 use coffer_tests::leftovers::{Process, of_node};
-use coffer_tests::node::{Node, Pod, container, sandbox};
+use coffer_tests::node::{Node, Pod, container, quoted, sandbox};
 use coffer_tests::pod_tests;
 use coffer_tests::run::Run;
 use coffer_tests::wait;
@@ -293,8 +293,4 @@ fn largest(directory: &Path, extension: &str) -> Result<PathBuf> {
 fn files(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
     entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
-}
-
-fn quoted(path: &Path) -> String {
-    format!("\"{}\"", path.display())
 }

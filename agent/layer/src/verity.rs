@@ -22,6 +22,13 @@ pub struct Root(pub [u8; HASH_BYTES]);
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Salt(pub [u8; HASH_BYTES]);
 
+impl Salt {
+    /// The hash of a block, of data or of hashes, as the block above has it.
+    pub fn hash(&self, block: &[u8]) -> [u8; HASH_BYTES] {
+        Sha256::new_with_prefix(self.0).chain_update(block).finalize().into()
+    }
+}
+
 /// A tree in memory, as it lies behind its data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tree {
@@ -62,12 +69,25 @@ pub fn append(file: &mut (impl Read + Write + Seek), data_bytes: u64, salt: &Sal
         file.seek(SeekFrom::Start(at))?;
         file.read_exact(part)?;
         for block in part.chunks(BLOCK_BYTES) {
-            let hash = tree.hash(block);
+            let hash = salt.hash(block);
             tree.add(file, 0, hash)?;
         }
         at += count;
     }
     tree.finish(file)
+}
+
+/// The first block of each level of the tree behind so many blocks of data, from the level above the data up to the topmost,
+/// which lies first.
+pub fn level_places(data_blocks: u64) -> Vec<u64> {
+    let mut at = data_blocks;
+    let mut places: Vec<u64> = Vec::new();
+    for blocks in levels(data_blocks).into_iter().rev() {
+        places.push(at);
+        at = at.saturating_add(blocks);
+    }
+    places.reverse();
+    places
 }
 
 /// Blocks of each level, from the one above the data up to the one of a single block.
@@ -88,25 +108,16 @@ struct Level {
 }
 
 struct Growing {
-    salted: Sha256,
+    salt: Salt,
     levels: Vec<Level>,
     root: Option<Root>,
 }
 
 impl Growing {
     fn new(data_bytes: u64, salt: &Salt) -> Self {
-        let mut at = data_bytes;
-        let mut placed: Vec<Level> = Vec::new();
-        for blocks in levels(data_bytes / BLOCK).into_iter().rev() {
-            placed.push(Level { at, block: Vec::with_capacity(BLOCK_BYTES) });
-            at += blocks * BLOCK;
-        }
-        placed.reverse();
-        Self { salted: Sha256::new_with_prefix(salt.0), levels: placed, root: None }
-    }
-
-    fn hash(&self, block: &[u8]) -> [u8; HASH_BYTES] {
-        self.salted.clone().chain_update(block).finalize().into()
+        let level = |place: u64| Level { at: place * BLOCK, block: Vec::with_capacity(BLOCK_BYTES) };
+        let placed = level_places(data_bytes / BLOCK).into_iter().map(level).collect();
+        Self { salt: *salt, levels: placed, root: None }
     }
 
     /// Adds a hash to the level `number`; above the topmost it is the root.
@@ -132,7 +143,7 @@ impl Growing {
         file.write_all(&level.block)?;
         level.at += BLOCK;
         let block = std::mem::take(&mut level.block);
-        let hash = self.hash(&block);
+        let hash = self.salt.hash(&block);
         self.add(file, number + 1, hash)
     }
 
@@ -192,6 +203,15 @@ mod tests {
             tree.root.0,
             <[u8; 32]>::from(Sha256::new_with_prefix([7; 32]).chain_update(&data).finalize())
         );
+    }
+
+    #[test]
+    fn the_topmost_level_of_the_tree_comes_first() {
+        assert!(level_places(1).is_empty());
+        assert_eq!(level_places(128), [128]);
+        // 129 blocks need two blocks of hashes, and one above them.
+        assert_eq!(level_places(129), [130, 129]);
+        assert_eq!(level_places((1 << 30) / BLOCK), [262_161, 262_145, 262_144]);
     }
 
     #[test]

@@ -25,6 +25,17 @@ pub(super) fn configuration(layers: &[&[u8]]) -> Vec<u8> {
         .into_bytes()
 }
 
+/// A layer with one file.
+pub(crate) fn archive(path: &str, content: impl AsRef<[u8]>) -> Vec<u8> {
+    let content = content.as_ref();
+    let mut header = tar::Header::new_ustar();
+    header.set_size(u64::try_from(content.len()).unwrap());
+    header.set_mode(0o644);
+    let mut builder = tar::Builder::new(Vec::new());
+    builder.append_data(&mut header, path, content).unwrap();
+    builder.into_inner().unwrap()
+}
+
 /// An image of these layers, which are archives that are not packed.
 pub(crate) fn image(layers: &[&[u8]], annotations: Value) -> Claim {
     let configuration = configuration(layers);

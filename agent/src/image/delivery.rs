@@ -288,7 +288,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::gate::samples::blobs;
+    use crate::gate::samples::{archive, blobs};
     use crate::image::trash::Trash;
 
     struct Bench {
@@ -312,15 +312,6 @@ mod tests {
         fn count(&self) -> usize {
             fs::read_dir(self.directory.path().join("u")).map_or(0, Iterator::count)
         }
-    }
-
-    fn archive(path: &str, text: &str) -> Vec<u8> {
-        let mut header = tar::Header::new_ustar();
-        header.set_size(text.len() as u64);
-        header.set_mode(0o644);
-        let mut builder = tar::Builder::new(Vec::new());
-        builder.append_data(&mut header, path, text.as_bytes()).unwrap();
-        builder.into_inner().unwrap()
     }
 
     async fn send(delivery: &Arc<Delivery>, bytes: &[u8]) -> Result<(), DeliveryError> {

@@ -178,22 +178,21 @@ impl Images {
         permit: Permit,
         disks: &[(LayerSource, PathBuf)],
     ) -> Result<Rootfs, ImageError> {
-        let layers = match permit {
+        let disks = (1..).zip(disks);
+        let lower = |(index, (disk, device)): (usize, &(LayerSource, PathBuf)), held: Result<Layer, _>| {
+            held.map(Lower::Mounted).map_err(|refused| layer_error(index, disk, device, refused))
+        };
+        let layers: Vec<Lower> = match permit {
             Permit::Unjudged(_) => {
-                let held = (1..).zip(disks).map(|(index, (disk, device))| {
-                    let held = self.layers.hold(disk, device);
-                    held.map_err(|refused| layer_error(index, disk, device, refused))
-                });
-                held.map(|layer| layer.map(Lower::Mounted)).collect::<Result<Vec<Lower>, ImageError>>()?
+                let held = disks.map(|at| lower(at, self.layers.hold(&at.1.0, &at.1.1)));
+                held.collect::<Result<_, ImageError>>()?
             }
             // As many of one as of the other: `mount` has counted them.
             Permit::Sealed(image) => {
-                let held =
-                    (1..).zip(disks.iter().zip(image.layers())).map(|(index, ((disk, device), layer))| {
-                        let held = self.layers.hold_sealed(&disk.serial, device, layer);
-                        held.map_err(|refused| layer_error(index, disk, device, refused))
-                    });
-                held.map(|layer| layer.map(Lower::Mounted)).collect::<Result<Vec<Lower>, ImageError>>()?
+                let held = disks
+                    .zip(image.layers())
+                    .map(|(at, layer)| lower(at, self.layers.hold_sealed(&at.1.0.serial, &at.1.1, layer)));
+                held.collect::<Result<_, ImageError>>()?
             }
             Permit::Delivered(delivery) => {
                 let layers = delivery.layers().map_err(ImageError::Delivery)?;
@@ -339,7 +338,7 @@ mod tests {
 
     use super::*;
     use crate::gate::Gate;
-    use crate::gate::samples::blobs;
+    use crate::gate::samples::{archive, blobs};
     use crate::image::device_mapper::CONTROL;
 
     fn unjudged() -> Permit {
@@ -537,15 +536,7 @@ mod tests {
     fn layers_that_were_sent_are_stacked_with_their_whiteouts() {
         alone(|bench| {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-            let archive = |path: &str| {
-                let mut builder = tar::Builder::new(Vec::new());
-                let mut header = tar::Header::new_ustar();
-                header.set_size(0);
-                header.set_mode(0o644);
-                builder.append_data(&mut header, path, io::empty()).unwrap();
-                builder.into_inner().unwrap()
-            };
-            let layers = [archive("gone"), archive(".wh.gone"), archive("here")];
+            let layers = ["gone", ".wh.gone", "here"].map(|path| archive(path, ""));
             let names: Vec<&[u8]> = layers.iter().map(Vec::as_slice).collect();
             let delivery = bench.images.await_layers(blobs(&names));
             for layer in &layers {
@@ -567,12 +558,8 @@ mod tests {
             let tmpfs =
                 |flags, size| mount(Some("test"), &scratch, Some("tmpfs"), flags, Some(size)).unwrap();
             tmpfs(MsFlags::empty(), "size=128k");
-            let mut builder = tar::Builder::new(Vec::new());
-            let mut header = tar::Header::new_ustar();
             let file = vec![7; 200 << 10];
-            header.set_size(file.len() as u64);
-            builder.append_data(&mut header, "file", file.as_slice()).unwrap();
-            let layer = builder.into_inner().unwrap();
+            let layer = archive("file", &file);
             let delivery = bench.images.await_layers(blobs(&[&layer]));
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             let send = || runtime.block_on(delivery.clone().begin(Digest::of(&layer))).unwrap().run(&*layer);

@@ -15,16 +15,13 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 use coffer_layer::sealed::SealedLayer;
-use coffer_layer::verity::BLOCK;
-use sha2::{Digest as _, Sha256};
+use coffer_layer::verity::{BLOCK, level_places};
 
 use super::device_mapper::{CONTROL, Mapped, Table};
 
 const SECTOR: u64 = 512;
 const BLOCK_BYTES: usize = 4096;
 const HASH: usize = 32;
-/// Hashes of one block.
-const FAN_OUT: u64 = 128;
 
 /// Why a sealed layer cannot be mounted.
 #[derive(Debug, thiserror::Error)]
@@ -67,19 +64,6 @@ pub(crate) enum VerityError {
     },
 }
 
-/// The first block of each level of the tree behind so many blocks of data, the lowest level first.
-fn levels(data_blocks: u64) -> Vec<u64> {
-    let mut sizes = Vec::new();
-    let mut below = data_blocks;
-    while below > 1 {
-        below = below.div_ceil(FAN_OUT);
-        sizes.push(below);
-    }
-    // The topmost level comes first.
-    let place = |above: &[u64]| above.iter().fold(data_blocks, |at, size| at.saturating_add(*size));
-    (1..=sizes.len()).map(|above| place(sizes.get(above..).unwrap_or_default())).collect()
-}
-
 /// Makes the device whose every block is checked against the layer's signed root.
 pub(super) fn open(name: &str, disk: &Path, layer: &SealedLayer) -> Result<Mapped, VerityError> {
     let read = |source| VerityError::Read { source };
@@ -111,7 +95,7 @@ fn check(disk: &File, bytes: u64, layer: &SealedLayer) -> Result<(), VerityError
     // From the root down, so that the first wrong block is the one that is named.
     let mut wanted = layer.root.0;
     let mut what = "hash tree's root";
-    for first in levels(layer.data_bytes / BLOCK).into_iter().rev() {
+    for first in level_places(layer.data_bytes / BLOCK).into_iter().rev() {
         let block = read_block(disk, first)?;
         hold(&block, layer, &wanted, what)?;
         wanted = block.first_chunk().copied().unwrap_or_default();
@@ -133,7 +117,7 @@ fn hold(
     wanted: &[u8; HASH],
     what: &'static str,
 ) -> Result<(), VerityError> {
-    let found: [u8; HASH] = Sha256::new().chain_update(layer.salt.0).chain_update(block).finalize().into();
+    let found = layer.salt.hash(block);
     if found == *wanted {
         return Ok(());
     }
@@ -147,15 +131,6 @@ mod tests {
     use super::*;
 
     const SALT: Salt = Salt([0x22; HASH]);
-
-    #[test]
-    fn the_topmost_level_of_the_tree_comes_first() {
-        assert!(levels(1).is_empty());
-        assert_eq!(levels(128), [128]);
-        // 129 blocks need two blocks of hashes, and one above them.
-        assert_eq!(levels(129), [130, 129]);
-        assert_eq!(levels((1 << 30) / BLOCK), [262_161, 262_145, 262_144]);
-    }
 
     #[test]
     fn the_kernel_is_told_to_end_the_guest_when_a_block_is_wrong() {

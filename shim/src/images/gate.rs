@@ -1,41 +1,15 @@
 //! What the host's side of the gate has: the node's policy for the guest, and where images and their signatures are asked for.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use coffer_image::policy::{MAX_POLICY_BYTES, NoFiles, Policy, PolicyError};
-use coffer_node::images::SignatureStore;
 use coffer_node::images::config::Images;
+use coffer_node::images::{PolicyFileError, SignatureStore, read_policy};
 use coffer_protocol::agent::{AdmitImageRequest, ImagePolicy};
 
 use super::ImageError;
 use super::containerd::Containerd;
 use super::said::Said;
-
-/// Why the node has no policy that could be given to a guest.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum PolicyFileError {
-    /// The node's policy is not there.
-    #[error(
-        "cannot read the node's image policy {path}: make the file, or take image.policy out of the configuration"
-    )]
-    NoPolicy {
-        /// The file.
-        path: PathBuf,
-        /// The operating system's answer.
-        source: std::io::Error,
-    },
-    /// The node's policy is none.
-    #[error("the node's image policy {path} cannot be used")]
-    Policy {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong, and where.
-        source: PolicyError,
-    },
-}
 
 /// A pod whose guest judges images.
 #[derive(Debug)]
@@ -112,21 +86,9 @@ impl Gate {
     }
 }
 
-/// Reads the node's policy and parses it: what the guest would not understand is told at the pod's start.
+/// The node's policy: what the guest would not understand is told at the pod's start.
 fn policy(path: &Path, dry_run: bool) -> Result<ImagePolicy, PolicyFileError> {
-    let document =
-        bounded(path).map_err(|source| PolicyFileError::NoPolicy { path: path.to_owned(), source })?;
-    Policy::parse(&document, &NoFiles)
-        .map_err(|source| PolicyFileError::Policy { path: path.to_owned(), source })?;
-    Ok(ImagePolicy { document, dry_run, ..Default::default() })
-}
-
-fn bounded(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    // One byte more than a policy may have: the parser says so.
-    let limit = u64::try_from(MAX_POLICY_BYTES).unwrap_or(u64::MAX).saturating_add(1);
-    File::open(path)?.take(limit).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    Ok(ImagePolicy { document: read_policy(path)?, dry_run, ..Default::default() })
 }
 
 #[cfg(test)]

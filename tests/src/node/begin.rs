@@ -342,3 +342,8 @@ fn merge(into: &mut toml::Table, from: toml::Table) {
         }
     }
 }
+
+/// A path as TOML has it.
+pub fn quoted(path: &Path) -> String {
+    toml::Value::from(path.display().to_string()).to_string()
+}

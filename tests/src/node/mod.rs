@@ -14,6 +14,6 @@ mod kept;
 mod numbers;
 mod pod;
 
-pub use begin::{Failure, Node, on_node, with_node};
+pub use begin::{Failure, Node, on_node, quoted, with_node};
 pub use numbers::{number_of, numbers};
 pub use pod::{Pod, container, sandbox};

@@ -39,12 +39,13 @@ impl Verifier {
     pub(super) fn check_standing(&self, guest: &Guest) -> Result<(), Refusal> {
         self.catch_up()?;
         let references = self.references.read().unwrap_or_else(PoisonError::into_inner);
-        let known = references.reference.iter().find(|known| known.name == guest.reference).cloned();
+        let known = references.reference.iter().find(|known| known.name == guest.reference);
+        let known =
+            known.map(|known| (known.digest(), known.signed_by.as_ref().map(|signer| signer.id.clone())));
         drop(references);
-        let known = known.map(|known| (known.digest(), known.signed_by));
-        let signer = known.as_ref().and_then(|(_, by)| by.as_ref());
         // A signer's values count for nothing once it is revoked, whoever else signed the same.
-        let signer = signer.map(|by| (Revocation::Signer, by.id.as_str()));
+        let signer = known.as_ref().and_then(|(_, signer)| signer.as_deref());
+        let signer = signer.map(|id| (Revocation::Signer, id));
         let token = [(Revocation::Token, guest.token.as_str())];
         let names: Vec<_> = token.into_iter().chain(guest.identity.names()).chain(signer).collect();
         self.none_revoked(&names)?;

@@ -4,6 +4,7 @@
 //! attached ─── what belongs to an image of what such a directory, or a registry, has, within a budget
 //! config ───── the table `[image]` of the node's configuration
 //! layout ───── a directory of images (OCI image layout 1.0)
+//! policy ───── the node's image policy
 //! told ─────── what a guest said of an image, for records and traces
 //! write ────── puts manifests and blobs into such a directory, each whole or not at all
 //! signatures ─ the node's signature objects: one such directory for each image
@@ -13,6 +14,7 @@
 mod attached;
 pub mod config;
 mod layout;
+mod policy;
 mod read;
 mod signatures;
 mod told;
@@ -25,6 +27,7 @@ use coffer_image::artefact::{ManifestError, SubjectError};
 
 pub use attached::{BlobReader, Budget, MAX_ARTEFACT_BYTES, Objects, collect};
 pub use layout::{Layout, REFERENCE_NAME, Stored};
+pub use policy::{PolicyFileError, read_policy};
 pub use signatures::{Found, SignatureStore};
 pub use told::{Outcome, ToldImage};
 pub use write::Added;
