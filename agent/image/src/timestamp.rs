@@ -3,7 +3,7 @@
 //! ```text
 //! TimeStampResp -> ContentInfo -> SignedData { TSTInfo, certificates, one SignerInfo } -> the time, if all of it holds
 //! ```
-//! Never here: revocation of the stamping authority.
+//! Never here: revocation of the stamping authority, whose certificates are handed on for it.
 
 use coffer_attestation::time::UnixTime;
 use coffer_attestation::x509::{Algorithm, Certificate};
@@ -53,6 +53,14 @@ pub(crate) enum TimestampError {
     Untrusted { subject: String, reason: String },
 }
 
+/// A time stamp that holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    pub(crate) time: UnixTime,
+    /// From the certificate that signed it up to the trusted one.
+    pub(crate) chain: Vec<Certificate>,
+}
+
 struct Token<'a> {
     info: &'a [u8],
     certificates: Vec<Certificate>,
@@ -68,21 +76,21 @@ struct SignerInfo<'a> {
     signature: &'a [u8],
 }
 
-/// The time at which `stamp` (a TimeStampResp, or its token alone) saw `message`, by one of `clocks`.
+/// When `stamp` (a TimeStampResp, or its token alone) saw `message`, by one of `clocks`.
 pub(crate) fn verify(
     stamp: &[u8],
     message: &[u8],
     clocks: &[Authority],
     work: &Work,
-) -> Result<UnixTime, TimestampError> {
+) -> Result<Stamp, TimestampError> {
     if stamp.len() > MAX_BYTES {
         return Err(TimestampError::Form { part: "a response of that length" });
     }
     let token = Token::read(stamp)?;
     let time = token.time_of(message)?;
     token.check_attributes()?;
-    token.check_signed_by(clocks, time, work)?;
-    Ok(time)
+    let chain = token.check_signed_by(clocks, time, work)?;
+    Ok(Stamp { time, chain })
 }
 
 impl<'a> Token<'a> {
@@ -176,7 +184,7 @@ impl<'a> Token<'a> {
         clocks: &[Authority],
         time: UnixTime,
         work: &Work,
-    ) -> Result<(), TimestampError> {
+    ) -> Result<Vec<Certificate>, TimestampError> {
         let trusted = clocks.iter().flat_map(|clock| &clock.chain);
         let mut all = trusted.chain(&self.certificates);
         let signer =
@@ -194,7 +202,7 @@ impl<'a> Token<'a> {
         let mut why = "the trusted root has no clock".to_owned();
         for clock in clocks {
             match self.chain_holds(clock, signer, time, work) {
-                Ok(()) => return Ok(()),
+                Ok(chain) => return Ok(chain),
                 Err(reason) => why = reason,
             }
         }
@@ -209,17 +217,20 @@ impl<'a> Token<'a> {
         signer: &Certificate,
         time: UnixTime,
         work: &Work,
-    ) -> Result<(), String> {
-        let direct = clock.check(signer, time, &[EXTENDED_USAGE], work);
-        if direct.is_ok() {
-            return direct;
-        }
+    ) -> Result<Vec<Certificate>, String> {
+        let below = |first: &[&Certificate]| {
+            let above = clock.chain.iter().filter(|one| !first.contains(one));
+            first.iter().copied().chain(above).cloned().collect()
+        };
+        let Err(direct) = clock.check(signer, time, &[EXTENDED_USAGE], work) else {
+            return Ok(below(&[signer]));
+        };
         let above = self.certificates.iter().find(|found| signer.names_as_issuer(found) && *found != signer);
-        let Some(above) = above else { return direct };
+        let Some(above) = above else { return Err(direct) };
         signer.check_valid_at(time).map_err(|error| error.to_string())?;
         work.spend()?;
         signer.check_issued_by_knowing(above, &[EXTENDED_USAGE]).map_err(|error| error.to_string())?;
-        clock.check(above, time, &[EXTENDED_USAGE], work)
+        clock.check(above, time, &[EXTENDED_USAGE], work).map(|()| below(&[signer, above]))
     }
 }
 

@@ -71,33 +71,49 @@ impl Case<'_> {
         let authentic = trusted.is_ok() && holder.is_ok();
         check("certificate", authenticity, "a chain to the trust store", trusted);
         check("signer", authenticity, "a trusted identity", holder);
-        let time = self.stamped();
-        let dates = envelope.chain.iter().try_for_each(|certificate| {
-            certificate
-                .check_valid_at(time.unwrap_or(at))
-                .map_err(|error| format!("{}: {error}", certificate.subject()))
-        });
+        let (time, dates) = match self.stamped() {
+            Ok(time) => (time, self.check_dates(time.unwrap_or(at))),
+            Err(reason) => (None, Err(reason)),
+        };
         check("signing-time", rest, "certificates that were good when it signed", dates);
         let over = envelope.expiry.filter(|expiry| *expiry < at);
         let over = over.map_or(Ok(()), |expiry| Err(format!("expired at {expiry}")));
         check("expiry", rest, "not expired", over);
-        check("revocation", rest, "no certificate revoked", self.check_revocation());
+        let revoked = self.check_revocation(&envelope.chain);
+        check("revocation", rest, "no certificate revoked", revoked);
         // At level audit anybody's signature passes, and the name is only what its certificate says.
         let signer = if authentic { leaf.subject() } else { "nobody whom the policy trusts".to_owned() };
         (signer, time)
     }
 
-    /// A time stamp that does not hold says nothing.
-    fn stamped(&self) -> Option<UnixTime> {
-        let stamp = self.envelope.stamp.as_ref()?;
-        let time = timestamp::verify(stamp, &self.envelope.signature, &self.wanted.clocks, self.work);
-        time.ok().filter(|time| *time <= self.at)
+    /// The time that a clock vouches for; `None` where the policy asks for no clock's word.
+    fn stamped(&self) -> Result<Option<UnixTime>, String> {
+        let (wanted, envelope) = (self.wanted, self.envelope);
+        let over = envelope.chain.iter().any(|certificate| certificate.not_after() < self.at);
+        if wanted.clocks.is_empty() || (wanted.clocks_after_expiry && !over) {
+            return Ok(None);
+        }
+        let stamp =
+            envelope.stamp.as_ref().ok_or("no time stamp, which a trust store of type tsa asks for")?;
+        let stamp = timestamp::verify(stamp, &envelope.signature, &wanted.clocks, self.work);
+        let stamp = stamp.map_err(|error| error.to_string())?;
+        if stamp.time > self.at {
+            return Err(format!("the time stamp is of {}, which is to come", stamp.time));
+        }
+        self.check_revocation(&stamp.chain)?;
+        Ok(Some(stamp.time))
+    }
+
+    fn check_dates(&self, at: UnixTime) -> Result<(), String> {
+        self.envelope.chain.iter().try_for_each(|certificate| {
+            let valid = certificate.check_valid_at(at);
+            valid.map_err(|error| format!("{}: {error}", certificate.subject()))
+        })
     }
 
     /// Lists must be signed by the next certificate of the chain. One that says where its list is must have one here. That a
     /// list of the policy's names a certificate counts whoever signed the list.
-    fn check_revocation(&self) -> Result<(), String> {
-        let chain = &self.envelope.chain;
+    fn check_revocation(&self, chain: &[Certificate]) -> Result<(), String> {
         for (place, certificate) in chain.iter().enumerate() {
             let lists: Vec<_> =
                 self.wanted.lists.iter().filter(|list| list.speaks_for(certificate)).collect();

@@ -78,6 +78,7 @@ pub(super) struct RawAttestation {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct RawNotation {
     pub(super) level: RawLevel,
+    pub(super) verify_timestamp: Option<RawVerifyTimestamp>,
     pub(super) trust_stores: Vec<RawTrustStore>,
     pub(super) trusted_identities: Vec<String>,
     #[serde(default)]
@@ -91,6 +92,15 @@ pub(super) enum RawLevel {
     Permissive,
     Audit,
     Skip,
+}
+
+/// When a time stamp is asked for, where there are clocks.
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum RawVerifyTimestamp {
+    #[default]
+    Always,
+    AfterCertExpiry,
 }
 
 #[derive(Clone, Deserialize)]

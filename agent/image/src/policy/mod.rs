@@ -7,8 +7,9 @@
 //! that fits, `default` decides. A member that is not known is an error, and so is a requirement that this version cannot
 //! check: a policy is taken as a whole or not at all. There is no policy that is not written down.
 //!
-//! Ours are `notation` (trust stores, trusted identities and a level, as in Notation's trust policies), `keyless` (who signed, by whose word, under which trusted root), `attestation` (a statement of a predicate type
-//! about the image), `kOfN` over the named `requirements`, `notBefore`, and the identity `matchDigest`.
+//! Ours are `notation` (trust stores, trusted identities, a level and when a time stamp is asked for, as in Notation's trust
+//! policies; revocation lists as bytes), `keyless` (who signed, by whose word, under which trusted root), `attestation` (a statement
+//! of a predicate type about the image), `kOfN` over the named `requirements`, `notBefore`, and the identity `matchDigest`.
 //!
 //! Never here: whether a signature holds.
 

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use super::distinguished::Distinguished;
 use super::document::{
     Document, RawAttestation, RawIdentity, RawKeyless, RawLevel, RawNotation, RawRequirement, RawSigstore,
-    RawStoreKind, RawTrustStore,
+    RawStoreKind, RawTrustStore, RawVerifyTimestamp,
 };
 use super::identity::SignedIdentity;
 use super::pattern::Pattern;
@@ -324,6 +324,10 @@ impl Reader<'_> {
                 }
             }
         }
+        if raw.verify_timestamp.is_some() && clocks.is_empty() {
+            return Err(fault("verifyTimestamp needs a trust store of type tsa".to_owned()));
+        }
+        let clocks_after_expiry = matches!(raw.verify_timestamp, Some(RawVerifyTimestamp::AfterCertExpiry));
         let identities = raw.trusted_identities.iter().map(|text| Distinguished::parse(text).map_err(fault));
         let identities = identities.collect::<Result<Vec<Distinguished>, PolicyError>>()?;
         if authorities.is_empty() || identities.is_empty() {
@@ -336,7 +340,7 @@ impl Reader<'_> {
             RevocationList::from_file(&bytes).map_err(|error| fault(error.to_string()))
         });
         let lists = lists.collect::<Result<Vec<RevocationList>, PolicyError>>()?;
-        Ok(Notation { level, authorities, clocks, identities, lists })
+        Ok(Notation { level, authorities, clocks, clocks_after_expiry, identities, lists })
     }
 
     fn store(&self, pointer: &str, store: &RawTrustStore) -> Result<Vec<Certificate>, PolicyError> {

@@ -57,7 +57,10 @@ pub(crate) struct Sigstore {
 pub(crate) struct Notation {
     pub(crate) level: Level,
     pub(crate) authorities: Vec<Certificate>,
+    /// If there are any, a time stamp of one is asked for.
     pub(crate) clocks: Vec<Authority>,
+    /// Only once a certificate of the signature's has run out.
+    pub(crate) clocks_after_expiry: bool,
     pub(crate) identities: Vec<Distinguished>,
     pub(crate) lists: Vec<RevocationList>,
 }

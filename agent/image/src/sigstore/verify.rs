@@ -180,7 +180,8 @@ impl Case<'_> {
     /// The times at which trusted clocks saw the signature.
     fn stamped(&self, checks: &mut Checks, clocks: &[Authority]) -> Option<Vec<UnixTime>> {
         let verified = self.signed.timestamps.iter().map(|stamp| {
-            let time = timestamp::verify(stamp, &self.signed.signature, clocks, self.work);
+            let stamp = timestamp::verify(stamp, &self.signed.signature, clocks, self.work);
+            let time = stamp.map(|stamp| stamp.time);
             checks.settle("timestamp", "a time stamp of a trusted clock", time)
         });
         verified.collect()

@@ -198,8 +198,13 @@ impl Authority {
         logged(body, ["log2.example.com"; 2], &self.id_v2(), sign)
     }
 
-    /// A time stamp of `message`, with the certificates that lead to its root.
+    /// A time stamp of `message`, as a clock answers it.
     pub(crate) fn stamp(&self, message: &[u8], at: UnixTime) -> Vec<u8> {
+        sequence(&[sequence(&[element(0x02, &[0])]), self.stamp_token(message, at)])
+    }
+
+    /// A time stamp alone, with the certificates that lead to its root.
+    pub(crate) fn stamp_token(&self, message: &[u8], at: UnixTime) -> Vec<u8> {
         let sha256 = sequence(&[identifier("2.16.840.1.101.3.4.2.1"), element(0x05, &[])]);
         let info = sequence(&[
             element(0x02, &[1]),
@@ -233,8 +238,7 @@ impl Authority {
             element(0xa0, &certificate),
             element(0x31, &signer),
         ]);
-        let token = sequence(&[identifier("1.2.840.113549.1.7.2"), element(0xa0, &data)]);
-        sequence(&[sequence(&[element(0x02, &[0])]), token])
+        sequence(&[identifier("1.2.840.113549.1.7.2"), element(0xa0, &data)])
     }
 
     fn root_certificate(&self) -> Vec<u8> {
@@ -246,7 +250,7 @@ impl Authority {
         self.above("simulated root", "simulated intermediate", &self.root, &self.intermediate, Some(code))
     }
 
-    fn clock_root_certificate(&self) -> Vec<u8> {
+    pub(crate) fn clock_root_certificate(&self) -> Vec<u8> {
         self.above("simulated clock root", "simulated clock root", &self.clock_root, &self.clock_root, None)
     }
 

@@ -150,6 +150,47 @@ pub(crate) fn in_log(world: &World) -> Vec<Case> {
             .with(logged)
             .requires(required(Some(world.signed.0 + 1))),
         case("log-on-its-day", Ok("P-256")).with(logged).requires(required(Some(world.signed.0))),
+        payload_in_no_log(world).requires(required(None)).asks(&asks, root()),
+    ]
+}
+
+fn payload_in_no_log(world: &World) -> Case {
+    Case::new("payload-log-missing", Err("no entry"))
+        .with(|digest| simple(&world.alice, payload(digest, &format!("{HOST}/payload-log-missing"))))
+}
+
+/// What both schemes must refuse, or take, in the same way.
+pub(crate) fn of_both_schemes(world: &World) -> Vec<Case> {
+    let by_alice = || by_key(&world.alice);
+    let named =
+        |name: &str, digest: &Digest| simple(&world.alice, payload(digest, &format!("{HOST}/{name}")));
+    let no_key = json!({"type": "sigstoreSigned", "keyData": "AAAA"});
+    let signed = |digest: &Digest| bundle(&keyed(&world.alice, digest, SIGNATURE));
+    let broken = ["--key", "broken.pub", "--insecure-ignore-tlog"];
+    vec![
+        Case::new("bundle-policy-missing", Err("no policy")).with(signed).policy(Value::Null).asks(&[], None),
+        Case::new("bundle-policy-malformed", Err("no public key"))
+            .with(signed)
+            .requires(json!([no_key]))
+            .asks(&broken, None),
+        Case::new("payload-policy-missing", Err("no policy"))
+            .with(|digest| named("payload-policy-missing", digest))
+            .policy(Value::Null)
+            .asks(&[], None),
+        Case::new("payload-policy-malformed", Err("no public key"))
+            .with(|digest| named("payload-policy-malformed", digest))
+            .requires(json!([no_key]))
+            .asks(&broken, None),
+        Case::new("payload-none", Err("no signature of this kind"))
+            .requires(json!([by_alice()]))
+            .asks(&ALICE, None),
+        Case::new("payload-manifest-list", Ok("P-256"))
+            .of_list(|digest| named("payload-manifest-list", digest))
+            .requires(json!([by_alice()]))
+            .asks(&ALICE, None),
+        Case::new("payload-two-of-two-short", Err("1 of 2 different signers"))
+            .with(|digest| named("payload-two-of-two-short", digest))
+            .requires_two(by_alice(), by_key(&world.bob)),
     ]
 }
 

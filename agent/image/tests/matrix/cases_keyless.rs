@@ -200,6 +200,132 @@ pub(crate) fn missing(world: &World) -> Vec<Case> {
     ]
 }
 
+/// The second log, which says no times: the clock's word alone counts.
+pub(crate) fn second_log(world: &World) -> Vec<Case> {
+    let asked = |at: u64, lifetime| Asked { at: UnixTime(at), lifetime, ..world.asked(MAIL) };
+    let signed = |digest: &Digest| keyless_v2(&world.authority, &world.asked(MAIL), digest);
+    let spoilt = |digest: &Digest, spoil: &dyn Fn(&mut Value)| {
+        let mut document = signed(digest);
+        spoil(&mut document);
+        bundle(&document)
+    };
+    // The certificate of one signature, all else of another that was made `later` seconds after it, or before it.
+    let moved = |digest: &Digest, at: u64| {
+        let own = keyless_v2(&world.authority, &asked(world.signed.0, 600), digest);
+        spoilt(digest, &|document| {
+            let stamp = world.authority.stamp(&signature_of(&own), UnixTime(at));
+            *document = own.clone();
+            document["verificationMaterial"]["timestampVerificationData"]["rfc3161Timestamps"][0]["signedTimestamp"] =
+                json!(base64(&stamp));
+        })
+    };
+    let over = {
+        let mut root = world.authority.trusted_root(&[]);
+        let end = UnixTime(world.signed.0 - 60).to_string();
+        root["certificateAuthorities"][0]["validFor"] =
+            json!({"start": world.authority.since.to_string(), "end": end});
+        root
+    };
+    let authority_over = Case::new("second-log-authority-over", Err("does not count at"))
+        .requires(json!([by_holder(&over, exactly(MAIL), alone())]))
+        .asks(&ASKS_KEYLESS, Some(over));
+    vec![
+        case(world, "second-log-another-key", Err("signature: expected")).with(|digest| {
+            let other = Asked { key: &world.carol, ..world.asked(MAIL) };
+            let other = world.authority.certificate(&other);
+            spoilt(digest, &|document| {
+                document["verificationMaterial"]["certificate"]["rawBytes"] = json!(base64(&other));
+            })
+        }),
+        case(world, "second-log-other-image", Err("digest: expected"))
+            .with(|_| bundle(&signed(&Digest::of(b"another")))),
+        case(world, "second-log-wrong-identity", Err("signer: expected"))
+            .with(|digest| bundle(&keyless_v2(&world.authority, &world.asked("eve@example.com"), digest))),
+        case(world, "second-log-after-the-certificate", Err("certificate: expected"))
+            .with(|digest| moved(digest, world.signed.0 + 3600)),
+        case(world, "second-log-before-the-certificate", Err("certificate: expected"))
+            .with(|digest| moved(digest, world.signed.0 - 3600)),
+        authority_over.with(|digest| bundle(&signed(digest))),
+        case(world, "second-log-missing-proof", Err("neither the log's promise nor its proof")).with(
+            |digest| {
+                spoilt(digest, &|document| {
+                    let entry = document["verificationMaterial"]["tlogEntries"][0].as_object_mut();
+                    entry.expect("an object").remove("inclusionProof");
+                })
+            },
+        ),
+        case(world, "second-log-manifest-list", Ok(MAIL)).of_list(|digest| bundle(&signed(digest))),
+        Case::new("second-log-two-of-two-short", Err("1 of 2 different signers"))
+            .with(|digest| bundle(&signed(digest)))
+            .requires_two(developers(world), by_holder(&root_of(world), exactly("eve@example.com"), alone())),
+    ]
+}
+
+/// The rest of what every kind is asked.
+pub(crate) fn as_the_others(world: &World) -> Vec<Case> {
+    let signed = |digest: &Digest| keyless(&world.authority, &world.asked(MAIL), digest, SIGNATURE);
+    let before = |digest: &Digest| {
+        let mut early = keyless(&world.authority, &world.asked(MAIL), digest, SIGNATURE);
+        let later = Asked { at: UnixTime(world.signed.0 + 3600), ..world.asked(MAIL) };
+        let later = world.authority.certificate(&later);
+        early["verificationMaterial"]["certificate"]["rawBytes"] = json!(base64(&later));
+        bundle(&early)
+    };
+    let no_root = json!({"type": "keyless", "identities": [exactly(MAIL)], "trustedRootData": "AAAA"});
+    let unstamped = |digest: &Digest| {
+        let mut document = signed(digest);
+        document["verificationMaterial"]["timestampVerificationData"] = json!({});
+        bundle(&document)
+    };
+    let root = || Some(root_of(world));
+    vec![
+        case(world, "time-before-the-certificates", Err("is refused by")).with(before),
+        case(world, "keyless-without-stamp", Ok(MAIL)).with(unstamped).asks(&ASKS_KEYLESS[..4], root()),
+        case(world, "keyless-manifest-list", Ok(MAIL)).of_list(|digest| bundle(&signed(digest))),
+        Case::new("keyless-two-of-two-short", Err("1 of 2 different signers"))
+            .with(|digest| bundle(&signed(digest)))
+            .requires_two(developers(world), by_holder(&root_of(world), exactly("eve@example.com"), alone())),
+        case(world, "keyless-policy-missing", Err("no policy"))
+            .with(|digest| bundle(&signed(digest)))
+            .policy(Value::Null)
+            .asks(&[], root()),
+        case(world, "keyless-policy-malformed", Err("no trusted root"))
+            .with(|digest| bundle(&signed(digest)))
+            .requires(json!([no_root]))
+            .asks(&ASKS_KEYLESS, Some(json!("none"))),
+        case(world, "keyless-payload-mirrored", Ok(MAIL))
+            .requires(json!([by_holder(
+                &root_of(world),
+                exactly(MAIL),
+                json!({"type": "remapIdentity", "prefix": HOST, "signedPrefix": "origin.example.com"}),
+            )]))
+            .with(|digest| {
+                let text = payload(digest, "origin.example.com/keyless-payload-mirrored:v1");
+                simple_keyless(&world.authority, &world.asked(MAIL), text)
+            })
+            .without_cosign(),
+        case(world, "keyless-payload-tag-moved", Err("identity: expected"))
+            .requires(json!([by_holder(&root_of(world), exactly(MAIL), json!({"type": "matchExact"}))]))
+            .with(|digest| {
+                let text = payload(digest, &format!("{HOST}/keyless-payload-tag-moved:v0"));
+                simple_keyless(&world.authority, &world.asked(MAIL), text)
+            })
+            .without_cosign(),
+    ]
+}
+
+fn root_of(world: &World) -> Value {
+    world.authority.trusted_root(&[])
+}
+
+fn developers(world: &World) -> Value {
+    by_holder(&root_of(world), exactly(MAIL), alone())
+}
+
+fn signature_of(document: &Value) -> Vec<u8> {
+    coffer_base64(document["dsseEnvelope"]["signatures"][0]["sig"].as_str().expect("text"))
+}
+
 impl Case {
     fn without_cosign(mut self) -> Self {
         self.cosign = None;

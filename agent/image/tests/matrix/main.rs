@@ -7,12 +7,14 @@ mod artefacts;
 mod authority;
 mod cases_keyed;
 mod cases_keyless;
+mod cases_notation;
 mod chains;
 mod cost;
 mod notation;
 mod oracle;
 mod policies;
 mod registry;
+mod table;
 mod world;
 
 use coffer_image::artefact::{Digest, Evidence, Subject};
@@ -22,6 +24,7 @@ use serde_json::json;
 
 use artefacts::manifest;
 use authority::{base64, pem, spki};
+use cases_notation::Form;
 use oracle::{HOST, Oracle, file, on_registry};
 use registry::Store;
 use world::{Case, World, on_host};
@@ -38,10 +41,22 @@ fn cases(world: &World) -> Vec<Case> {
         cases_keyless::signers(world),
         cases_keyless::times(world),
         cases_keyless::missing(world),
+        cases_keyless::second_log(world),
+        cases_keyless::as_the_others(world),
+        cases_keyed::of_both_schemes(world),
+        notations(world),
     ]
     .into_iter()
     .flatten()
     .collect()
+}
+
+fn notations(world: &World) -> Vec<Case> {
+    let of = |form| {
+        let all = [cases_notation::signers, cases_notation::times, cases_notation::lists];
+        all.into_iter().flat_map(move |cases| cases(world, form))
+    };
+    of(Form::Jws).chain(of(Form::Cose)).collect()
 }
 
 fn settle(faults: Vec<String>) {
@@ -63,6 +78,7 @@ fn cosign_says_the_same_of_the_same_images() {
     let world = World::new();
     let store = Store::new(&oracle.registry());
     file(oracle.directory.path(), "alice.pub", pem("PUBLIC KEY", &spki(&world.alice)));
+    file(oracle.directory.path(), "broken.pub", "AAAA");
     let mut commands = Vec::new();
     let asked: Vec<Case> = cases(&world).into_iter().filter(|case| case.cosign.is_some()).collect();
     for case in &asked {
@@ -85,6 +101,33 @@ fn cosign_says_the_same_of_the_same_images() {
             .then(|| format!("{}: cosign says {:?}", case.name, theirs.last))
     });
     println!("cosign was asked about {} images", asked.len());
+    settle(faults.collect());
+}
+
+#[test]
+fn notation_says_the_same_of_the_same_images() {
+    let Some(oracle) = Oracle::new() else { return };
+    let world = World::new();
+    let store = Store::new(&oracle.registry());
+    let all: Vec<Case> = cases(&world).into_iter().filter(|case| case.notation.is_some()).collect();
+    let commands = all.iter().map(|case| {
+        let to = Digest::of(case.signed());
+        let manifests: Vec<&[u8]> = case.index.iter().chain([&case.manifest]).map(Vec::as_slice).collect();
+        store.put(case.name, &manifests, &to, &Evidence::default());
+        store.put_notation(case.name, &to, &case.evidence());
+        for bytes in &case.served {
+            store.blob(case.name, bytes);
+        }
+        let settings = case.notation.as_ref().expect("asked");
+        notation::told(&oracle, case.name, settings, &format!("{HOST}/{}@{to}", case.name))
+    });
+    let said = oracle.run(&commands.collect::<Vec<_>>());
+    let faults = all.iter().filter_map(|case| {
+        let theirs = &said[case.name];
+        (theirs.well != case.expected.is_ok())
+            .then(|| format!("{}: notation says {:?}", case.name, theirs.last))
+    });
+    println!("notation was asked about {} images", all.len());
     settle(faults.collect());
 }
 

@@ -12,7 +12,7 @@ use crate::artefacts::manifest;
 use crate::authority::base64;
 use crate::oracle::{HOST, Oracle, file};
 use crate::registry::Store;
-use crate::world::{World, on_host};
+use crate::world::{Settings, World, on_host};
 
 /// One question: level, whose certificate is trusted, who may sign, and whether the image is the signed one.
 struct Question {
@@ -125,11 +125,6 @@ pub(crate) fn asked(
     (level, trusted, who): (&str, &[u8], &str),
     image: &str,
 ) -> (String, Vec<String>) {
-    let home = oracle.directory.path().join(format!("settings-{name}"));
-    let directory = home.join("notation");
-    let store = directory.join("truststore/x509/ca/trusted");
-    fs::create_dir_all(&store).expect("a directory");
-    file(&store, "trusted.crt", trusted);
     let policy = json!({"version": "1.0", "trustPolicies": [{
         "name": "policy",
         "registryScopes": ["*"],
@@ -137,7 +132,22 @@ pub(crate) fn asked(
         "trustStores": ["ca:trusted"],
         "trustedIdentities": [who],
     }]});
-    file(&directory, "trustpolicy.json", policy.to_string());
+    let trusted = String::from_utf8(trusted.to_vec()).expect("PEM");
+    told(oracle, name, &Settings { policy: Some(policy), stores: vec![("ca", trusted)] }, image)
+}
+
+/// notation, asked about `image` under the name `name`.
+pub(crate) fn told(oracle: &Oracle, name: &str, settings: &Settings, image: &str) -> (String, Vec<String>) {
+    let home = oracle.directory.path().join(format!("settings-{name}"));
+    let directory = home.join("notation");
+    for (kind, certificate) in &settings.stores {
+        let store = directory.join("truststore/x509").join(kind).join("trusted");
+        fs::create_dir_all(&store).expect("a directory");
+        file(&store, "trusted.crt", certificate);
+    }
+    if let Some(policy) = &settings.policy {
+        file(&directory, "trustpolicy.json", policy.to_string());
+    }
     let line = format!("env XDG_CONFIG_HOME={} notation verify --insecure-registry {image}", home.display());
     (name.to_owned(), words(&line))
 }

@@ -127,7 +127,7 @@ impl Store {
         })
     }
 
-    fn blob(&self, repository: &str, bytes: &[u8]) -> Digest {
+    pub(crate) fn blob(&self, repository: &str, bytes: &[u8]) -> Digest {
         let digest = self.write(bytes);
         let link = self.0.join("repositories").join(repository).join("_layers/sha256").join(digest.hex());
         put(&link.join("link"), digest.to_string().as_bytes());

@@ -5,11 +5,11 @@ use std::time::SystemTime;
 use coffer_image::UnixTime;
 use coffer_image::artefact::{Attached, Digest, Evidence, Subject};
 use coffer_image::judge::{Decision, Judgement, judge};
-use coffer_image::policy::{NoFiles, Policy};
+use coffer_image::policy::{NoFiles, Policy, PolicyError};
 use p256::ecdsa::SigningKey;
 use serde_json::{Value, json};
 
-use crate::artefacts::manifest;
+use crate::artefacts::{index, manifest};
 use crate::authority::{Asked, Authority, ISSUER, base64, key, pem, spki};
 use crate::oracle::HOST;
 
@@ -41,6 +41,18 @@ pub(crate) struct Case {
     pub(crate) expected: Result<&'static str, &'static str>,
     /// How cosign is asked the same: its options, and the trusted root if it gets one.
     pub(crate) cosign: Option<(Vec<String>, Option<Value>)>,
+    /// How notation is asked the same.
+    pub(crate) notation: Option<Settings>,
+    /// What the registry has beside the image.
+    pub(crate) served: Vec<Vec<u8>>,
+}
+
+/// What notation is told.
+pub(crate) struct Settings {
+    /// `None`: there is no policy.
+    pub(crate) policy: Option<Value>,
+    /// Trust stores by their type, with a certificate in PEM each.
+    pub(crate) stores: Vec<(&'static str, String)>,
 }
 
 impl World {
@@ -70,16 +82,44 @@ impl Case {
     pub(crate) fn new(name: &'static str, expected: Result<&'static str, &'static str>) -> Self {
         let image = format!("{HOST}/{name}:v1");
         let policy = json!({"default": [{"type": "reject"}]});
-        let (index, attached, cosign) = (None, Vec::new(), None);
-        Self { name, image, manifest: manifest(name), index, attached, policy, expected, cosign }
+        let (index, attached, cosign, notation, served) = (None, Vec::new(), None, None, Vec::new());
+        let manifest = manifest(name);
+        Self { name, image, manifest, index, attached, policy, expected, cosign, notation, served }
     }
 
     pub(crate) fn digest(&self) -> Digest {
         Digest::of(&self.manifest)
     }
 
+    /// What whoever signs signs: the index, if the image was chosen from one.
+    pub(crate) fn signed(&self) -> &[u8] {
+        self.index.as_ref().unwrap_or(&self.manifest)
+    }
+
     pub(crate) fn with(mut self, attached: impl FnOnce(&Digest) -> Attached) -> Self {
         self.attached.push(attached(&self.digest()));
+        self
+    }
+
+    /// An image that is chosen from an index, which is signed instead of it.
+    pub(crate) fn of_list(mut self, attached: impl FnOnce(&Digest) -> Attached) -> Self {
+        self.index = Some(index(&self.manifest));
+        self.attached.push(attached(&Digest::of(self.signed())));
+        self
+    }
+
+    /// Two of these requirements, by different signers.
+    pub(crate) fn requires_two(mut self, one: Value, other: Value) -> Self {
+        self.policy = json!({
+            "default": [{"type": "kOfN", "k": 2, "of": ["one", "other"]}],
+            "requirements": {"one": one, "other": other},
+        });
+        self
+    }
+
+    /// A policy that is there and is none.
+    pub(crate) fn policy(mut self, policy: Value) -> Self {
+        self.policy = policy;
         self
     }
 
@@ -107,18 +147,29 @@ impl Case {
     }
 
     pub(crate) fn judged(&self, at: UnixTime) -> Judgement {
+        self.tried(at).expect("a policy")
+    }
+
+    /// # Errors
+    /// The policy is none.
+    fn tried(&self, at: UnixTime) -> Result<Judgement, PolicyError> {
         let reference = self.image.parse().expect("a reference");
         let subject = match &self.index {
             None => Subject::of_manifest(reference, self.manifest.clone()),
             Some(index) => Subject::chosen_from(reference, index.clone(), self.manifest.clone()),
         };
-        let policy = Policy::parse(self.policy.to_string().as_bytes(), &NoFiles).expect("a policy");
-        judge(&policy, subject.expect("an image"), &self.evidence(), at)
+        let text = if self.policy.is_null() { String::new() } else { self.policy.to_string() };
+        let policy = Policy::parse(text.as_bytes(), &NoFiles)?;
+        Ok(judge(&policy, subject.expect("an image"), &self.evidence(), at))
     }
 
     /// What differs from what was expected.
     pub(crate) fn fault(&self, at: UnixTime) -> Option<String> {
-        let judgement = self.judged(at);
+        let judgement = match (self.tried(at), self.expected) {
+            (Ok(judgement), _) => judgement,
+            (Err(error), Err(wanted)) if error.to_string().contains(wanted) => return None,
+            (Err(error), _) => return Some(format!("{}: {error}", self.name)),
+        };
         let decision = judgement.decision();
         let (said, wanted) = match (judgement.into_admitted(), self.expected) {
             (Ok(admitted), Ok(wanted)) => {
