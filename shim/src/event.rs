@@ -83,6 +83,22 @@ pub(crate) enum Event {
         /// Container id.
         container: String,
     },
+    /// A container could not be created; an image that may not run is the commonest cause.
+    CreateFailed {
+        /// Container id.
+        container: String,
+        /// Name of the class of error, as metrics have it.
+        class: &'static str,
+        /// The whole error.
+        reason: String,
+    },
+    /// The pod's machine ended by itself, and with it every process.
+    MachineEnded {
+        /// The pod's id.
+        pod: String,
+        /// The last lines of its console.
+        console: String,
+    },
     /// A container was frozen.
     Paused {
         /// Container id.

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use containerd_shim_protos::api::ForwardRequest;
+use containerd_shim_protos::events::container::ContainerUpdate;
 use containerd_shim_protos::events::task as event;
 use containerd_shim_protos::shim::event::Envelope;
 use containerd_shim_protos::shim_async::{Client, EventsClient};
@@ -29,6 +30,15 @@ const FORWARD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Longest pause between two tries.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
+
+/// The topic of [`Event::CreateFailed`], which containerd has no topic for.
+const CREATE_FAILED: &str = "/coffer/create-failed";
+
+/// The topic of [`Event::MachineEnded`].
+const MACHINE_ENDED: &str = "/coffer/machine-ended";
+
+/// The longest text of an event, in characters.
+const MAX_TEXT: usize = 2000;
 
 /// Tries for an event that containerd answers with an error.
 const MAX_REFUSALS: u32 = 5;
@@ -190,6 +200,11 @@ fn encode(event: Event) -> Result<(&'static str, Any), protobuf::Error> {
             let body = event::TaskOOM { container_id: container, ..Default::default() };
             (topics::TASK_OOM_EVENT_TOPIC, any(&body)?)
         }
+        Event::CreateFailed { container, class, reason } => {
+            let texts = [("class", class.to_owned()), ("reason", reason)];
+            (CREATE_FAILED, any(&labelled(container, texts))?)
+        }
+        Event::MachineEnded { pod, console } => (MACHINE_ENDED, any(&labelled(pod, [("console", console)]))?),
         Event::Paused { container } => {
             let body = event::TaskPaused { container_id: container, ..Default::default() };
             (topics::TASK_PAUSED_EVENT_TOPIC, any(&body)?)
@@ -237,6 +252,14 @@ fn deleted(process: ProcessKey, pid: u32, exit: Exit) -> event::TaskDelete {
     }
 }
 
+/// Texts about a container, as its labels: no other type of containerd's has room for words, and `ctr events` and containerd's
+/// clients show the types that they know and no others.
+fn labelled<const N: usize>(id: String, texts: [(&str, String); N]) -> ContainerUpdate {
+    let cut = |text: String| text.chars().take(MAX_TEXT).collect();
+    let labels = texts.into_iter().map(|(name, text)| (name.to_owned(), cut(text))).collect();
+    ContainerUpdate { id, labels, ..Default::default() }
+}
+
 /// containerd names types without a host part.
 fn any<M: Message>(message: &M) -> Result<Any, protobuf::Error> {
     // Not by the message's descriptor, which would parse every descriptor of the file and keep it in memory.
@@ -259,6 +282,18 @@ mod tests {
             encode(Event::Exit { process: ProcessKey::init("c"), pid: 1, exit: exit() }).unwrap();
         let body = event::TaskExit::parse_from_bytes(&body.value).unwrap();
         assert_eq!((topic, body.id.as_str(), body.exit_status), ("/tasks/exit", "c", 3));
+    }
+
+    #[test]
+    fn a_creation_that_failed_says_why_within_bounds() {
+        let reason = "é".repeat(MAX_TEXT + 1);
+        let failed = Event::CreateFailed { container: "c".to_owned(), class: "permission_denied", reason };
+        let (topic, body) = encode(failed).unwrap();
+        let type_url = "containerd.events.ContainerUpdate";
+        assert_eq!((topic, body.type_url.as_str()), ("/coffer/create-failed", type_url));
+        let body = ContainerUpdate::parse_from_bytes(&body.value).unwrap();
+        assert_eq!((body.id.as_str(), body.labels["class"].as_str()), ("c", "permission_denied"));
+        assert_eq!(body.labels["reason"].chars().count(), MAX_TEXT);
     }
 
     #[test]

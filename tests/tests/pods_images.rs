@@ -7,13 +7,16 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use coffer_tests::cri::messages::{ContainerConfig, ImageSpec};
 use coffer_tests::images::{Image, Layer, busybox};
-use coffer_tests::node::{Node, Pod, container, quoted, sandbox};
+use coffer_tests::node::{Events, Node, Pod, container, quoted, sandbox};
 use coffer_tests::pod_tests;
 use coffer_tests::publish::{Published, key, policy};
+use coffer_tests::run::Run;
 use coffer_tests::verifier::Initdata;
+use serde_json::{Value, json};
 
 pod_tests! {
     coffer_only a_signed_image_runs_and_others_are_refused_with_the_reason;
+    coffer_only a_signature_of_a_weaker_scheme_than_the_policys_is_refused;
     coffer_only what_the_node_changed_does_not_run;
     coffer_only a_sealed_image_runs_from_the_very_bytes_that_were_signed;
     coffer_only a_page_that_changes_under_a_running_sealed_image_ends_the_pod;
@@ -49,8 +52,12 @@ fn trusting() -> Result<String> {
 
 /// Puts the policy in force for the node's next pods.
 fn configure(node: &Node, dry_run: bool) -> Result<()> {
+    configure_with(node, &trusting()?, dry_run)
+}
+
+fn configure_with(node: &Node, policy: &str, dry_run: bool) -> Result<()> {
     let path = node.layout.data.join("image-policy.json");
-    fs::write(&path, trusting()?)?;
+    fs::write(&path, policy)?;
     let (policy, dry_run) = (quoted(&path), dry_run.to_string());
     node.write_coffer_config(&[("image.policy", policy.as_str()), ("image.dry_run", dry_run.as_str())])
 }
@@ -100,6 +107,7 @@ fn a_signed_image_runs_and_others_are_refused_with_the_reason(node: &mut Node) -
     strangers.sign(node, &key("p384.pem"))?;
     strangers.bring_signatures(node)?;
     strangers.import(node)?;
+    let events = Events::watch(node)?;
     let mut pod = Pod::start(node, sandbox(node, "trusting"))?;
     let first = pod.run(&stays(SIGNED, "first"))?;
     stacked(&pod, &first)?;
@@ -107,12 +115,49 @@ fn a_signed_image_runs_and_others_are_refused_with_the_reason(node: &mut Node) -
     let second = pod.run(&stays(SIGNED, "second"))?;
     ensure!(pod.sh(&second, "cat /which")? == "signed", "the containers share what they write");
     refused(&mut pod, &stays(UNSIGNED, "unsigned"), &[UNSIGNED, "no signature"])?;
+    events.told("/coffer/create-failed", &["permission_denied", UNSIGNED, "no signature"])?;
     refused(&mut pod, &stays(STRANGERS, "strangers"), &[STRANGERS, "signature"])?;
     // The default of the policy, for an image that is in no scope.
     refused(&mut pod, &container("other", &["sleep", "1000"]), &["coffer.test/busybox", "/default"])?;
     // What was refused has changed nothing for what runs.
     stacked(&pod, &second)?;
     pod.remove()
+}
+
+/// The policy of [`trusting`], in which `change` was done to the requirement.
+fn demanding(change: impl FnOnce(&mut Value)) -> Result<String> {
+    let mut policy = policy("coffer.test/trusted", &key("p256.pub.pem"))?;
+    change(&mut policy["transports"]["docker"]["coffer.test/trusted"]);
+    Ok(policy.to_string())
+}
+
+fn a_signature_of_a_weaker_scheme_than_the_policys_is_refused(node: &mut Node) -> Result<()> {
+    signed(node)?;
+    let certificate = Run::new("openssl").args(["req", "-x509", "-subj", "/C=XX/ST=Y/O=Z/CN=app"]);
+    let certificate = certificate.arg("-key").arg(key("p256.pem")).arg("-batch").text()?;
+    let encoded = |text: &[u8]| Run::new("base64").arg("-w0").input(text).text();
+    let (log, certificate) = (encoded(&fs::read(key("p384.pub.pem"))?)?, encoded(certificate.as_bytes())?);
+    let notation = json!({
+        "type": "notation",
+        "level": "strict",
+        "trustStores": [{"type": "ca", "certificateDatas": [certificate]}],
+        "trustedIdentities": ["x509.subject: C=XX, ST=Y, O=Z, CN=app"],
+    });
+    let with_log = demanding(|rule| rule[0]["rekorPublicKeyData"] = json!(log))?;
+    let with_notation = demanding(|rule| *rule = json!([notation]))?;
+    let with_both = demanding(|rule| *rule = json!([rule[0], notation]))?;
+    let cases = [
+        ("log", with_log, "found no entry"),
+        ("notation", with_notation, "no signature of this kind"),
+        ("both", with_both, "no signature of this kind"),
+    ];
+    for (name, policy, reason) in cases {
+        configure_with(node, &policy, false)?;
+        let mut pod = Pod::start(node, sandbox(node, name))?;
+        refused(&mut pod, &stays(SIGNED, name), &[SIGNED, reason])?;
+        pod.remove()?;
+    }
+    Ok(())
 }
 
 /// Where containerd keeps the blob `digest`.
@@ -191,6 +236,7 @@ fn highest_layer(node: &Node) -> Result<PathBuf> {
 fn a_page_that_changes_under_a_running_sealed_image_ends_the_pod(node: &mut Node) -> Result<()> {
     configure(node, false)?;
     sealed(node)?;
+    let events = Events::watch(node)?;
     let mut pod = Pod::start(node, sandbox(node, "unlucky"))?;
     let main = pod.run(&stays(SEALED, "main"))?;
     let file = highest_layer(node)?;
@@ -202,6 +248,7 @@ fn a_page_that_changes_under_a_running_sealed_image_ends_the_pod(node: &mut Node
     ensure!(ended.exit_code != 0, "the container ended well: {ended:?}");
     let told = report(node, &pod)?;
     ensure!(told.contains("verity"), "the report does not say why the pod ended: {told}");
+    events.told("/coffer/machine-ended", &[&pod.id, "verity"])?;
     pod.remove()
 }
 

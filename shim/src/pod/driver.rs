@@ -190,11 +190,10 @@ impl Pod {
                 if err.reason() == Reason::PermissionDenied {
                     self.metrics.image_refused();
                 }
-                tracing::warn!(
-                    container = request.id,
-                    error = super::error::chain(&err),
-                    "the container cannot be created"
-                );
+                let reason = super::error::chain(&err);
+                tracing::warn!(container = request.id, error = reason, "the container cannot be created");
+                let (container, class) = (request.id.clone(), err.reason().name());
+                self.publish([Event::CreateFailed { container, class, reason }]);
                 self.unmake(&request, &plan.group, &err).await;
                 Err(err)
             }

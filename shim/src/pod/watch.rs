@@ -94,8 +94,10 @@ impl Pod {
                 () = pod.follow_events(&guest) => {}
             }
             if pod.lock().sandbox == Sandbox::Ready {
-                tracing::warn!(console = guest.console(), "the virtual machine is gone");
+                let console = guest.console();
+                tracing::warn!(console, "the virtual machine is gone");
                 guest.trace_end();
+                pod.publish([Event::MachineEnded { pod: guest.record().key().pod().to_owned(), console }]);
             }
             pod.on_sandbox(SandboxEvent::GuestGone);
         });
