@@ -4,6 +4,7 @@
 //! ```text
 //! packages    installs and unpacks what Debian has
 //! artefacts   builds what this workspace has
+//! figures     times and sizes of the benchmarks
 //! images      makes small OCI images without a network
 //! containerd  one private daemon with its own directories
 //! cri         the kubelet's side of the CRI
@@ -19,6 +20,7 @@
 pub mod artefacts;
 pub mod containerd;
 pub mod cri;
+pub mod figures;
 pub mod images;
 pub mod lab;
 pub mod leftovers;

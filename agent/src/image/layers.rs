@@ -1,7 +1,7 @@
 //! Layers that are mounted: each disk once, however many containers use it.
 
 use std::collections::HashMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,8 +10,11 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use super::device_mapper::Mapped;
 use super::verity::{self, VerityError};
+use coffer_layer::erofs::{ErofsError, Superblock};
 use coffer_layer::sealed::SealedLayer;
 use coffer_layer::verity::{Root, Salt};
+
+const EROFS: &str = "erofs";
 
 /// A layer as the shim names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,10 +28,21 @@ pub(crate) struct LayerSource {
 pub(super) enum LayerRefused {
     /// The directory for it could not be made.
     Directory { path: PathBuf, source: io::Error },
-    /// The kernel refused the mount.
-    Mount { source: io::Error },
+    /// It could not be mounted.
+    Mount { source: MountRefused },
     /// The disk is not the sealed layer that it should be.
     Sealed { source: VerityError },
+}
+
+/// Why a disk could not be mounted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MountRefused {
+    /// The kernel's answer.
+    #[error(transparent)]
+    Kernel(io::Error),
+    /// It says of itself what cannot be, and the kernel was not asked.
+    #[error(transparent)]
+    Erofs(ErofsError),
 }
 
 /// What is mounted. A sealed layer is another one than the same disk unsealed, or under another root.
@@ -95,7 +109,7 @@ impl Layers {
         self.hold_as(key, |path, number| {
             let mapped = verity::open(&format!("coffer-{number}"), disk, layer);
             let mapped = mapped.map_err(|source| LayerRefused::Sealed { source })?;
-            mount_layer(mapped.node(), path, "erofs")?;
+            mount_layer(mapped.node(), path, EROFS)?;
             Ok(Some(mapped))
         })
     }
@@ -150,9 +164,14 @@ impl Drop for Layer {
 }
 
 fn mount_layer(device: &Path, path: &Path, fs_type: &str) -> Result<(), LayerRefused> {
+    let refused = |source| LayerRefused::Mount { source };
+    if fs_type == EROFS {
+        let disk = File::open(device).map_err(|source| refused(MountRefused::Kernel(source)))?;
+        Superblock::read(disk).map_err(|source| refused(MountRefused::Erofs(source)))?;
+    }
     let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOATIME;
     let mounted = mount(Some(device), path, Some(fs_type), flags, None::<&str>);
-    mounted.map_err(|errno| LayerRefused::Mount { source: errno.into() })
+    mounted.map_err(|errno| refused(MountRefused::Kernel(errno.into())))
 }
 
 fn release(path: &Path, key: &Key) {
@@ -175,7 +194,8 @@ mod tests {
         for _ in 0..2 {
             let refused = layers.hold_as(Key::Disk("a".to_owned()), |_, number| {
                 numbers.push(number);
-                Err(LayerRefused::Mount { source: io::ErrorKind::InvalidData.into() })
+                let source = MountRefused::Kernel(io::ErrorKind::InvalidData.into());
+                Err(LayerRefused::Mount { source })
             });
             assert!(refused.is_err());
         }

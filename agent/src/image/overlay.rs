@@ -10,7 +10,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use super::delivery::{Delivery, DeliveryError, Unpacker};
 use super::disks::{DiskError, find_disks};
-use super::layers::{Layer, LayerRefused, LayerSource, Layers};
+use super::layers::{Layer, LayerRefused, LayerSource, Layers, MountRefused};
 use super::trash::Trash;
 use super::unpacked::{UnpackedLayer, UnpackedLayers};
 use super::verity::VerityError;
@@ -44,8 +44,8 @@ pub(crate) enum ImageError {
         device: PathBuf,
         /// What it should be.
         fs_type: String,
-        /// The kernel's answer.
-        source: io::Error,
+        /// Why.
+        source: MountRefused,
     },
     /// A directory of the guest's own could not be made.
     #[error("making {path}")]

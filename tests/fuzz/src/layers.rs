@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
+use coffer_layer::erofs::Superblock;
 use coffer_layer::sealed::Sealed;
 use coffer_layer::unpack::{Expected, Limits, unpack};
 use coffer_protocol::Digest;
@@ -41,6 +42,20 @@ pub(crate) fn layer(input: &[u8]) {
     assert_eq!(fs::read_dir(place.path()).expect("it").count(), 2, "something was made outside");
     assert_eq!(fs::read(&outside).expect("it"), b"outside", "something outside was written");
     assert_eq!(fs::metadata(&outside).expect("it").nlink(), 1, "something outside was linked");
+}
+
+/// The first byte says whether the magic is made right.
+pub(crate) fn erofs(input: &[u8]) {
+    let Some((kind, bytes)) = input.split_first() else { return };
+    let mut disk = vec![0; 1024];
+    disk.extend_from_slice(bytes);
+    if kind % 4 != 0 && disk.len() >= 1028 {
+        disk[1024..1028].copy_from_slice(&0xE0F5_E1E2_u32.to_le_bytes());
+    }
+    let length = disk.len() as u64;
+    if let Ok(believed) = Superblock::read(std::io::Cursor::new(disk)) {
+        assert!(believed.bytes <= length, "a file system that is longer than its disk");
+    }
 }
 
 pub(crate) fn sealed(input: &[u8]) {

@@ -47,6 +47,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("image_bundle", images::bundle),
     ("image_payload", images::payload),
     ("layer", layers::layer),
+    ("layer_erofs", layers::erofs),
     ("layer_sealed", layers::sealed),
     ("image_envelope", images::envelope),
     ("tdx_firmware", measured::firmware),

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use coffer_tests::containerd::{Runtime, Version};
+use coffer_tests::figures::{mebi, median, millis};
 use coffer_tests::leftovers::{Process, of_node};
 use coffer_tests::node::{Node, number_of, numbers, on_node};
 use serde_json::Value;
@@ -255,19 +256,4 @@ impl Cost {
         }
         targets.iter().all(|(_, found, most, counts)| found <= most || !counts)
     }
-}
-
-#[allow(clippy::cast_precision_loss, reason = "sizes far below 2^52")]
-fn mebi(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
-}
-
-fn millis(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e3
-}
-
-fn median(times: &[Duration]) -> Duration {
-    let mut sorted = times.to_vec();
-    sorted.sort();
-    sorted.get(sorted.len() / 2).copied().unwrap_or_default()
 }

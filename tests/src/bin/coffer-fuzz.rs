@@ -57,6 +57,7 @@ const TARGETS: &[(&str, u32, &[&str])] = &[
     ("image_bundle", 16_384, &[]),
     ("image_payload", 16_384, &[]),
     ("layer", 8192, &[]),
+    ("layer_erofs", 4096, &[]),
     ("layer_sealed", 4096, &[]),
     ("image_envelope", 16_384, &[]),
     ("tdx_firmware", 16_384, &[]),

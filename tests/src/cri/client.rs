@@ -16,12 +16,18 @@ const LIMIT: Duration = Duration::from_secs(120);
 #[derive(Clone, Debug)]
 pub struct Cri {
     socket: PathBuf,
+    limit: Duration,
 }
 
 impl Cri {
     /// The server at `socket`.
     pub fn new(socket: PathBuf) -> Self {
-        Self { socket }
+        Self { socket, limit: LIMIT }
+    }
+
+    /// The same server, whose calls may take as long as `limit`.
+    pub fn patient(self, limit: Duration) -> Self {
+        Self { limit, ..self }
     }
 
     /// Who answers.
@@ -43,7 +49,7 @@ impl Cri {
     pub fn has_image(&self, name: &str) -> Result<bool> {
         let request = ImageStatusRequest { image: Some(ImageSpec { image: name.into() }) };
         let answer: ImageStatusResponse =
-            call(&self.socket, "/runtime.v1.ImageService/ImageStatus", &request, LIMIT)?;
+            call(&self.socket, "/runtime.v1.ImageService/ImageStatus", &request, self.limit)?;
         Ok(answer.image.is_some())
     }
 
@@ -153,7 +159,7 @@ impl Cri {
     }
 
     fn runtime<Q: Message, A: Message + Default>(&self, method: &str, request: &Q) -> Result<A> {
-        call(&self.socket, &format!("/runtime.v1.RuntimeService/{method}"), request, LIMIT)
+        call(&self.socket, &format!("/runtime.v1.RuntimeService/{method}"), request, self.limit)
             .with_context(|| format!("{method} failed"))
     }
 }

@@ -92,6 +92,11 @@ impl Pod {
         Ok(Self { id, config, cri, containers: Vec::new() })
     }
 
+    /// The same pod, whose calls may take as long as `limit`.
+    pub fn patient(self, limit: Duration) -> Self {
+        Self { cri: self.cri.patient(limit), ..self }
+    }
+
     /// Makes and starts a container.
     pub fn run(&mut self, config: &ContainerConfig) -> Result<String> {
         let id = self.create(config)?;
