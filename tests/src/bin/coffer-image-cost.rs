@@ -168,7 +168,9 @@ fn starts_of(node: &Node, rounds: usize, small: &Pair, large: &Pair) -> Result<b
     let grown = ratio(&large.container, &small.container);
     println!("{:44} {parts:>6.2}", "  container's part, sealed to not judged");
     println!("{:44} {grown:>6.2}", "  container's part, 1 GiB to 100 MiB");
-    let size = within("start, 1 GiB to 100 MiB", ratio(&large.whole, &small.whole), 1.10);
+    let sizes = ratio(&large.whole, &small.whole);
+    // Neither may be longer than the other by more.
+    let size = within("start, 1 GiB to 100 MiB, or the other way", sizes.max(1.0 / sizes), 1.10);
     Ok(within("start, sealed to not judged", ratio(&small.whole, &unjudged.whole), 1.15) && size)
 }
 
