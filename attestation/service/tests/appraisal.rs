@@ -3,7 +3,7 @@
 mod simulated;
 
 use base64ct::{Base64, Encoding};
-use coffer_attestation::handshake::{Attestation, HashAlgorithm, Tee};
+use coffer_attestation::handshake::{Attestation, HashAlgorithm, ImageRecord, Images, Tee};
 use coffer_attestation::snp::TrustedRoots;
 use coffer_attestation::time::UnixTime;
 use coffer_attestation::verdict::{Outcome, Verdict};
@@ -30,6 +30,11 @@ fn initdata_digest() -> Vec<u8> {
 
 /// What a guest sends, with a report that `change` was at before it was signed.
 fn sent(change: impl FnOnce(&mut Vec<u8>)) -> Attestation {
+    sent_with("", change)
+}
+
+/// The same, with further evidence.
+fn sent_with(additional: &str, change: impl FnOnce(&mut Vec<u8>)) -> Attestation {
     let key = json!({
         "kty": "EC", "crv": "P-256", "alg": "ECDH-ES+A256KW",
         "x": "hKNU0_R2SgvuHV3Q1wf_CjNhnMRguW9k_b_EkxXTu0s", "y": "ENjUdSdQ4ZhrfWx6wjquwO79VoeLeQkO8EIB0rhaly4",
@@ -38,7 +43,7 @@ fn sent(change: impl FnOnce(&mut Vec<u8>)) -> Attestation {
         json!({
             "init-data": { "format": "toml", "body": INITDATA },
             "runtime-data": { "nonce": "some nonce", "tee-pubkey": key },
-            "tee-evidence": { "primary_evidence": evidence, "additional_evidence": "" },
+            "tee-evidence": { "primary_evidence": evidence, "additional_evidence": additional },
         })
     };
     let read = |body: Value| Attestation::parse(body.to_string().as_bytes()).expect("an attestation");
@@ -177,9 +182,39 @@ fn a_token_says_why() {
 
 #[test]
 fn additional_evidence_is_refused_and_not_passed_over() {
-    let mut more = sent(|_| ());
-    more.additional = "{\"nvidia\":{}}".to_owned();
-    assert!(matches!(judge(&more, &ASKED, &trust(), SHOWN), Err(JudgeError::Additional)));
+    let more = sent_with("{\"nvidia\":{}}", |_| ());
+    assert!(matches!(judge(&more, &ASKED, &trust(), SHOWN), Err(JudgeError::Additional(_))));
+}
+
+fn one_image() -> Images {
+    let record = ImageRecord {
+        image: "r.example.com/app:1".to_owned(),
+        digest: format!("sha256:{}", "0a".repeat(32)),
+        rule: "/default/0".to_owned(),
+        signers: vec!["EC P-256 00".to_owned()],
+    };
+    Images::default().with(record).expect("a record")
+}
+
+#[test]
+fn the_images_of_a_guest_are_what_its_report_covers() {
+    let images = one_image();
+    let judged = judged(&sent_with(&images.to_json(), |_| ()));
+    assert_eq!((judged.appraisal.verdict(), judged.images.as_ref()), (Verdict::Affirming, Some(&images)));
+    let told = appraise(judged, &references(|text| text)).submodule().evidence;
+    assert_eq!(told["coffer"]["images"][0]["signers"], json!(["EC P-256 00"]));
+    let silent = appraise(self::judged(&sent(|_| ())), &references(|text| text)).submodule().evidence;
+    assert_eq!(silent["coffer"]["images"], Value::Null);
+}
+
+#[test]
+fn images_that_the_report_does_not_cover_are_refused() {
+    let mut added = sent(|_| ());
+    added.additional = one_image().to_json();
+    assert_eq!(reasons(&added, &references(|text| text)), ["report-data", "hardware-verdict"]);
+    let mut left_out = sent_with(&one_image().to_json(), |_| ());
+    left_out.additional = String::new();
+    assert_eq!(reasons(&left_out, &references(|text| text)), ["report-data", "hardware-verdict"]);
 }
 
 #[test]

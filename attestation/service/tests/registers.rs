@@ -20,7 +20,7 @@ fn domain() -> Judged {
     let at: UnixTime = THEN.parse().expect("a time");
     let appraisal = tdx::appraise(&evidence, &tdx::Expectations::default(), &tdx::TrustedRoots::intel(), at);
     assert_eq!(appraisal.verdict(), Verdict::Affirming);
-    Judged { tee: Tee::Tdx, appraisal }
+    Judged { tee: Tee::Tdx, appraisal, images: None }
 }
 
 /// What verified evidence of a machine of Azure's says, as far as references speak of it.
@@ -37,6 +37,7 @@ fn azure() -> Judged {
     Judged {
         tee: Tee::AzSnpVtpm,
         appraisal: Appraisal::new(checks, claims.as_object().expect("claims").clone()),
+        images: None,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use coffer_attestation::handshake::{Submodule, Tee, TrustVector};
+use coffer_attestation::handshake::{Images, Submodule, Tee, TrustVector};
 use coffer_attestation::verdict::{Appraisal, Check, Checks, Claims, Outcome, Verdict};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -20,6 +20,7 @@ pub struct Appraised {
     tee: Tee,
     appraisal: Appraisal,
     reference: Option<Reference>,
+    images: Option<Images>,
     /// Policies that were asked beyond the built-in one.
     policies: Vec<String>,
 }
@@ -61,6 +62,7 @@ pub fn appraise(judged: Judged, references: &References) -> Appraised {
         tee: judged.tee,
         appraisal: Appraisal::new(checks, claims),
         reference,
+        images: judged.images,
         policies: Vec::new(),
     }
 }
@@ -242,6 +244,11 @@ impl Appraised {
         })
     }
 
+    /// The images that the guest has admitted; none if it judges none.
+    pub fn images(&self) -> Option<&Images> {
+        self.images.as_ref()
+    }
+
     /// The kind of evidence.
     pub fn tee(&self) -> Tee {
         self.tee
@@ -290,6 +297,7 @@ impl Appraised {
                     "reference_digest": reference.map(Reference::digest),
                     "measurement": reference.map(|reference| &reference.measurement),
                     "tenants": reference.map(|reference| &reference.tenants),
+                    "images": self.images,
                 },
             }),
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use base64ct::{Base64, Encoding};
 use coffer_attestation::azure::{self, VtpmExpectations};
-use coffer_attestation::handshake::{Attestation, InitDataError, ReportData, Tee};
+use coffer_attestation::handshake::{Attestation, Images, ImagesError, InitDataError, ReportData, Tee};
 use coffer_attestation::snp::coco::CocoError;
 use coffer_attestation::time::UnixTime;
 use coffer_attestation::verdict::{Appraisal, Checks, Outcome};
@@ -61,14 +61,17 @@ pub struct Judged {
     pub tee: Tee,
     /// What it is worth.
     pub appraisal: Appraisal,
+    /// The images that the guest says it has admitted, if it judges images. As good as the appraisal: the report's data cover
+    /// them.
+    pub images: Option<Images>,
 }
 
 /// Why there is nothing to judge.
 #[derive(Debug, thiserror::Error)]
 pub enum JudgeError {
-    /// Evidence of devices that nobody here can judge.
+    /// Evidence of devices that nobody here can judge, or records of images that are none.
     #[error("the additional evidence cannot be judged here, and evidence is not passed over: leave it out")]
-    Additional,
+    Additional(#[source] ImagesError),
     /// Evidence without hardware.
     #[error("sample evidence proves nothing: it is taken only where the operator set insecure-sample")]
     Sample,
@@ -107,9 +110,8 @@ pub fn judge(
     trust: &Trust,
     asked: Asked,
 ) -> Result<Judged, JudgeError> {
-    if !sent.additional.is_empty() {
-        return Err(JudgeError::Additional);
-    }
+    let images = (!sent.additional.is_empty()).then(|| Images::parse(&sent.additional)).transpose();
+    let images = images.map_err(JudgeError::Additional)?;
     let form = |reason: &(dyn Error + 'static)| form(redeemed.tee, reason);
     let bound = sent.report_data(redeemed.hash).map_err(|error| form(&error))?;
     let json = sent.evidence.as_bytes();
@@ -122,7 +124,7 @@ pub fn judge(
         Tee::Sample if trust.insecure_sample => case.sample()?,
         Tee::Sample => return Err(JudgeError::Sample),
     };
-    Ok(Judged { tee: redeemed.tee, appraisal })
+    Ok(Judged { tee: redeemed.tee, appraisal, images })
 }
 
 fn form(tee: Tee, reason: &(dyn Error + 'static)) -> JudgeError {

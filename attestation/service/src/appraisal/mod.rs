@@ -13,9 +13,11 @@ mod builtin;
 mod evidence;
 mod reference;
 mod registers;
+mod signed_images;
 mod signers;
 
 pub use builtin::{Admitted, Appraised, Refused, appraise};
 pub use evidence::{Asked, JudgeError, Judged, Trust, judge};
 pub use reference::{Firmware, Reference, ReferenceError, References, SignedBy};
+pub use signed_images::{NotSigned, SignedImages, SignedImagesError};
 pub use signers::{Signer, Signers};

@@ -15,6 +15,7 @@
 //! ```toml
 //! registers = { rtmr0 = "…", rtmr1 = "…", rtmr2 = "…" }
 //! ```
+//! Which secrets ask for signers of the guest's images is in `images_signed_by`: `signed_images.rs`.
 //! An unknown key is an error. A value that is left out is one that nothing can match. Who signed the list is not in it.
 
 use std::collections::BTreeSet;
@@ -24,6 +25,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::registers::{self, Registers};
+use super::signed_images::{SignedImages, SignedImagesError};
 
 /// Everything that is known.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -56,6 +58,9 @@ pub struct Reference {
     /// Registers that its software was measured into, by name, in lower-case hexadecimal. None of SNP.
     #[serde(default)]
     pub registers: Registers,
+    /// Who must have signed the images of a guest that is given a secret, for those secrets that ask for it.
+    #[serde(default, skip_serializing_if = "SignedImages::is_empty")]
+    pub images_signed_by: SignedImages,
     /// Who signed it. Only an operator's insecure choice lets one in that nobody did.
     #[serde(skip)]
     pub signed_by: Option<SignedBy>,
@@ -125,6 +130,14 @@ pub enum ReferenceError {
         register: String,
         /// Its kind.
         tee: String,
+    },
+    /// A rule about images that protects nothing.
+    #[error("images_signed_by of reference {name:?} cannot be used: {reason}")]
+    Images {
+        /// Name of the reference.
+        name: String,
+        /// What is wrong.
+        reason: SignedImagesError,
     },
     /// Nobody vouches for it.
     #[error("nobody signed reference {name:?}: sign the list with coffer reference sign")]
@@ -243,7 +256,8 @@ impl Reference {
                 return Err(wrong("a register", bytes));
             }
         }
-        Ok(())
+        let unusable = |reason| ReferenceError::Images { name: self.name.clone(), reason };
+        self.images_signed_by.check(&self.tenants).map_err(unusable)
     }
 }
 
@@ -300,6 +314,19 @@ mod tests {
         assert!(References::parse(&one.replace("\"snp\"", "\"tdx\"")).is_ok());
         let short = text("registers = { rtmr1 = \"ab\" }").replace("\"snp\"", "\"tdx\"");
         assert!(matches!(References::parse(&short), Err(ReferenceError::Value { bytes: 48, .. })));
+    }
+
+    #[test]
+    fn a_rule_about_images_is_part_of_the_reference_and_must_be_able_to_protect() {
+        let rule =
+            |path: &str| text(&format!("[reference.images_signed_by]\n\"{path}\" = [\"EC P-256 00\"]"));
+        let read = |text: &str| References::parse(text).map(|mut read| read.reference.remove(0));
+        let (plain, ruled) =
+            (read(&text("")).expect("a reference"), read(&rule("acme/*")).expect("a reference"));
+        assert_ne!(plain.digest(), ruled.digest());
+        // What was said before there were such rules keeps its digest, and its tokens.
+        assert!(!json!(plain).to_string().contains("images"));
+        assert!(matches!(read(&rule("umbrella/*")), Err(ReferenceError::Images { .. })));
     }
 
     #[test]

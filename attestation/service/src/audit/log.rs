@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 use super::Checkpoint;
 
-/// The longest entry, in bytes of JSON.
-pub const MAX_ENTRY_BYTES: usize = 16 << 10;
+/// The longest entry, in bytes of JSON: that of a guest with the longest records of images, and with reasons.
+pub const MAX_ENTRY_BYTES: usize = 48 << 10;
 
 /// An open log.
 #[derive(Debug)]

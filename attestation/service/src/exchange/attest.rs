@@ -42,6 +42,8 @@ impl Verifier {
             let checks = failed.map(|check| check.name).collect::<Vec<_>>().join(", ");
             return Err(refuse(event, Refusal::Evidence { checks }));
         }
+        // Until here anybody could have written them.
+        set(&mut event, "images", json!(appraised.images()));
         let identity = Identity::of(redeemed.tee, appraisal.claims(), &sent.key_as_sent);
         set(&mut event, "identity", identity.to_json());
         self.check_revoked(&identity).map_err(|refusal| refuse(event.clone(), refusal))?;
@@ -80,6 +82,7 @@ impl Verifier {
             "tenants": reference.map(|reference| &reference.tenants),
             "identity": identity.to_json(),
             "claims": appraisal.claims(),
+            "images": appraised.images(),
         });
         let policies = self.policies.read().unwrap_or_else(PoisonError::into_inner);
         let decision = policies.decide(Purpose::Appraisal, None, &input);

@@ -1,7 +1,8 @@
 //! Which guest it is: what evidence says of its identity, and what a token says of it later.
 
-use coffer_attestation::handshake::{Ear, Tee, TeeKey, canonical};
+use coffer_attestation::handshake::{Ear, Images, Tee, TeeKey, canonical};
 use coffer_attestation::verdict::Claims;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -25,6 +26,8 @@ pub(super) struct Guest {
     /// Of every value of the reference, as it was when the token was made.
     pub(super) reference_digest: String,
     pub(super) identity: Identity,
+    /// Those that it had admitted when the token was made; none if it judges none.
+    pub(super) images: Option<Images>,
     pub(super) token: String,
     pub(super) key: TeeKey,
 }
@@ -73,6 +76,7 @@ impl Guest {
         let key = evidence.get("runtime_data_claims")?.get("tee-pubkey")?;
         let identity = known.get("identity")?;
         let signers = identity.get("signers")?.as_array()?.iter();
+        let images = Option::<Images>::deserialize(known.get("images").unwrap_or(&Value::Null));
         Some(Self {
             tee: text("tee")?,
             reference: text("reference")?,
@@ -82,6 +86,7 @@ impl Guest {
                 measurement: Some(text("measurement")?),
                 signers: signers.map(|name| name.as_str().map(str::to_owned)).collect::<Option<_>>()?,
             },
+            images: images.ok()?,
             token: ear.jti.clone(),
             key: TeeKey::parse(key).ok()?,
         })

@@ -3,7 +3,7 @@
 use coffer_attestation::handshake::{AttestationError, JsonError, RequestError, TokenError};
 use serde::Serialize;
 
-use crate::appraisal::{JudgeError, ReferenceError};
+use crate::appraisal::{JudgeError, NotSigned, ReferenceError};
 use crate::audit::LogError;
 use crate::chain::short_line_of;
 use crate::challenge::{ChallengeError, IssueError, SpentError};
@@ -49,6 +49,9 @@ pub enum Refusal {
         /// Which rule says so.
         reason: &'static str,
     },
+    /// Genuine, and it runs images of others than the secret is for.
+    #[error(transparent)]
+    NotSigned(#[from] NotSigned),
     /// It was good, and its owner took that back: what it was given is to be dropped.
     #[error("the {what} was revoked")]
     Revoked {
@@ -95,7 +98,10 @@ impl Refusal {
         match self {
             Refusal::Malformed { .. } => 400,
             Refusal::Unauthenticated { .. } => 401,
-            Refusal::Evidence { .. } | Refusal::Denied { .. } | Refusal::Revoked { .. } => 403,
+            Refusal::Evidence { .. }
+            | Refusal::Denied { .. }
+            | Refusal::NotSigned(_)
+            | Refusal::Revoked { .. } => 403,
             Refusal::NotFound => 404,
             Refusal::Replayed | Refusal::Conflict { .. } => 409,
             Refusal::TooLarge { .. } => 413,
@@ -116,7 +122,7 @@ impl Refusal {
             Refusal::Unauthenticated { .. } => "Unauthenticated",
             Refusal::Replayed => "ChallengeReplayed",
             Refusal::Evidence { .. } => "EvidenceInvalid",
-            Refusal::Denied { .. } => "PolicyDeny",
+            Refusal::Denied { .. } | Refusal::NotSigned(_) => "PolicyDeny",
             Refusal::Revoked { .. } => "Revoked",
             Refusal::Conflict { .. } => "Conflict",
             Refusal::NotFound => "NotFound",

@@ -58,11 +58,21 @@ impl Verifier {
         set(event, "reference", json!(guest.reference));
         self.check_standing(&guest)?;
         self.check_tenant(&guest, path.tenant())?;
+        self.check_images(&guest, &path)?;
         self.check_policy(&guest, &path, event, now)?;
         let found = self.store.get(&path, version, now)?;
         let sealed = Sealed::seal(&guest.key, found.secret.expose(), &mut SysRng);
         let sealed = sealed.map_err(|_| Refusal::Unavailable { reason: "nothing could be sealed" })?;
         Ok((sealed, found.version))
+    }
+
+    /// By the reference that the token was made by: it is the one in force, or the guest would not stand well.
+    fn check_images(&self, guest: &Guest, path: &ResourcePath) -> Result<(), Refusal> {
+        let references = self.references.read().unwrap_or_else(PoisonError::into_inner);
+        let known = references.reference.iter().find(|known| known.name == guest.reference);
+        let known =
+            known.ok_or(Refusal::Denied { reason: "the guest is not known any more: attest again" })?;
+        Ok(known.images_signed_by.hold(path, guest.images.as_ref())?)
     }
 
     fn check_policy(
@@ -84,6 +94,7 @@ impl Verifier {
                 "reference": guest.reference,
                 "identity": guest.identity.to_json(),
                 "key": guest.key.describe(),
+                "images": guest.images,
             },
         });
         let policies = self.policies.read().unwrap_or_else(PoisonError::into_inner);

@@ -10,9 +10,9 @@ use super::rules::{PolicyError, Purpose, Rules};
 /// How many questions are kept.
 const QUESTIONS: usize = 256;
 /// The longest question that is kept, in bytes of JSON.
-const MAX_BYTES: usize = 16 << 10;
+const MAX_BYTES: usize = 32 << 10;
 
-/// The newest questions: 4 MiB at most.
+/// The newest questions: 8 MiB at most.
 #[derive(Default)]
 pub struct Recorded {
     questions: VecDeque<Question>,

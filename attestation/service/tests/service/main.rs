@@ -7,6 +7,7 @@ mod commands;
 mod guests;
 mod hostile;
 mod hsm;
+mod images;
 mod keys;
 mod managed;
 mod replay;
@@ -59,22 +60,31 @@ fn keep(service: &Service, place: &Place, secret: &str) {
 
 /// Asks for a challenge and answers it with evidence of the simulated processor, for any public key.
 fn attest_with(service: &Service, place: &Place, key: &Value) -> Answer {
+    attest_showing(service, place, key, ["", ""])
+}
+
+/// The same, with these two as further evidence: what is bound, and what is sent.
+fn attest_showing(service: &Service, place: &Place, key: &Value, additional: [&str; 2]) -> Answer {
     let asked = json!({"version": "0.4.0", "tee": "snp", "extra-params": ""});
     let challenge = post(service, place, "/kbs/v0/auth", &asked);
     assert_eq!(challenge.status, 200);
     let nonce = challenge.body["nonce"].as_str().expect("a nonce");
-    post(service, place, "/kbs/v0/attest", &answer_to(nonce, key))
+    post(service, place, "/kbs/v0/attest", &answer_showing(nonce, key, additional))
 }
 
 /// The answer to a challenge.
 fn answer_to(nonce: &str, key: &Value) -> Value {
-    let bound = ReportData::compute(HashAlgorithm::Sha384, nonce, key, "").expect("a canonical form");
+    answer_showing(nonce, key, ["", ""])
+}
+
+fn answer_showing(nonce: &str, key: &Value, [bound, sent]: [&str; 2]) -> Value {
+    let bound = ReportData::compute(HashAlgorithm::Sha384, nonce, key, bound).expect("a canonical form");
     let digest = HashAlgorithm::Sha256.digest(INITDATA.as_bytes());
     let report = simulated::report(&bound.as_report_field(), &digest);
     json!({
         "init-data": { "format": "toml", "body": INITDATA },
         "runtime-data": { "nonce": nonce, "tee-pubkey": key },
-        "tee-evidence": { "primary_evidence": Processor::evidence(report), "additional_evidence": "" },
+        "tee-evidence": { "primary_evidence": Processor::evidence(report), "additional_evidence": sent },
     })
 }
 
