@@ -31,7 +31,7 @@ impl Attested {
     /// A secret that need not be fetched, or why it never will be.
     pub(crate) fn at_hand(&self, resource: &ResourceName) -> Option<Result<Zeroizing<Vec<u8>>, Denial>> {
         match self.held.known(resource) {
-            Known::Here(value) => Some(Ok(value)),
+            Known::Here(fetched) => Some(Ok(fetched.value)),
             Known::TakenBack => Some(Err(Denial::TakenBack)),
             Known::Unasked => None,
         }

@@ -5,21 +5,21 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-use coffer_attestation::handshake::{InitData, ResourceName, SEALED_PREFIX, SealedSecretError, SealedString};
-use nix::mount::{MsFlags, mount};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::time::{Duration, Instant, sleep};
-use zeroize::Zeroizing;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::attester::named;
 use super::held::{Held, Known};
 use super::renew;
 use super::session::Session;
+use super::shown::{Fetched, Shown};
 use super::verifier::Verifier;
 use super::wishes::Wishes;
 use super::{AttestError, HostKey, SECRETS};
 use crate::gate::POLICY_ENTRY;
+use coffer_attestation::handshake::{InitData, ResourceName, SEALED_PREFIX, SealedSecretError, SealedString};
+use nix::mount::{MsFlags, mount};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::{Duration, Instant, sleep};
 
 /// Between two attempts to reach a verifier that a start waits for.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -43,6 +43,13 @@ pub(crate) struct Attested {
     pub(super) wishes: Wishes,
     /// Held by the one container's request that the verifier is asked for.
     pub(super) turn: tokio::sync::Mutex<()>,
+    shown: Arc<Shown>,
+    /// Of the images with which every secret was asked for again.
+    confirmed: AtomicU64,
+    /// Files that the verifier refused while the guest had no image to show.
+    late: tokio::sync::Mutex<Vec<(String, ResourceName)>>,
+    /// Told which containers must end.
+    ended: UnboundedSender<BTreeSet<String>>,
 }
 
 /// What the launch turned out to be.
@@ -63,38 +70,103 @@ pub(crate) struct SecretFiles<'a> {
 }
 
 impl Attested {
-    /// Holds the initdata against the processor's report and fetches the files that it asks for.
-    pub(crate) async fn begin(launched: Launched) -> Result<Begun, AttestError> {
+    /// Holds the initdata against the processor's report and fetches the files that it asks for. Images that are admitted are
+    /// noted in `shown`.
+    pub(crate) async fn begin(launched: Launched, shown: Arc<Shown>) -> Result<Begun, AttestError> {
         let attester = named(&launched.tee, &launched.host_key)?;
         let evidence = attester.evidence(&[0; 64]).await?;
         let wishes_and_initdata = vouched(launched.initdata, &evidence.initdata)?;
-        let held = Arc::new(Held::new(Path::new(SECRETS)));
         let (ended, end) = unbounded_channel();
         let Some((wishes, initdata)) = wishes_and_initdata else {
-            let attested = Self::new(None, held, Wishes::of_nobody());
+            let attested = Self::new(Wishes::of_nobody(), shown, ended);
             return Ok(Begun { attested, image_policy: None, end });
         };
         let image_policy = initdata.file(POLICY_ENTRY).map(str::to_owned);
-        let Some(address) = wishes.verifier.clone() else {
-            return Ok(Begun { attested: Self::new(None, held, wishes), image_policy, end });
-        };
-        let session =
-            Session::new(Verifier::new(address, launched.host_key)?, attester, evidence.tee, initdata)?;
-        let session = Arc::new(session);
+        if image_policy.is_some() {
+            shown.begin();
+        }
+        let mut attested = Self::new(wishes, shown, ended);
+        if let Some(address) = attested.wishes.verifier.clone() {
+            let verifier = Verifier::new(address, launched.host_key)?;
+            let session = Session::new(verifier, attester, (evidence.tee, initdata), attested.shown.clone())?;
+            attested.converse(session, image_policy.is_some()).await?;
+        }
+        Ok(Begun { attested, image_policy, end })
+    }
+
+    /// Fetches the files, and keeps asking for them.
+    async fn converse(&mut self, session: Session, judges: bool) -> Result<(), AttestError> {
+        let (session, wishes) = (Arc::new(session), &self.wishes);
         if !wishes.files.is_empty() {
             mount_memory(Path::new(SECRETS))?;
         }
         for (name, resource) in &wishes.files {
-            let value = patiently(wishes.wait, || session.secret(resource)).await?;
-            held.put_file(resource, name, value)?;
+            match patiently(wishes.wait, || session.secret(resource)).await {
+                Ok(fetched) => self.held.put_file(resource, name, fetched)?,
+                // It may be for guests that show the right images, and there are none to show yet.
+                Err(AttestError::Refused { status: 403, reason, .. })
+                    if judges && session.is_affirmed().await =>
+                {
+                    tracing::info!(secret = resource.path(), reason, "asked for again with the first image");
+                    self.late.get_mut().push((name.clone(), resource.clone()));
+                }
+                Err(error) => return Err(error),
+            }
         }
         session.hang_up().await;
-        tokio::spawn(renew::keep(session.clone(), held.clone(), wishes.lease, ended));
-        Ok(Begun { attested: Self::new(Some(session), held, wishes), image_policy, end })
+        tokio::spawn(renew::keep(session.clone(), self.held.clone(), wishes.lease, self.ended.clone()));
+        self.session = Some(session);
+        Ok(())
     }
 
-    fn new(session: Option<Arc<Session>>, held: Arc<Held>, wishes: Wishes) -> Self {
-        Self { session, held, wishes, turn: tokio::sync::Mutex::default() }
+    fn new(wishes: Wishes, shown: Arc<Shown>, ended: UnboundedSender<BTreeSet<String>>) -> Self {
+        Self {
+            session: None,
+            held: Arc::new(Held::new(Path::new(SECRETS), shown.clone())),
+            wishes,
+            turn: tokio::sync::Mutex::default(),
+            shown,
+            confirmed: AtomicU64::new(0),
+            late: tokio::sync::Mutex::default(),
+            ended,
+        }
+    }
+
+    /// Comes before a container is made. With images that the verifier has not seen yet every secret that the guest has is
+    /// asked for again, and what is not given any more is wiped before anything of them runs; so are the files that could not be
+    /// had without an image.
+    ///
+    /// # Errors
+    /// When a secret cannot be asked for now, or a file is still refused: then the container must not be made.
+    pub(crate) async fn confirm(&self) -> Result<(), AttestError> {
+        let Some(session) = &self.session else { return Ok(()) };
+        let mut late = self.late.lock().await;
+        let changes = self.shown.changes();
+        if self.confirmed.load(Ordering::Acquire) == changes && late.is_empty() {
+            return Ok(());
+        }
+        let looked = patiently(self.wishes.wait, || renew::look(session, &self.held, &self.ended)).await;
+        let fetched = match looked {
+            Ok(()) => self.fetch_late(session, &mut late).await,
+            Err(error) => Err(error),
+        };
+        session.hang_up().await;
+        fetched?;
+        self.confirmed.store(changes, Ordering::Release);
+        Ok(())
+    }
+
+    async fn fetch_late(
+        &self,
+        session: &Session,
+        late: &mut Vec<(String, ResourceName)>,
+    ) -> Result<(), AttestError> {
+        while let Some((name, resource)) = late.last() {
+            let fetched = patiently(self.wishes.wait, || renew::fetch(session, resource)).await?;
+            self.held.put_file(resource, name, fetched)?;
+            late.pop();
+        }
+        Ok(())
     }
 
     /// The directory of files, if there is one.
@@ -118,7 +190,7 @@ impl Attested {
             let sealed = SealedString::parse(value).map_err(fail)?;
             self.check_signature(&sealed, variable).await?;
             let secret = self.secret(sealed.resource()).await?;
-            let text = std::str::from_utf8(&secret).ok().filter(|text| !text.contains('\0'));
+            let text = std::str::from_utf8(&secret.value).ok().filter(|text| !text.contains('\0'));
             let text = text.ok_or_else(|| {
                 fail(SealedSecretError::Form {
                     reason: "the secret is no text, which an environment asks for",
@@ -136,7 +208,7 @@ impl Attested {
         match sealed.signed_with() {
             Some(key) => {
                 let key = self.fetch(key).await?;
-                sealed.verify(&key).map_err(fail)
+                sealed.verify(&key.value).map_err(fail)
             }
             None if self.wishes.unsigned => Ok(()),
             None => Err(fail(SealedSecretError::Form {
@@ -145,9 +217,9 @@ impl Attested {
         }
     }
 
-    async fn secret(&self, resource: &ResourceName) -> Result<Zeroizing<Vec<u8>>, AttestError> {
+    async fn secret(&self, resource: &ResourceName) -> Result<Fetched, AttestError> {
         match self.held.known(resource) {
-            Known::Here(value) => Ok(value),
+            Known::Here(fetched) => Ok(fetched),
             Known::Unasked => self.fetch(resource).await,
             Known::TakenBack => Err(AttestError::Refused {
                 what: format!("the secret {}", resource.path()),
@@ -157,7 +229,7 @@ impl Attested {
         }
     }
 
-    async fn fetch(&self, resource: &ResourceName) -> Result<Zeroizing<Vec<u8>>, AttestError> {
+    async fn fetch(&self, resource: &ResourceName) -> Result<Fetched, AttestError> {
         let session = self.session.as_ref().ok_or_else(|| AttestError::Wishes {
             file: "aa.toml",
             reason: "there is no token_configs.kbs, and the pod asks for secrets".to_owned(),
@@ -223,9 +295,10 @@ fn mount_memory(path: &Path) -> Result<(), AttestError> {
 impl Attested {
     /// One that holds a secret and has no verifier.
     pub(crate) fn holding(uri: &str, value: &[u8]) -> Self {
-        let held = Held::new(Path::new("/nonexistent"));
-        held.keep(&ResourceName::parse(uri).unwrap(), Zeroizing::new(value.to_vec()));
-        Self::new(None, Arc::new(held), Wishes::of_nobody())
+        let attested = Self::new(Wishes::of_nobody(), Arc::default(), unbounded_channel().0);
+        let value = zeroize::Zeroizing::new(value.to_vec());
+        attested.held.keep(&ResourceName::parse(uri).unwrap(), Fetched { value, changes: 0 });
+        attested
     }
 
     /// Takes a secret back.
@@ -286,7 +359,7 @@ mod tests {
 
     fn without_verifier(unsigned: bool) -> Attested {
         let wishes = Wishes { unsigned, ..Wishes::of_nobody() };
-        Attested::new(None, Arc::new(Held::new(Path::new("/nonexistent"))), wishes)
+        Attested::new(wishes, Arc::default(), unbounded_channel().0)
     }
 
     fn sealed() -> Vec<String> {

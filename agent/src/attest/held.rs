@@ -5,12 +5,13 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use coffer_attestation::handshake::ResourceName;
 use zeroize::Zeroizing;
 
 use super::AttestError;
+use super::shown::{Fetched, Shown};
 
 /// The most secrets that are kept because containers asked for them.
 const MOST_ASKED: usize = 256;
@@ -21,6 +22,7 @@ const MOST_BYTES: usize = 8 << 20;
 /// Every secret of the pod.
 pub(super) struct Held {
     directory: PathBuf,
+    shown: Arc<Shown>,
     secrets: Mutex<BTreeMap<ResourceName, Place>>,
 }
 
@@ -29,6 +31,8 @@ pub(super) struct Held {
 struct Place {
     /// Gone when it was taken back.
     value: Option<Zeroizing<Vec<u8>>>,
+    /// Of the images that the guest had shown when the value was last given.
+    changes: u64,
     files: Vec<String>,
     /// Containers that have it in their environment.
     containers: BTreeSet<String>,
@@ -36,18 +40,18 @@ struct Place {
 
 /// What is known of a secret.
 pub(super) enum Known {
-    /// It was never asked for.
+    /// It was never asked for, or not since the guest shows the images that it does.
     Unasked,
     /// It is here.
-    Here(Zeroizing<Vec<u8>>),
+    Here(Fetched),
     /// It was taken back.
     TakenBack,
 }
 
 impl Held {
     /// Keeps files in `directory`, which exists.
-    pub(super) fn new(directory: &Path) -> Self {
-        Self { directory: directory.to_owned(), secrets: Mutex::default() }
+    pub(super) fn new(directory: &Path, shown: Arc<Shown>) -> Self {
+        Self { directory: directory.to_owned(), shown, secrets: Mutex::default() }
     }
 
     /// Writes a secret into the file `name`.
@@ -55,41 +59,42 @@ impl Held {
         &self,
         resource: &ResourceName,
         name: &str,
-        value: Zeroizing<Vec<u8>>,
+        fetched: Fetched,
     ) -> Result<(), AttestError> {
         // Held while it is written, so that what is taken back meanwhile is not written anew.
         let mut secrets = self.secrets();
-        self.write(name, &value)?;
+        self.write(name, &fetched.value)?;
         let place = secrets.entry(resource.clone()).or_default();
-        place.value = Some(value);
+        place.take(fetched);
         place.files.push(name.to_owned());
         Ok(())
     }
 
     /// What is known of `resource`.
     pub(super) fn known(&self, resource: &ResourceName) -> Known {
+        let now = self.shown.changes();
         match self.secrets().get(resource) {
             None => Known::Unasked,
-            Some(Place { value: Some(value), .. }) => Known::Here(value.clone()),
             Some(Place { value: None, .. }) => Known::TakenBack,
+            Some(Place { value: Some(value), changes, .. }) if *changes == now => {
+                Known::Here(Fetched { value: value.clone(), changes: now })
+            }
+            Some(_) => Known::Unasked,
         }
     }
 
     /// Remembers that `container` has `resource` in its environment.
-    pub(super) fn note_container(&self, resource: &ResourceName, container: &str, value: Zeroizing<Vec<u8>>) {
+    pub(super) fn note_container(&self, resource: &ResourceName, container: &str, fetched: Fetched) {
         let mut secrets = self.secrets();
         let place = secrets.entry(resource.clone()).or_default();
-        place.value = Some(value);
+        place.take(fetched);
         place.containers.insert(container.to_owned());
     }
 
     /// Keeps a secret that a container asked for; `None` if it was taken back meanwhile. Beyond [`MOST_ASKED`] of them, or
     /// [`MOST_BYTES`], the others are given and not kept.
-    pub(super) fn keep(
-        &self,
-        resource: &ResourceName,
-        value: Zeroizing<Vec<u8>>,
-    ) -> Option<Zeroizing<Vec<u8>>> {
+    pub(super) fn keep(&self, resource: &ResourceName, fetched: Fetched) -> Option<Zeroizing<Vec<u8>>> {
+        let Fetched { value, changes } = fetched;
         let mut secrets = self.secrets();
         let kept: usize = secrets.values().filter_map(|place| Some(place.value.as_ref()?.len())).sum();
         let full = secrets.len() >= MOST_ASKED || kept.saturating_add(value.len()) > MOST_BYTES;
@@ -100,7 +105,7 @@ impl Held {
             .entry(resource.clone())
             .or_insert_with(|| Place { value: Some(value.clone()), ..Place::default() });
         place.value.as_ref()?;
-        place.value = Some(value.clone());
+        place.take(Fetched { value: value.clone(), changes });
         Some(value)
     }
 
@@ -111,21 +116,16 @@ impl Held {
     }
 
     /// Takes what the verifier has now; files get it when it is another than before.
-    pub(super) fn renew(
-        &self,
-        resource: &ResourceName,
-        value: Zeroizing<Vec<u8>>,
-    ) -> Result<(), AttestError> {
+    pub(super) fn renew(&self, resource: &ResourceName, fetched: Fetched) -> Result<(), AttestError> {
         let mut secrets = self.secrets();
         let Some(place) = secrets.get_mut(resource).filter(|place| place.value.is_some()) else {
             return Ok(());
         };
-        if place.value.as_ref().is_some_and(|held| **held == *value) {
-            return Ok(());
+        if place.value.as_ref().is_none_or(|held| **held != *fetched.value) {
+            // First the files: one that cannot be written is tried again when the secret is looked at next.
+            place.files.iter().try_for_each(|name| self.write(name, &fetched.value))?;
         }
-        // First the files: one that cannot be written is tried again when the secret is looked at next.
-        place.files.iter().try_for_each(|name| self.write(name, &value))?;
-        place.value = Some(value);
+        place.take(fetched);
         Ok(())
     }
 
@@ -167,6 +167,13 @@ impl Held {
     }
 }
 
+impl Place {
+    fn take(&mut self, Fetched { value, changes }: Fetched) {
+        self.value = Some(value);
+        self.changes = changes;
+    }
+}
+
 /// Zeros over the content, for whoever holds the file open, and then no file.
 fn wipe(path: &Path) -> io::Result<()> {
     let wiped = wipe_content(path);
@@ -190,20 +197,25 @@ fn wipe_content(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use coffer_attestation::handshake::ImageRecord;
     use std::io::Read;
 
     fn name(tag: &str) -> ResourceName {
         ResourceName::parse(&format!("kbs:///acme/key/{tag}")).unwrap()
     }
 
-    fn secret(text: &str) -> Zeroizing<Vec<u8>> {
-        Zeroizing::new(text.as_bytes().to_vec())
+    fn secret(text: &str) -> Fetched {
+        Fetched { value: Zeroizing::new(text.as_bytes().to_vec()), changes: 0 }
+    }
+
+    fn held(dir: &tempfile::TempDir) -> Held {
+        Held::new(dir.path(), Arc::default())
     }
 
     #[test]
     fn a_secret_that_is_taken_back_is_gone_from_its_file_and_from_who_holds_it_open() {
         let dir = tempfile::tempdir().unwrap();
-        let held = Held::new(dir.path());
+        let held = held(&dir);
         held.put_file(&name("1"), "key", secret("a secret")).unwrap();
         let mut open = File::open(dir.path().join("key")).unwrap();
         assert!(held.take_back(&name("1")).is_empty());
@@ -216,7 +228,7 @@ mod tests {
     #[test]
     fn the_containers_that_know_it_are_named_once() {
         let dir = tempfile::tempdir().unwrap();
-        let held = Held::new(dir.path());
+        let held = held(&dir);
         held.note_container(&name("1"), "c1", secret("x"));
         held.note_container(&name("1"), "c2", secret("x"));
         assert_eq!(held.take_back(&name("1")), BTreeSet::from(["c1".to_owned(), "c2".to_owned()]));
@@ -226,7 +238,7 @@ mod tests {
     #[test]
     fn a_secret_that_was_taken_back_while_it_was_fetched_is_not_given() {
         let dir = tempfile::tempdir().unwrap();
-        let held = Held::new(dir.path());
+        let held = held(&dir);
         assert!(held.keep(&name("1"), secret("x")).is_some() && held.all().len() == 1);
         held.take_back(&name("1"));
         assert!(held.keep(&name("1"), secret("x")).is_none() && held.all().is_empty());
@@ -235,7 +247,7 @@ mod tests {
     #[test]
     fn a_container_that_asks_for_ever_more_fills_no_memory() {
         let dir = tempfile::tempdir().unwrap();
-        let held = Held::new(dir.path());
+        let held = held(&dir);
         let kept = (0..MOST_ASKED + 5).filter(|at| held.keep(&name(&at.to_string()), secret("x")).is_some());
         assert_eq!((kept.count(), held.all().len()), (MOST_ASKED + 5, MOST_ASKED));
     }
@@ -243,16 +255,38 @@ mod tests {
     #[test]
     fn long_secrets_fill_no_memory_either() {
         let dir = tempfile::tempdir().unwrap();
-        let held = Held::new(dir.path());
+        let held = held(&dir);
         let long = "x".repeat(MOST_BYTES / 4);
         let given = (0..6).filter(|at| held.keep(&name(&at.to_string()), secret(&long)).is_some());
         assert_eq!((given.count(), held.all().len()), (6, 4));
     }
 
     #[test]
+    fn a_secret_that_was_given_before_another_image_was_let_run_is_asked_for_again() {
+        let (dir, shown) = (tempfile::tempdir().unwrap(), Arc::new(Shown::default()));
+        let held = Held::new(dir.path(), shown.clone());
+        held.note_container(&name("1"), "c1", secret("x"));
+        assert!(matches!(held.known(&name("1")), Known::Here(_)));
+        let record = ImageRecord {
+            image: "r.example.com/app:1".to_owned(),
+            digest: format!("sha256:{}", "0a".repeat(32)),
+            rule: "/default/0".to_owned(),
+            signers: Vec::new(),
+        };
+        shown.note(record.clone()).unwrap();
+        // Somebody asked before and was answered after: that is as old.
+        held.keep(&name("1"), secret("x")).unwrap();
+        assert!(matches!(held.known(&name("1")), Known::Unasked) && held.all().len() == 1);
+        held.renew(&name("1"), Fetched { changes: 1, ..secret("x") }).unwrap();
+        shown.note(record).unwrap();
+        assert!(matches!(held.known(&name("1")), Known::Here(_)));
+        assert_eq!(held.take_back(&name("1")), BTreeSet::from(["c1".to_owned()]));
+    }
+
+    #[test]
     fn a_file_that_could_not_be_written_is_written_the_next_time() {
         let dir = tempfile::tempdir().unwrap();
-        let held = Held::new(dir.path());
+        let held = held(&dir);
         held.put_file(&name("1"), "key", secret("old")).unwrap();
         // A directory where the new content is to be made.
         fs::create_dir(dir.path().join(".key.new")).unwrap();
@@ -265,7 +299,7 @@ mod tests {
     #[test]
     fn a_new_version_replaces_the_file_and_one_that_was_taken_back_does_not_return() {
         let dir = tempfile::tempdir().unwrap();
-        let held = Held::new(dir.path());
+        let held = held(&dir);
         held.put_file(&name("1"), "key", secret("old and long")).unwrap();
         held.renew(&name("1"), secret("new")).unwrap();
         assert_eq!(fs::read(dir.path().join("key")).unwrap(), b"new");

@@ -6,6 +6,7 @@
 //!     verifier: HTTP over TLS over vsock; the host passes records on and reads none
 //!     host: it is shown a key first, as containers could connect too
 //! held     ── files on a tmpfs, environment of containers, what they ask for (asked) ── renew: still ours? ── else wiped
+//! shown    ── images that were admitted: part of the evidence, so that a secret can depend on who signed them
 //! ```
 //! Nothing the host says is believed: initdata must have the digest that is in the processor's report, and the verifier must
 //! show a certificate of the authority that the initdata names.
@@ -21,6 +22,7 @@ mod held;
 mod host;
 mod renew;
 mod session;
+mod shown;
 mod tsm;
 mod verifier;
 mod wishes;
@@ -30,6 +32,7 @@ pub(crate) use attested::{Attested, Launched};
 pub(crate) use error::AttestError;
 pub(crate) use grants::Grant;
 pub(crate) use host::HostKey;
+pub(crate) use shown::Shown;
 pub(crate) use tsm::{SecureProcessor, present as processor_present};
 
 /// The tmpfs that secrets are on.

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 use super::AttestError;
 use super::held::Held;
 use super::session::{Session, Standing};
+use super::shown::Fetched;
 
 /// Between two questions: a revocation must be seen within five seconds.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -65,12 +66,32 @@ pub(super) async fn keep(
         session.hang_up().await;
         // What is over is all there is.
         let lost = if over.is_empty() { lost } else { over };
-        for (name, reason) in lost {
-            tracing::warn!(secret = name.path(), reason, "a secret is taken back");
-            let containers = held.take_back(&name);
-            // Nobody listens: the pod is at its end.
-            let _ = ended.send(containers);
-        }
+        take_back(lost, &held, &ended);
+    }
+}
+
+/// Asks for every secret that the guest has, now.
+///
+/// # Errors
+/// The first that could not be asked for. Others may have been taken back.
+pub(super) async fn look(
+    session: &Session,
+    held: &Held,
+    ended: &UnboundedSender<BTreeSet<String>>,
+) -> Result<(), AttestError> {
+    let all = held.all();
+    // The secrets alone: the answer about the guest is no answer about one of them.
+    let Asked { lost, failure, .. } = ask(session, held, (&all, true), &mut false).await;
+    take_back(lost, held, ended);
+    failure.map_or(Ok(()), Err)
+}
+
+fn take_back(lost: Vec<(ResourceName, String)>, held: &Held, ended: &UnboundedSender<BTreeSet<String>>) {
+    for (name, reason) in lost {
+        tracing::warn!(secret = name.path(), reason, "a secret is taken back");
+        let containers = held.take_back(&name);
+        // Nobody listens: the pod is at its end.
+        let _ = ended.send(containers);
     }
 }
 
@@ -167,10 +188,7 @@ async fn ask(
 }
 
 /// A refusal may be due to a token that speaks of what was known then: it is asked once more with a new one.
-pub(super) async fn fetch(
-    session: &Session,
-    name: &ResourceName,
-) -> Result<zeroize::Zeroizing<Vec<u8>>, AttestError> {
+pub(super) async fn fetch(session: &Session, name: &ResourceName) -> Result<Fetched, AttestError> {
     match session.secret(name).await {
         Err(AttestError::Refused { status: 403, .. }) => {
             session.forget_token().await;

@@ -13,13 +13,14 @@ use zeroize::Zeroizing;
 
 use super::AttestError;
 use super::attester::Attester;
+use super::shown::{Fetched, Shown};
 use super::verifier::{Answer, Ask, Verifier};
 
 const AUTH: &str = "/kbs/v0/auth";
 const ATTEST: &str = "/kbs/v0/attest";
 const STANDING: &str = "/coffer/v1/standing";
 
-/// A conversation; it begins anew when its token has expired.
+/// A conversation; it begins anew when its token has expired, or speaks of other images than there are.
 pub(super) struct Session {
     verifier: Verifier,
     attester: Box<dyn Attester>,
@@ -27,6 +28,7 @@ pub(super) struct Session {
     initdata: InitData,
     /// Made here, never leaves the guest, gone with it.
     key: GuestKey,
+    shown: Arc<Shown>,
     token: tokio::sync::Mutex<Option<Arc<Token>>>,
 }
 
@@ -35,6 +37,8 @@ struct Token {
     text: Zeroizing<String>,
     /// Why it does not affirm the guest.
     doubt: Option<String>,
+    /// Of the images that the evidence showed.
+    changes: u64,
 }
 
 /// How the guest stands with the verifier.
@@ -53,16 +57,16 @@ impl Session {
     pub(super) fn new(
         verifier: Verifier,
         attester: Box<dyn Attester>,
-        tee: Tee,
-        initdata: InitData,
+        (tee, initdata): (Tee, InitData),
+        shown: Arc<Shown>,
     ) -> Result<Self, AttestError> {
         let key = GuestKey::generate(&mut SysRng);
         let key = key.map_err(|error| AttestError::Processor { source: std::io::Error::other(error) })?;
-        Ok(Self { verifier, attester, tee, initdata, key, token: tokio::sync::Mutex::default() })
+        Ok(Self { verifier, attester, tee, initdata, key, shown, token: tokio::sync::Mutex::default() })
     }
 
     /// Fetches a secret. Attests first when there is no token, or none that is good any more.
-    pub(super) async fn secret(&self, resource: &ResourceName) -> Result<Zeroizing<Vec<u8>>, AttestError> {
+    pub(super) async fn secret(&self, resource: &ResourceName) -> Result<Fetched, AttestError> {
         let path = format!("/kbs/v0/resource/{}", resource.path());
         let (answer, token) = self.get(&path).await?;
         let what = || format!("the secret {}", resource.path());
@@ -77,7 +81,8 @@ impl Session {
             reason: error.to_string(),
         })?;
         let open = |source: OpenError| AttestError::Open { resource: resource.path().to_owned(), source };
-        self.key.open(&sealed).map_err(open)
+        let value = self.key.open(&sealed).map_err(open)?;
+        Ok(Fetched { value, changes: token.changes })
     }
 
     /// Asks whether the guest may keep what it has.
@@ -118,6 +123,11 @@ impl Session {
         Ok(self.attester.evidence(data).await?.json.to_string())
     }
 
+    /// Whether the last evidence was that of a guest whose owner knows it, also if it is refused a secret.
+    pub(super) async fn is_affirmed(&self) -> bool {
+        self.token.lock().await.as_ref().is_some_and(|token| token.doubt.is_none())
+    }
+
     /// Attests anew with the next request.
     pub(super) async fn forget_token(&self) {
         *self.token.lock().await = None;
@@ -143,7 +153,8 @@ impl Session {
 
     async fn token(&self) -> Result<Arc<Token>, AttestError> {
         let mut held = self.token.lock().await;
-        if let Some(token) = &*held {
+        let changes = self.shown.changes();
+        if let Some(token) = held.as_ref().filter(|token| token.changes == changes) {
             return Ok(token.clone());
         }
         let token = Arc::new(self.attest().await?);
@@ -158,7 +169,8 @@ impl Session {
         let challenge = Challenge::parse(&expected("a challenge", answer)?.body);
         let challenge = challenge.map_err(|error| protocol("a request for a challenge", &error))?;
         let key_as_sent = self.key.public();
-        let bound = ReportData::compute(challenge.hash, &challenge.nonce, &key_as_sent, "");
+        let (changes, additional) = self.shown.evidence();
+        let bound = ReportData::compute(challenge.hash, &challenge.nonce, &key_as_sent, &additional);
         let bound = bound.map_err(|error| protocol("a request for a challenge", &error))?;
         let evidence = self.attester.evidence(&bound.as_report_field()).await?;
         let attestation = Attestation {
@@ -167,7 +179,7 @@ impl Session {
             key: TeeKey::parse(&key_as_sent).map_err(|error| protocol("evidence", &error))?,
             key_as_sent,
             evidence: evidence.json.to_string(),
-            additional: String::new(),
+            additional,
         };
         let answer = self.post(ATTEST, cookie.as_deref(), attestation.to_json().unwrap_or_default()).await?;
         let answer = expected("this guest", answer)?;
@@ -182,7 +194,7 @@ impl Session {
             Some(doubt) => tracing::warn!(doubt, "the verifier does not affirm this guest"),
             None => tracing::info!("the verifier affirms this guest"),
         }
-        Ok(Token { text: Zeroizing::new(given.token), doubt })
+        Ok(Token { text: Zeroizing::new(given.token), doubt, changes })
     }
 
     async fn post(&self, path: &str, cookie: Option<&str>, body: String) -> Result<Answer, AttestError> {

@@ -1,5 +1,9 @@
 //! An image that may run, as far as it is needed once it was judged.
 
+use std::collections::BTreeSet;
+
+use coffer_attestation::handshake::ImageRecord;
+use coffer_attestation::verdict::printable;
 use coffer_image::artefact::Descriptor;
 use coffer_image::judge::Admitted;
 use coffer_layer::sealed::{ANNOTATION, Sealed, SealedLayer};
@@ -11,21 +15,8 @@ use super::{GateError, configuration};
 /// An image that the policy lets run. Only [`super::Gate::judge`] comes by one.
 #[derive(Debug)]
 pub(crate) struct Admission {
-    record: Record,
+    record: ImageRecord,
     bytes: Bytes,
-}
-
-/// Which image it is and who said that it may run, for those who ask later.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Record {
-    /// The name that was asked for.
-    pub(crate) image: String,
-    /// Of its manifest.
-    pub(crate) digest: Digest,
-    /// The scope whose list decided, as a JSON pointer into the policy.
-    pub(crate) rule: String,
-    /// Who signed; nobody where the policy takes anything.
-    pub(crate) signers: Vec<String>,
 }
 
 /// How its bytes come into the guest.
@@ -53,11 +44,14 @@ impl Admission {
     pub(super) fn of(admitted: &Admitted, configuration: &[u8]) -> Result<Self, GateError> {
         let manifest = admitted.manifest();
         let layers = configuration::layers(manifest, configuration).map_err(GateError::Configuration)?;
-        let record = Record {
+        // In one order, so that an image that is judged again has the same record.
+        let signers: BTreeSet<String> =
+            admitted.signers().iter().map(|signer| printable(&signer.name)).collect();
+        let record = ImageRecord {
             image: admitted.image(),
-            digest: *admitted.digest(),
+            digest: admitted.digest().to_string(),
             rule: admitted.rule().to_owned(),
-            signers: admitted.signers().iter().map(|signer| signer.name.clone()).collect(),
+            signers: signers.into_iter().collect(),
         };
         let bytes = match manifest.annotations.get(ANNOTATION) {
             Some(text) => Bytes::Sealed(SealedImage::parse(text)?),
@@ -67,7 +61,7 @@ impl Admission {
     }
 
     /// Its parts.
-    pub(crate) fn into_parts(self) -> (Record, Bytes) {
+    pub(crate) fn into_parts(self) -> (ImageRecord, Bytes) {
         (self.record, self.bytes)
     }
 }

@@ -1,5 +1,6 @@
 //! Why an image may not run.
 
+use coffer_attestation::handshake::ImagesError;
 use coffer_image::artefact::{AttachedError, ManifestError, ReferenceError, SubjectError};
 use coffer_image::judge::Refusal;
 use coffer_image::policy::PolicyError;
@@ -61,9 +62,9 @@ pub(crate) enum GateError {
     /// A layer that cannot be unpacked.
     #[error("the image cannot be unpacked")]
     Layer(#[source] UnpackError),
-    /// No more can be remembered.
-    #[error("the pod has run {} different images, and has to remember each of them", super::MAX_RECORDS)]
-    TooMany,
+    /// It cannot be remembered.
+    #[error("the pod has to remember each image that it was let run, and this one cannot be")]
+    Record(#[source] ImagesError),
     /// The policy says no.
     #[error(transparent)]
     Refused(Refusal),

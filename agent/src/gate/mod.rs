@@ -17,13 +17,10 @@ mod policy;
 #[cfg(test)]
 pub(crate) mod samples;
 
-pub(crate) use admission::{Admission, Blob, Bytes, Record, SealedImage};
+pub(crate) use admission::{Admission, Blob, Bytes, SealedImage};
 pub(crate) use claim::{Claim, SignatureObject};
 pub(crate) use error::GateError;
 pub(crate) use policy::{Gate, NoPolicy, NodePolicy, Verdict};
 
 /// The entry of the initdata that holds the policy.
 pub(crate) const POLICY_ENTRY: &str = "image-policy.json";
-
-/// The most different images that containers of one pod are made of.
-pub(crate) const MAX_RECORDS: usize = 256;

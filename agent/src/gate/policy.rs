@@ -161,7 +161,7 @@ mod tests {
         let read: Vec<_> =
             blobs.iter().map(|blob| (*blob.digest(), blob.size(), blob.media_type())).collect();
         assert_eq!(read, [(Digest::of(b"low"), 3, TAR), (Digest::of(b"high"), 4, TAR)]);
-        assert_eq!((record.image.as_str(), record.digest), ("r.example.com/app:v1", digest));
+        assert_eq!((record.image.as_str(), record.digest), ("r.example.com/app:v1", digest.to_string()));
         assert_eq!((record.rule.as_str(), record.signers.len()), ("/default", 0));
     }
 

@@ -1,10 +1,11 @@
 //! Images for tests, without a signature.
 
+use coffer_attestation::handshake::ImageRecord;
 use coffer_image::UnixTime;
 use coffer_protocol::Digest;
 use serde_json::{Value, json};
 
-use super::{Blob, Bytes, Claim, Gate, NodePolicy, Record, Verdict};
+use super::{Blob, Bytes, Claim, Gate, NodePolicy, Verdict};
 
 /// The media type of an archive that is not packed.
 pub(crate) const TAR: &str = "application/vnd.oci.image.layer.v1.tar";
@@ -67,7 +68,7 @@ pub(super) fn accepting() -> Gate {
 }
 
 /// An image that was admitted.
-pub(super) fn admitted(claim: Claim) -> (Record, Bytes) {
+pub(super) fn admitted(claim: Claim) -> (ImageRecord, Bytes) {
     match accepting().judge(claim, NOW).unwrap() {
         Verdict::Admitted { admission, .. } => admission.into_parts(),
         other => panic!("{other:?}"),

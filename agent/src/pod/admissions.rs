@@ -1,37 +1,39 @@
 //! Images that were judged for containers that are still to be made.
 //!
 //! ```text
-//! admit ── waiting for its layers ── permit: CreateContainer takes it, once
+//! admit ── noted for the evidence ── waiting for its layers ── permit: CreateContainer takes it, once
 //!                                └─ forgotten: another admit for the id, DeleteProcess, too many others since
 //! ```
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use coffer_attestation::handshake::ImageRecord;
 use coffer_image::UnixTime;
 use coffer_protocol::Digest;
 
 use super::{Pod, PodError};
+use crate::attest::Shown;
 use crate::chain::Chain;
-use crate::gate::{Bytes, Claim, Gate, GateError, MAX_RECORDS, Record, SealedImage, Verdict};
+use crate::gate::{Bytes, Claim, Gate, GateError, SealedImage, Verdict};
 use crate::image::{Delivery, ImageError, Permit, Unpacking};
 
 /// Admitted images that wait for their containers; of more the oldest is forgotten.
 const MAX_WAITING: usize = 64;
 
-/// What was judged, and what ran.
+/// What was judged.
 #[derive(Debug, Default)]
 pub(super) struct Admissions {
     waiting: Mutex<VecDeque<Waiting>>,
-    /// Every image that a container was made of since the guest began: what has run cannot be forgotten.
-    ran: Mutex<BTreeSet<Record>>,
+    /// Every image that was let run since the guest began, whether a container was made of it or not: its bytes may be on their
+    /// way, or a key for them be asked for. None is forgotten.
+    pub(super) shown: Arc<Shown>,
 }
 
 #[derive(Debug)]
 struct Waiting {
     container: String,
-    record: Record,
     layers: Arrival,
 }
 
@@ -80,12 +82,13 @@ impl Pod {
             }
             Verdict::Admitted { admission, judgement } => {
                 let (record, bytes) = admission.into_parts();
-                Ok(self.wait_for(container, record, bytes, judgement))
+                self.shared.admissions.note(record).map_err(refused(container))?;
+                Ok(self.wait_for(container, bytes, judgement))
             }
         }
     }
 
-    fn wait_for(&self, container: &str, record: Record, bytes: Bytes, judgement: Vec<u8>) -> Admitted {
+    fn wait_for(&self, container: &str, bytes: Bytes, judgement: Vec<u8>) -> Admitted {
         let (layers, admitted) = match bytes {
             Bytes::Sealed(image) => (Arrival::Sealed(image), Admitted::Sealed { judgement }),
             Bytes::Blobs(blobs) => {
@@ -94,7 +97,7 @@ impl Pod {
                 (Arrival::Sent(delivery), Admitted::Wanted { digests, judgement })
             }
         };
-        self.shared.admissions.wait(Waiting { container: container.to_owned(), record, layers });
+        self.shared.admissions.wait(Waiting { container: container.to_owned(), layers });
         admitted
     }
 
@@ -111,7 +114,6 @@ impl Pod {
         let Some(waiting) = self.shared.admissions.forget(container) else {
             return self.gate()?.unjudged().map(Permit::Unjudged).map_err(refused(container));
         };
-        self.shared.admissions.note(waiting.record).map_err(refused(container))?;
         Ok(match waiting.layers {
             Arrival::Sealed(image) => Permit::Sealed(image),
             Arrival::Sent(delivery) => Permit::Delivered(delivery),
@@ -159,17 +161,12 @@ impl Admissions {
         }
     }
 
-    fn note(&self, record: Record) -> Result<(), GateError> {
-        let mut ran = lock(&self.ran);
-        if ran.contains(&record) {
-            return Ok(());
+    fn note(&self, record: ImageRecord) -> Result<(), GateError> {
+        let ImageRecord { image, digest, rule, signers } = record.clone();
+        if self.shown.note(record).map_err(GateError::Record)? {
+            let signers = signers.join(", ");
+            tracing::info!(image, digest, rule, signers, "admitted");
         }
-        if ran.len() >= MAX_RECORDS {
-            return Err(GateError::TooMany);
-        }
-        let signers = record.signers.join(", ");
-        tracing::info!(image = record.image, digest = %record.digest, rule = record.rule, signers, "admitted");
-        ran.insert(record);
         Ok(())
     }
 }

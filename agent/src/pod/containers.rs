@@ -455,6 +455,20 @@ mod tests {
     }
 
     #[test]
+    fn an_image_is_remembered_once_from_its_admission_on_though_no_container_is_made_of_it() {
+        with_pod(async |pod| {
+            pod.prepare(&judging("insecureAcceptAnything", false), false).await.unwrap();
+            let shown = &pod.shared.admissions.shown;
+            for (container, changes) in [("c", 1), ("d", 1)] {
+                pod.admit(container, sealed_image()).await.unwrap();
+                assert_eq!(shown.changes(), changes);
+            }
+            pod.admit("c", image(&[b"layer"], serde_json::json!({}))).await.unwrap();
+            assert_eq!(shown.changes(), 2);
+        });
+    }
+
+    #[test]
     fn a_container_is_not_made_before_its_layers_have_come() {
         with_pod(async |pod| {
             pod.prepare(&judging("insecureAcceptAnything", false), false).await.unwrap();

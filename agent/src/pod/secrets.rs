@@ -18,7 +18,7 @@ impl Pod {
     /// Holds what the host says of the launch against the processor's word, and fetches what the pod asks for at its start.
     /// Answers with the policy for images that the processor vouches for, if there is one.
     pub(super) async fn attest(&self, launched: Launched) -> Result<Option<String>, PodError> {
-        let begun = Attested::begin(launched).await;
+        let begun = Attested::begin(launched, self.shared.admissions.shown.clone()).await;
         let begun = begun.map_err(|source| PodError::sandbox(SandboxError::Attestation { source }))?;
         // A sandbox is prepared once.
         let _ = self.shared.attested.set(Arc::new(begun.attested));
@@ -33,6 +33,7 @@ impl Pod {
         spec: &mut ContainerSpec,
     ) -> Result<Option<Door>, PodError> {
         let Some(attested) = self.shared.attested.get() else { return Ok(None) };
+        attested.confirm().await.map_err(|error| PodError::container(id)(not_given(&error)))?;
         if let Some(files) = attested.files() {
             spec.show_read_only(PathBuf::from(files.source), files.destination.to_owned());
         }
@@ -52,11 +53,7 @@ impl Pod {
     pub(super) async fn unseal(&self, id: &str, process: &mut ProcessSpec) -> Result<(), PodError> {
         let Some(attested) = self.shared.attested.get() else { return Ok(()) };
         let given = attested.unseal(id, process.environment_mut()).await;
-        let refused = |error: AttestError| ContainerError::Agent {
-            action: "give it its secrets",
-            source: io::Error::other(Chain(&error).to_string()),
-        };
-        given.map_err(|error| PodError::container(id)(refused(error)))
+        given.map_err(|error| PodError::container(id)(not_given(&error)))
     }
 
     /// Ends every container that has a secret in its environment which was taken back: nobody else takes it from there.
@@ -75,4 +72,9 @@ impl Pod {
             }
         }
     }
+}
+
+fn not_given(error: &AttestError) -> ContainerError {
+    let source = io::Error::other(Chain(error).to_string());
+    ContainerError::Agent { action: "give it its secrets", source }
 }
