@@ -4,6 +4,7 @@ use coffer_attestation::verdict::printable;
 use coffer_node::config::Config;
 use coffer_node::images::ToldImage;
 use coffer_node::trace::{Span, Trace, find};
+use serde_json::Value;
 
 use crate::{Health, output};
 
@@ -28,7 +29,7 @@ pub(crate) fn run(config: &Config, pod: &str, json: bool) -> anyhow::Result<Heal
     if !trace.images.is_empty() {
         println!();
         let rows: Vec<Vec<String>> = trace.images.iter().map(image).collect();
-        output::table(&["CONTAINER", "IMAGE", "OUTCOME", "WHY"], &rows)?;
+        output::table(&["CONTAINER", "IMAGE", "OUTCOME", "WHY", "SIGNED BY"], &rows)?;
     }
     if let Some(failure) = &trace.failure {
         println!("\nthe start failed: {failure}");
@@ -56,7 +57,19 @@ fn image(told: &ToldImage) -> Vec<String> {
     let container = told.container.chars().take(13).collect();
     let why =
         told.reason.as_deref().or_else(|| told.judgement.as_ref()?.get("rule")?.as_str()).unwrap_or("-");
-    vec![container, printable(&told.image), outcome, printable(why)]
+    let signers = told.judgement.as_ref().map(signers).unwrap_or_default();
+    let signers = if signers.is_empty() { "-".to_owned() } else { signers.join(", ") };
+    vec![container, printable(&told.image), outcome, printable(why), printable(&signers)]
+}
+
+/// Who met the requirements of a judgement.
+fn signers(judgement: &Value) -> Vec<&str> {
+    let requirements = judgement.get("requirements").and_then(Value::as_array);
+    let found = requirements.into_iter().flatten().filter_map(|judged| judged.get("signers")?.as_array());
+    let mut names: Vec<&str> = found.flatten().filter_map(|signer| signer.get("name")?.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 fn millis(micros: u64) -> String {
@@ -66,6 +79,14 @@ fn millis(micros: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whoever_met_a_requirement_is_named_once() {
+        let one = serde_json::json!({"signers": [{"name": "b"}, {"name": "a"}]});
+        let judgement = serde_json::json!({"requirements": [one, one, {"signers": []}]});
+        assert_eq!(signers(&judgement), ["a", "b"]);
+        assert!(signers(&serde_json::json!({"rule": "/default"})).is_empty());
+    }
 
     #[test]
     fn microseconds_are_shown_as_milliseconds_with_three_places() {

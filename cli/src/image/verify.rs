@@ -1,5 +1,6 @@
 //! `coffer image verify`: judges an image of a directory or a registry, and prints why.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
@@ -62,7 +63,11 @@ fn print(judgement: &Judgement) -> anyhow::Result<()> {
         Decision::Admitted => "admitted",
         Decision::Refused => "refused",
     };
-    println!("{said} by {}\n", printable(judgement.rule()));
+    println!("{said} by {}", printable(judgement.rule()));
+    let all = judgement.requirements().iter().flat_map(|judged| &judged.signers);
+    let signers: BTreeSet<&str> = all.map(|signer| signer.name.as_str()).collect();
+    signers.iter().for_each(|signer| println!("signed by {}", printable(signer)));
+    println!();
     let rows: Vec<Vec<String>> = judgement.requirements().iter().flat_map(rows).collect();
     output::table(&["REQUIREMENT", "TYPE", "MET", "WHY"], &rows)?;
     for judged in judgement.requirements().iter().flat_map(|judged| std::iter::once(judged).chain(&judged.of))

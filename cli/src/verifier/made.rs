@@ -6,6 +6,7 @@
 //!   coffer reference sign --key KEY -
 //! ```
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
@@ -30,6 +31,10 @@ pub(crate) struct MakeArguments {
     /// SNP: oldest firmware, as boot_loader=4,tee=0,snp=24,microcode=219 and fmc=0 on Turin
     #[arg(long, value_name = "VERSIONS", value_parser = crate::attest::minimum_firmware)]
     min_tcb: Option<Tcb>,
+    /// Give a secret only while every image that was let run in the guest has this signer, as acme/db/password=SIGNER; SIGNER as
+    /// coffer image verify names it; acme/db/*, acme/* and * are more secrets; may be repeated
+    #[arg(long, value_name = "SECRETS=SIGNER", value_parser = secrets_and_signer)]
+    images_signed_by: Vec<(String, String)>,
     /// What coffer measure printed with --json; - is standard input
     pub(super) measured: PathBuf,
 }
@@ -56,8 +61,30 @@ pub(super) fn list(arguments: &MakeArguments, measured: &[u8]) -> anyhow::Result
         ("tdx", Some(_)) => bail!("--min-tcb is for SNP: Intel's own status judges TDX"),
         _ => bail!("coffer measure computes snp and tdx, this is {tee:?}"),
     }
+    if !arguments.images_signed_by.is_empty() {
+        put("images_signed_by", signers(&arguments.images_signed_by).into());
+    }
     let list = Table::from_iter([("reference".to_owned(), vec![reference].into())]);
     toml::to_string(&list).context("writing the list")
+}
+
+fn secrets_and_signer(text: &str) -> Result<(String, String), String> {
+    let (secrets, signer) = text.split_once('=').ok_or("this is not SECRETS=SIGNER")?;
+    let empty = secrets.is_empty() || signer.is_empty();
+    if empty {
+        Err("this is not SECRETS=SIGNER".to_owned())
+    } else {
+        Ok((secrets.to_owned(), signer.to_owned()))
+    }
+}
+
+/// Every signer of each kind of secrets.
+fn signers(named: &[(String, String)]) -> Table {
+    let mut all = BTreeMap::<&str, Vec<String>>::new();
+    for (secrets, signer) in named {
+        all.entry(secrets).or_default().push(signer.clone());
+    }
+    all.into_iter().map(|(secrets, signers)| (secrets.to_owned(), signers.into())).collect()
 }
 
 /// Digest of each initdata, of the length that the hardware's field has.
@@ -111,6 +138,7 @@ mod tests {
             tenant: vec!["acme".to_owned()],
             initdata: vec![file.path().to_owned()],
             min_tcb: Some(Tcb { fmc: None, boot_loader: 4, tee: 0, snp: 24, microcode: 219 }),
+            images_signed_by: Vec::new(),
             measured: "-".into(),
         };
         (file, made)
@@ -127,6 +155,22 @@ mod tests {
         assert_eq!((one["name"].as_str(), one["measurement"].as_str()), (Some("web \"1\""), Some("abcd")));
         assert_eq!(one["minimum_tcb"]["microcode"].as_integer(), Some(219));
         assert_eq!(one["initdata"][0].as_str().map(str::len), Some(64));
+    }
+
+    #[test]
+    fn a_reference_names_the_signers_that_secrets_ask_for() {
+        let (_file, mut made) = arguments(SHA256);
+        let given = ["acme/db/*=P-256 00", "acme/db/*=CN=x, O=y", "*=P-384 11"];
+        made.images_signed_by = given.map(|text| secrets_and_signer(text).expect("two parts")).to_vec();
+        let list = list(&made, br#"{"tee":"snp","measurement":"abcd"}"#).expect("a list");
+        let read: Table = list.parse().expect("TOML");
+        let rule = &read["reference"][0]["images_signed_by"];
+        assert_eq!(rule["acme/db/*"].as_array().map(Vec::len), Some(2));
+        assert_eq!(
+            (rule["acme/db/*"][1].as_str(), rule["*"][0].as_str()),
+            (Some("CN=x, O=y"), Some("P-384 11"))
+        );
+        assert!(secrets_and_signer("acme/db/*").is_err() && secrets_and_signer("*=").is_err());
     }
 
     #[test]
