@@ -5,9 +5,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use coffer_tests::cri::messages::{ContainerConfig, ContainerMetadata, KeyValue};
+use coffer_tests::cri::messages::{ContainerConfig, ContainerMetadata, ImageSpec, KeyValue};
+use coffer_tests::images::{Image, Layer, busybox};
 use coffer_tests::node::{Node, Pod, container, quoted, sandbox};
 use coffer_tests::pod_tests;
+use coffer_tests::publish::{Published, key, policy_of};
 use coffer_tests::run::Run;
 use coffer_tests::verifier::{AuditLog, Change, Initdata, Reference, Verifier, changed_guest};
 use coffer_tests::wait;
@@ -16,6 +18,7 @@ pod_tests! {
     coffer_only a_secret_is_released_and_taken_back;
     coffer_only a_container_asks_for_what_the_initdata_lets_it_ask_for;
     coffer_only a_pod_that_is_other_than_what_is_known_gets_no_secret_and_no_start;
+    coffer_only a_secret_is_for_one_of_the_two_signers_whose_images_a_policy_takes;
     coffer_only a_verifier_that_is_down_fails_a_start_or_is_waited_for;
 }
 
@@ -54,6 +57,7 @@ impl Stage {
             measurement: measure(node, node.guest()?)?,
             initdata: initdata.digest(),
             microcode: 71,
+            images_signed_by: None,
         };
         verifier.start()?;
         verifier.know(std::slice::from_ref(&known))?;
@@ -268,6 +272,78 @@ fn a_pod_that_is_other_than_what_is_known_gets_no_secret_and_no_start(node: &mut
     let denied = refusals.entries().iter().filter(|entry| entry["outcome"] == "refused").count();
     ensure!(denied >= 7, "{denied} of seven refusals are in the log");
     Ok(())
+}
+
+const OUR_IMAGE: &str = "coffer.test/ours/app:1";
+const THEIR_IMAGE: &str = "coffer.test/theirs/app:1";
+/// What only guests are given whose every image one of the signers signed.
+const FOR_SIGNED: &str = "[[file]]\nname = \"horse\"\nresource = \"kbs:///acme/signed/horse\"\n";
+
+/// An image that the owner of the key signed, with its signature on the node.
+fn signed(node: &Node, name: &str, private: &str) -> Result<Published> {
+    let mut image = Image { name: name.to_owned(), ..busybox()? };
+    image.layers.push(Layer::new().file("which", 0o644, name)?);
+    let published = Published::new(node, image)?;
+    published.sign(node, &key(private))?;
+    published.bring_signatures(node)?;
+    published.import(node)?;
+    Ok(published)
+}
+
+fn of(image: &str, name: &str) -> ContainerConfig {
+    let image = Some(ImageSpec { image: image.to_owned() });
+    ContainerConfig { image, ..container(name, &["sleep", "1000"]) }
+}
+
+fn a_secret_is_for_one_of_the_two_signers_whose_images_a_policy_takes(node: &mut Node) -> Result<()> {
+    configure(node, None, &[])?;
+    let (ours, theirs) = (signed(node, OUR_IMAGE, "p256.pem")?, signed(node, THEIR_IMAGE, "p384.pem")?);
+    let (our_key, their_key) = (key("p256.pub.pem"), key("p384.pub.pem"));
+    let policy = policy_of(&[("coffer.test/ours", &our_key), ("coffer.test/theirs", &their_key)])?;
+    let (our_name, their_name) = (ours.signer(node, &policy)?, theirs.signer(node, &policy)?);
+    let mut verifier = Verifier::new(node)?;
+    configure(node, Some(&verifier), &[])?;
+    let initdata = Initdata::with_images(&verifier, FOR_SIGNED, &policy.to_string())?;
+    verifier.start()?;
+    verifier.know(&[Reference {
+        measurement: measure(node, node.guest()?)?,
+        initdata: initdata.digest(),
+        microcode: 71,
+        images_signed_by: Some(our_name.clone()),
+    }])?;
+    verifier.put("signed/horse", SECRET)?;
+    let start = |name: &str| Pod::start(node, initdata.annotate(sandbox(node, name), OURS)?);
+
+    let mut pod = start("ours")?;
+    let first = pod.run(&of(OUR_IMAGE, "first"))?;
+    ensure!(pod.sh(&first, &format!("cat {FILE}"))? == SECRET, "the file holds another secret");
+
+    let mut other = start("theirs")?;
+    let error =
+        other.run(&of(THEIR_IMAGE, "alone")).err().context("another signer's image got the secret")?;
+    let text = format!("{error:#}");
+    let words = [
+        format!("every image of the guest must be signed by {our_name}"),
+        format!("{THEIR_IMAGE} ({}) is signed by {their_name}", theirs.digest),
+    ];
+    ensure!(words.iter().all(|words| text.contains(words)), "the error does not say {words:?}: {text}");
+    other.remove()?;
+
+    // The other signer's image runs beside the first, which has no secret from then on.
+    let beside = pod.run(&of(THEIR_IMAGE, "beside"))?;
+    for container in [&beside, &first] {
+        let left = pod.sh(container, "ls -A /run/secrets/coffer")?;
+        ensure!(left.is_empty(), "of the secrets there is still {left}");
+    }
+    let log = AuditLog::read(&verifier.audit())?;
+    let told = |entry: &&serde_json::Value| {
+        entry["event"] == "attest" && entry["images"][1]["signers"][0] == *their_name
+    };
+    let both = log.entries().iter().find(told).context("no attestation with both images in the log")?;
+    ensure!(both["images"][0]["signers"][0] == *our_name, "the first image has other signers: {both}");
+    let trace = node.coffer_command().args(["trace", &pod.id]).text()?;
+    ensure!(trace.contains(&our_name) && trace.contains(&their_name), "the trace names no signers: {trace}");
+    pod.remove()
 }
 
 fn a_verifier_that_is_down_fails_a_start_or_is_waited_for(node: &mut Node) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use coffer_attestation::azure::{HclReport, Quote, parse_snp, parse_tdx};
 use coffer_attestation::handshake::{
-    Attestation, Challenge, InitData, Limits, Request, TeeKey, TokenKey, canonical, parse_json,
+    Attestation, Challenge, Images, InitData, Limits, Request, TeeKey, TokenKey, canonical, parse_json,
 };
 use coffer_attestation::snp;
 use coffer_attestation::tdx;
@@ -110,6 +110,9 @@ pub(crate) fn kbs_bodies(input: &[u8]) {
     if let Ok(attestation) = Attestation::parse(input) {
         let written = attestation.to_json().expect("what was read as JSON is JSON");
         assert!(Attestation::parse(written.as_bytes()).is_ok(), "{written}");
+    }
+    if let Ok(images) = Images::parse(&String::from_utf8_lossy(input)) {
+        assert_eq!(Images::parse(&images.to_json()).expect("what was written"), images);
     }
     if let Ok(value) = parse_json(input, Limits { bytes: 1 << 16, depth: 16 }) {
         let _ = TeeKey::parse(&value).map_err(|error| error.to_string());

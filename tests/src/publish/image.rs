@@ -48,6 +48,17 @@ impl Published {
         run.text().map(drop)
     }
 
+    /// How whoever signed it is called by `policy`, which takes it.
+    pub fn signer(&self, node: &Node, policy: &Value) -> Result<String> {
+        let file = node.layout.data.join("published-policy.json");
+        fs::write(&file, policy.to_string())?;
+        let run = node.coffer_command().args(["--json", "image", "verify"]).arg(&self.directory);
+        let run = run.args(["--reference", &self.digest, "--name", &self.name, "--policy"]).arg(&file);
+        let judgement: Value = serde_json::from_str(&run.text()?)?;
+        let name = judgement.pointer("/requirements/0/signers/0/name").and_then(Value::as_str);
+        name.map(str::to_owned).with_context(|| format!("nobody signed {}: {judgement}", self.name))
+    }
+
     /// Gives its signatures to the node's store.
     pub fn bring_signatures(&self, node: &Node) -> Result<()> {
         let run = node.coffer_command().args(["image", "fetch"]).arg(&self.directory);

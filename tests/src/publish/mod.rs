@@ -9,4 +9,4 @@ mod image;
 mod trust;
 
 pub use image::Published;
-pub use trust::{key, policy};
+pub use trust::{key, policy, policy_of};

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::run::Run;
 
@@ -15,8 +15,17 @@ pub fn key(name: &str) -> PathBuf {
 
 /// A policy that takes the images below `scope` which the owner of `public` signed, and no others.
 pub fn policy(scope: &str, public: &Path) -> Result<Value> {
-    let key = Run::new("base64").arg("-w0").input(fs::read(public)?).text()?;
-    let identity = json!({"type": "matchDigest"});
-    let signed = json!([{"type": "sigstoreSigned", "keyData": key, "signedIdentity": identity}]);
-    Ok(json!({"default": [{"type": "reject"}], "transports": {"docker": {scope: signed}}}))
+    policy_of(&[(scope, public)])
+}
+
+/// A policy that takes the images below each scope which the owner of its public key signed, and no others.
+pub fn policy_of(scopes: &[(&str, &Path)]) -> Result<Value> {
+    let mut docker = Map::new();
+    for (scope, public) in scopes {
+        let key = Run::new("base64").arg("-w0").input(fs::read(public)?).text()?;
+        let identity = json!({"type": "matchDigest"});
+        let signed = json!([{"type": "sigstoreSigned", "keyData": key, "signedIdentity": identity}]);
+        docker.insert((*scope).to_owned(), signed);
+    }
+    Ok(json!({"default": [{"type": "reject"}], "transports": {"docker": docker}}))
 }

@@ -39,6 +39,8 @@ pub struct Reference {
     pub initdata: String,
     /// The oldest microcode.
     pub microcode: u8,
+    /// Who must have signed every image of a guest that is given a secret below `acme/signed`.
+    pub images_signed_by: Option<String>,
 }
 
 impl Verifier {
@@ -141,11 +143,16 @@ impl Verifier {
     /// Knows exactly these guests from now on, for the tenant `acme`: signs their references.
     pub fn know(&self, references: &[Reference]) -> Result<()> {
         let one = |(index, reference): (usize, &Reference)| {
-            let Reference { measurement, initdata, microcode } = reference;
+            let Reference { measurement, initdata, microcode, images_signed_by } = reference;
+            let signer = images_signed_by
+                .as_ref()
+                .map(|signer| format!("images_signed_by = {{ \"acme/signed/*\" = [\"{signer}\"] }}\n"));
+            let signer = signer.unwrap_or_default();
             format!(
                 "[[reference]]\nname = \"guest {index}\"\ntee = \"snp\"\ntenants = [\"acme\"]\n\
                  measurement = \"{measurement}\"\ninitdata = [\"{initdata}\"]\n\
-                 minimum_tcb = {{ fmc = 3, boot_loader = 1, tee = 2, snp = 7, microcode = {microcode} }}\n"
+                 minimum_tcb = {{ fmc = 3, boot_loader = 1, tee = 2, snp = 7, microcode = {microcode} }}\n\
+                 {signer}"
             )
         };
         let text: String = references.iter().enumerate().map(one).collect();
