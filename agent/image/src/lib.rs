@@ -8,6 +8,7 @@
 //! sigstore   cosign's signatures, with a key or keyless: payload, bundle, transparency log, certificates
 //! extension  what a certificate's extensions say of names and uses
 //! notation   Notation's signatures, in JWS and COSE
+//! openpgp    keyrings and signed messages of OpenPGP, which simple_signing holds against policies
 //! tlv        walking through DER
 //! timestamp  time stamps of RFC 3161
 //! work       how many signatures may be verified for one judgement
@@ -21,8 +22,10 @@ mod extension;
 pub mod judge;
 mod keys;
 mod notation;
+mod openpgp;
 pub mod policy;
 mod sigstore;
+mod simple_signing;
 mod timestamp;
 mod tlv;
 mod trusted_root;

@@ -62,6 +62,31 @@ pub(crate) fn envelope(input: &[u8]) {
     refused_by(&serde_json::json!({"default": [requirement]}).to_string(), attached);
 }
 
+/// Simple signing. The key is Ed25519's base point: whoever knows that can sign, and no input of a fuzzer does.
+pub(crate) fn message(input: &[u8]) {
+    let head = [&[0x98, 51, 4, 0, 0, 0, 1, 22, 9][..], &[0x2b, 6, 1, 4, 1, 0xda, 0x47, 0x0f, 1]].concat();
+    let keyring = [&head[..], &[1, 7, 0x40, 0x58], &[0x66; 31]].concat();
+    refused_by(&by_keyring(&keyring), Attached::OpenPgp(input.to_vec()));
+}
+
+/// Keyrings, which a policy's author may have fetched from strangers.
+pub(crate) fn keyring(input: &[u8]) {
+    let Ok(policy) = Policy::parse(by_keyring(input).as_bytes(), &NoFiles) else { return };
+    let name = "r.example.com/app:v1".parse::<Reference>().expect("a reference");
+    assert!(policy.rule_for(&name).explain().iter().all(|line| line.contains("OpenPGP ")), "a key without a name");
+}
+
+fn by_keyring(keyring: &[u8]) -> String {
+    let identity = serde_json::json!({"type": "matchRepository"});
+    let requirement = serde_json::json!({
+        "type": "signedBy",
+        "keyType": "GPGKeys",
+        "keyData": Base64::encode_string(keyring),
+        "signedIdentity": identity,
+    });
+    serde_json::json!({"default": [requirement]}).to_string()
+}
+
 fn refused(attached: Attached) {
     refused_by(POLICY, attached);
 }

@@ -50,6 +50,8 @@ const TARGETS: &[(&str, Target)] = &[
     ("layer_erofs", layers::erofs),
     ("layer_sealed", layers::sealed),
     ("image_envelope", images::envelope),
+    ("image_openpgp", images::message),
+    ("image_keyring", images::keyring),
     ("tdx_firmware", measured::firmware),
     ("tdx_kernel", measured::kernel),
 ];

@@ -60,6 +60,8 @@ const TARGETS: &[(&str, u32, &[&str])] = &[
     ("layer_erofs", 4096, &[]),
     ("layer_sealed", 4096, &[]),
     ("image_envelope", 16_384, &[]),
+    ("image_openpgp", 4096, &[]),
+    ("image_keyring", 8192, &[]),
     ("tdx_firmware", 16_384, &[]),
     ("tdx_kernel", 16_384, &[]),
 ];

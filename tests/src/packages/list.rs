@@ -10,6 +10,7 @@ pub(super) const INSTALLED: &[Installed] = &[
     Installed { package: "util-linux", program: "nsenter" },
     Installed { package: "cpio", program: "cpio" },
     Installed { package: "curl", program: "curl" },
+    Installed { package: "gnupg", program: "gpg" },
     Installed { package: "openssl", program: "openssl" },
     Installed { package: "kmod", program: "depmod" },
     // libFuzzer comes as C++.
@@ -84,6 +85,12 @@ pub enum Unpacked {
     Cosign,
     /// notation, likewise.
     Notation,
+    /// skopeo, likewise for simple signing.
+    Skopeo,
+    /// A library that it needs, which asks GnuPG.
+    Gpgme,
+    /// Another.
+    Devmapper,
     /// A registry that both talk to.
     DockerRegistry,
     /// OVMF in the build that takes hashes of a kernel.
@@ -125,6 +132,9 @@ impl Unpacked {
             Self::Ovmf13 => ("ovmf", Suite::Trixie),
             Self::Cosign => ("cosign", Suite::Sid),
             Self::Notation => ("notation", Suite::Sid),
+            Self::Skopeo => ("skopeo", Suite::Bookworm),
+            Self::Gpgme => ("libgpgme11", Suite::Bookworm),
+            Self::Devmapper => ("libdevmapper1.02.1", Suite::Bookworm),
             Self::DockerRegistry => ("docker-registry", Suite::Sid),
             Self::OvmfAmdSev => ("ovmf-amdsev", Suite::Sid),
             Self::SoftHsm => ("libsofthsm2", Suite::Bookworm),

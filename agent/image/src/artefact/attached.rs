@@ -17,6 +17,8 @@ const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 const NOTATION: &str = "application/vnd.cncf.notary.signature";
 const JWS: &str = "application/jose+json";
 const COSE: &str = "application/cose";
+/// What a signed OpenPGP message is called as a layer. Lookaside storage has it as a file: whoever fetches it makes an artefact.
+pub const OPEN_PGP: &str = "application/vnd.dev.coffer.openpgp.v1";
 
 /// One signature object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -172,6 +174,7 @@ enum Kind {
     Bundle,
     Jws,
     Cose,
+    OpenPgp,
 }
 
 impl Kind {
@@ -179,6 +182,7 @@ impl Kind {
         match layer.media_type.as_str() {
             SIMPLE_SIGNING => Some(Kind::SimpleSigning),
             BUNDLE => Some(Kind::Bundle),
+            OPEN_PGP => Some(Kind::OpenPgp),
             JWS if manifest.artifact_type == NOTATION => Some(Kind::Jws),
             COSE if manifest.artifact_type == NOTATION => Some(Kind::Cose),
             _ => None,
@@ -190,6 +194,7 @@ impl Kind {
             Kind::Bundle => Attached::Bundle(bytes),
             Kind::Jws => Attached::NotationJws(bytes),
             Kind::Cose => Attached::NotationCose(bytes),
+            Kind::OpenPgp => Attached::OpenPgp(bytes),
             Kind::SimpleSigning => {
                 let note = |name: &str| layer.annotations.get(name).filter(|note| !note.is_empty()).cloned();
                 let notes = SignatureNotes {

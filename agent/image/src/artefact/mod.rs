@@ -9,7 +9,8 @@ mod reference;
 mod subject;
 
 pub use attached::{
-    Attached, AttachedError, Evidence, MAX_ATTACHED, MAX_EVIDENCE_BYTES, MAX_OBJECT_BYTES, SignatureNotes,
+    Attached, AttachedError, Evidence, MAX_ATTACHED, MAX_EVIDENCE_BYTES, MAX_OBJECT_BYTES, OPEN_PGP,
+    SignatureNotes,
 };
 pub use coffer_protocol::{Digest, DigestError};
 pub use manifest::{

@@ -9,8 +9,10 @@ use coffer_attestation::verdict::{Appraisal, Checks, Claims, Outcome, Verdict};
 use super::verdict::{Attempt, Decision, Judged, Judgement, Signer};
 use crate::artefact::{Attached, Evidence, Subject};
 use crate::notation::{self, Envelope};
-use crate::policy::{Kind, Notation, Policy, Predicate, Requirement, Sigstore};
+use crate::openpgp::Message;
+use crate::policy::{Kind, Notation, Policy, Predicate, Requirement, SignedBy, Sigstore};
 use crate::sigstore::{self, Signed};
+use crate::simple_signing;
 use crate::work::Work;
 
 const NO_SIGNATURE: &str = "no signature of this kind is attached to the image";
@@ -53,6 +55,7 @@ struct Object<'a> {
 enum Content {
     Sigstore(Result<Box<Signed>, String>),
     Notation(Result<Box<Envelope>, String>),
+    OpenPgp(Result<Box<Message>, String>),
 }
 
 impl<'a> Object<'a> {
@@ -68,10 +71,15 @@ impl Content {
     fn read(attached: &Attached) -> Option<Self> {
         let sigstore = Signed::read(attached)
             .map(|read| Self::Sigstore(read.map(Box::new).map_err(|error| error.to_string())));
-        sigstore.or_else(|| {
+        let notation = || {
             let envelope = Envelope::read(attached)?;
             Some(Self::Notation(envelope.map(Box::new).map_err(|error| error.to_string())))
-        })
+        };
+        let message = || {
+            let message = Message::read(attached)?;
+            Some(Self::OpenPgp(message.map(Box::new).map_err(|error| error.to_string())))
+        };
+        sigstore.or_else(notation).or_else(message)
     }
 }
 
@@ -102,6 +110,7 @@ impl Case<'_> {
             Kind::Notation(notation) => {
                 conclude(plain(false, ""), self.envelopes(notation), NO_SIGNATURE.to_owned())
             }
+            Kind::SignedBy(by) => conclude(plain(false, ""), self.messages(by), NO_SIGNATURE.to_owned()),
             Kind::AtLeast { k, of } => {
                 let of: Vec<Judged> = of.iter().map(|(_, wanted)| self.judge(wanted)).collect();
                 at_least(plain(false, ""), *k, of)
@@ -136,7 +145,22 @@ impl Case<'_> {
                 Some((attempt(object, checks), name.map(|name| Signer { name, time })))
             }
             Content::Notation(Err(error)) => Some(unreadable(object, error)),
-            Content::Sigstore(_) => None,
+            Content::Sigstore(_) | Content::OpenPgp(_) => None,
+        });
+        held.collect()
+    }
+
+    /// The same for OpenPGP's messages.
+    fn messages(&self, wanted: &SignedBy) -> Vec<(Attempt, Option<Signer>)> {
+        let held = self.objects.iter().filter_map(|object| match &object.content {
+            Content::OpenPgp(Ok(message)) => {
+                let (checks, name) =
+                    simple_signing::verify(wanted, message, self.subject, self.at, &self.work);
+                // When it was made is the signer's own word.
+                Some((attempt(object, checks), name.map(|name| Signer { name, time: None })))
+            }
+            Content::OpenPgp(Err(error)) => Some(unreadable(object, error)),
+            Content::Sigstore(_) | Content::Notation(_) => None,
         });
         held.collect()
     }

@@ -26,7 +26,7 @@ pub(super) enum RawRequirement {
     Keyless(RawKeyless),
     Attestation(RawAttestation),
     KOfN { k: usize, of: Vec<String> },
-    SignedBy(serde::de::IgnoredAny),
+    SignedBy(RawSignedBy),
     Notation(RawNotation),
 }
 
@@ -45,6 +45,17 @@ pub(super) struct RawSigstore {
     pub(super) rekor_public_key_datas: Option<Vec<String>>,
     pub(super) signed_identity: Option<SignedIdentity>,
     pub(super) not_before: Option<String>,
+}
+
+/// OpenPGP keys.
+#[derive(Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct RawSignedBy {
+    pub(super) key_type: String,
+    pub(super) key_path: Option<String>,
+    pub(super) key_paths: Option<Vec<String>>,
+    pub(super) key_data: Option<String>,
+    pub(super) signed_identity: Option<SignedIdentity>,
 }
 
 #[derive(Clone, Deserialize)]

@@ -23,5 +23,7 @@ mod requirement;
 pub use identity::SignedIdentity;
 pub use pattern::{Pattern, PatternError};
 pub use read::{KeyFiles, MAX_POLICY_BYTES, NoFiles, PolicyError};
-pub(crate) use requirement::{KeySigned, Keyless, Kind, Level, Notation, Predicate, Sigstore, Trust};
+pub(crate) use requirement::{
+    KeySigned, Keyless, Kind, Level, Notation, Predicate, SignedBy, Sigstore, Trust,
+};
 pub use requirement::{Policy, Requirement, Rule};

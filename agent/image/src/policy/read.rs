@@ -8,17 +8,18 @@ use std::collections::BTreeMap;
 
 use super::distinguished::Distinguished;
 use super::document::{
-    Document, RawAttestation, RawIdentity, RawKeyless, RawLevel, RawNotation, RawRequirement, RawSigstore,
-    RawStoreKind, RawTrustStore, RawVerifyTimestamp,
+    Document, RawAttestation, RawIdentity, RawKeyless, RawLevel, RawNotation, RawRequirement, RawSignedBy,
+    RawSigstore, RawStoreKind, RawTrustStore, RawVerifyTimestamp,
 };
 use super::identity::SignedIdentity;
 use super::pattern::Pattern;
 use super::requirement::{
-    Identity, KeySigned, Keyless, Kind, Level, Notation, Policy, Predicate, Requirement, Rule, Sigstore,
-    Trust,
+    Identity, KeySigned, Keyless, Kind, Level, Notation, Policy, Predicate, Requirement, Rule, SignedBy,
+    Sigstore, Trust,
 };
 use crate::artefact::Reference;
 use crate::keys::Key;
+use crate::openpgp;
 use crate::trusted_root::{Authority, TrustedRoot};
 
 /// The longest policy, in bytes. Trusted roots are the most of it.
@@ -171,7 +172,7 @@ impl Reader<'_> {
             }
             RawRequirement::Attestation(raw) => Ok(Kind::Sigstore(Box::new(self.attestation(pointer, raw)?))),
             RawRequirement::KOfN { .. } => Err(unsupported("kOfN inside kOfN")),
-            RawRequirement::SignedBy(_) => Err(unsupported("signedBy (OpenPGP)")),
+            RawRequirement::SignedBy(raw) => Ok(Kind::SignedBy(Box::new(self.signed_by(pointer, raw)?))),
             RawRequirement::Notation(raw) => Ok(Kind::Notation(Box::new(self.notation(pointer, raw)?))),
         }
     }
@@ -189,7 +190,7 @@ impl Reader<'_> {
                 reason: "level audit admits whoever signed: it cannot count as one of several signers"
                     .to_owned(),
             }),
-            Kind::Sigstore(_) | Kind::Notation(_) => Ok(Requirement { pointer, kind }),
+            Kind::Sigstore(_) | Kind::Notation(_) | Kind::SignedBy(_) => Ok(Requirement { pointer, kind }),
             _ => Err(PolicyError::Value {
                 pointer,
                 reason: "only requirements of a signature can be named: they have a signer".to_owned(),
@@ -341,6 +342,28 @@ impl Reader<'_> {
         });
         let lists = lists.collect::<Result<Vec<RevocationList>, PolicyError>>()?;
         Ok(Notation { level, authorities, clocks, clocks_after_expiry, identities, lists })
+    }
+
+    fn signed_by(&self, pointer: &str, raw: &RawSignedBy) -> Result<SignedBy, PolicyError> {
+        if raw.key_type != "GPGKeys" {
+            let what = "a keyType other than GPGKeys";
+            return Err(PolicyError::Unsupported { pointer: pointer.to_owned(), what });
+        }
+        let forms = Forms {
+            members: "keyPath, keyPaths, keyData",
+            paths: [raw.key_path.as_ref().map(std::slice::from_ref), raw.key_paths.as_deref()],
+            datas: [raw.key_data.as_ref().map(std::slice::from_ref), None],
+        };
+        let fault = |reason: String| PolicyError::Value { pointer: pointer.to_owned(), reason };
+        let mut keys = Vec::new();
+        for bytes in self.bytes(pointer, &forms)? {
+            keys.extend(openpgp::Key::read_all(&bytes).map_err(|error| fault(error.to_string()))?);
+        }
+        if keys.is_empty() {
+            return Err(PolicyError::Choice { pointer: pointer.to_owned(), members: forms.members });
+        }
+        bounded(pointer, keys.len(), MAX_KEYS)?;
+        Ok(SignedBy { keys, identity: self.identity(pointer, raw.signed_identity.as_ref())? })
     }
 
     fn store(&self, pointer: &str, store: &RawTrustStore) -> Result<Vec<Certificate>, PolicyError> {

@@ -8,6 +8,7 @@ use super::identity::SignedIdentity;
 use super::pattern::Pattern;
 use crate::artefact::Reference;
 use crate::keys::Key;
+use crate::openpgp;
 use crate::trusted_root::{Authority, TrustedRoot};
 
 /// A whole policy.
@@ -39,6 +40,7 @@ pub(crate) enum Kind {
     Reject,
     Sigstore(Box<Sigstore>),
     Notation(Box<Notation>),
+    SignedBy(Box<SignedBy>),
     AtLeast { k: usize, of: Vec<(String, Requirement)> },
 }
 
@@ -50,6 +52,13 @@ pub(crate) struct Sigstore {
     pub(crate) predicate: Predicate,
     /// Signatures before this time do not count.
     pub(crate) not_before: Option<UnixTime>,
+}
+
+/// Simple signing by one of these OpenPGP keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SignedBy {
+    pub(crate) keys: Vec<openpgp::Key>,
+    pub(crate) identity: SignedIdentity,
 }
 
 /// A signature as Notation makes it.
@@ -150,6 +159,7 @@ impl Requirement {
             Kind::Reject => "reject",
             Kind::AtLeast { .. } => "kOfN",
             Kind::Notation(_) => "notation",
+            Kind::SignedBy(_) => "signedBy",
             Kind::Sigstore(sigstore) => match (&sigstore.predicate, &sigstore.trust) {
                 (Predicate::Attestation(_), _) => "attestation",
                 (Predicate::Signature, Trust::Keys(_)) => "sigstoreSigned",
@@ -169,6 +179,10 @@ impl Requirement {
             }
             Kind::Sigstore(sigstore) => sigstore.explain(),
             Kind::Notation(notation) => notation.explain(),
+            Kind::SignedBy(by) => {
+                let names: Vec<String> = by.keys.iter().map(openpgp::Key::name).collect();
+                format!("a signature by {}, for {}", names.join(" or "), by.identity)
+            }
         }
     }
 }

@@ -10,6 +10,7 @@ mod cases_keyless;
 mod cases_notation;
 mod chains;
 mod cost;
+mod gpg;
 mod notation;
 mod oracle;
 mod policies;

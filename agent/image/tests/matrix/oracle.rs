@@ -23,6 +23,8 @@ pub(crate) struct Oracle {
     pub(crate) directory: tempfile::TempDir,
     /// Where their programs are, as a search path.
     programs: String,
+    /// Where skopeo's libraries are, likewise.
+    pub(crate) libraries: String,
 }
 
 impl Oracle {
@@ -33,11 +35,18 @@ impl Oracle {
             println!("skipped: cosign beside us: {error:#}");
             return None;
         }
-        let packages = [Unpacked::Cosign, Unpacked::Notation, Unpacked::DockerRegistry].map(unpacked);
-        let places = packages
-            .map(|package| package.expect("a package of Debian").join("usr/bin").display().to_string());
-        let programs = format!("{}:{}", places.join(":"), std::env::var("PATH").unwrap_or_default());
-        Some(Self { directory: tempfile::tempdir().expect("a directory"), programs })
+        let within = |package, directory: &str| {
+            unpacked(package).expect("a package of Debian").join(directory).display().to_string()
+        };
+        let programs = [Unpacked::Cosign, Unpacked::Notation, Unpacked::DockerRegistry, Unpacked::Skopeo]
+            .map(|package| within(package, "usr/bin"));
+        let programs = format!("{}:{}", programs.join(":"), std::env::var("PATH").unwrap_or_default());
+        let libraries = [
+            within(Unpacked::Gpgme, "usr/lib/x86_64-linux-gnu"),
+            within(Unpacked::Devmapper, "lib/x86_64-linux-gnu"),
+        ];
+        let directory = tempfile::tempdir().expect("a directory");
+        Some(Self { directory, programs, libraries: libraries.join(":") })
     }
 
     /// The registry's files.

@@ -47,7 +47,10 @@ fn an_empty_list_of_requirements_is_an_error() {
 
 #[test]
 fn what_cannot_be_checked_is_said_to_be_not_supported() {
-    assert!(with(json!({"type": "signedBy", "keyType": "GPGKeys"})).contains("OpenPGP) is not supported"));
+    let by = |kind: &str| with(json!({"type": "signedBy", "keyType": kind, "keyData": "AAAA"}));
+    assert!(by("X509Certificates").contains("a keyType other than GPGKeys is not supported"));
+    assert!(by("GPGKeys").contains("this is no keyring"));
+    assert!(with(json!({"type": "signedBy", "keyType": "GPGKeys"})).contains("give exactly one of keyPath"));
     let fulcio = json!({"type": "sigstoreSigned", "fulcio": {"oidcIssuer": "x"}});
     assert!(with(fulcio).contains("is not supported by this version"));
 }

@@ -141,7 +141,7 @@ impl Store {
         digest
     }
 
-    fn tag(&self, repository: &str, tag: &str, bytes: &[u8]) {
+    pub(crate) fn tag(&self, repository: &str, tag: &str, bytes: &[u8]) {
         let digest = self.manifest(repository, bytes);
         put(&self.tag_link(repository, tag), digest.to_string().as_bytes());
     }

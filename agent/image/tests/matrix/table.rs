@@ -1,6 +1,7 @@
 //! Kinds of signatures by what can be wrong with them: each cell is a case of this matrix, or why there can be none.
 
 use crate::cases;
+use crate::gpg;
 use crate::world::{Case, World};
 
 /// What can be right or wrong, and whether an image is admitted then.
@@ -36,7 +37,7 @@ const NO_DATES: Cell = No("keys have no dates: notBefore of a policy needs a log
 const NO_LIST: Cell = No("a key is taken back by leaving it out of the policy: wrong key");
 const NO_CLOCK: Cell = No("no time follows from a signature with a key but by a log");
 
-const KINDS: [(&str, [Cell; 16]); 6] = [
+const KINDS: [(&str, [Cell; 16]); 7] = [
     (
         "cosign bundle, key",
         [
@@ -163,21 +164,44 @@ const KINDS: [(&str, [Cell; 16]); 6] = [
             Is("cose-policy-malformed"),
         ],
     ),
+    (
+        "GPG simple signing",
+        [
+            Is("gpg-good"),
+            Is("gpg-wrong-key"),
+            Is("gpg-wrong-digest"),
+            Is("gpg-wrong-identity"),
+            Is("gpg-expired"),
+            Is("gpg-not-yet-valid"),
+            Is("gpg-revoked"),
+            No("simple signing has no log"),
+            No("simple signing has no clock: its time is the signer's own word"),
+            Is("gpg-k-of-n-short"),
+            Is("gpg-mirrored"),
+            Is("gpg-tag-moved"),
+            Is("gpg-manifest-list"),
+            Is("gpg-unsigned"),
+            Is("gpg-policy-missing"),
+            Is("gpg-policy-malformed"),
+        ],
+    ),
 ];
 
 #[test]
 fn every_kind_has_a_case_of_everything_that_can_be_wrong() {
     let world = World::new();
     let all = cases(&world);
+    let all = all.iter().map(|case| (case.name, case.expected.is_ok(), beside(case)));
+    let all: Vec<_> = all.chain(gpg::names()).collect();
     let mut faults = Vec::new();
     for (kind, cells) in &KINDS {
         println!("{kind}");
         for ((column, admitted), cell) in COLUMNS.iter().zip(cells) {
             match cell {
                 No(why) => println!("  {column:<20} -  ({why})"),
-                Is(name) => match all.iter().find(|case| case.name == *name) {
-                    Some(case) if case.expected.is_ok() == *admitted => {
-                        println!("  {column:<20} {name} ({})", beside(case));
+                Is(name) => match all.iter().find(|(found, ..)| found == name) {
+                    Some((_, expected, beside)) if expected == admitted => {
+                        println!("  {column:<20} {name} ({beside})");
                     }
                     Some(_) => faults.push(format!("{kind}, {column}: {name} expects the other verdict")),
                     None => faults.push(format!("{kind}, {column}: no case is called {name}")),
