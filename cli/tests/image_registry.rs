@@ -332,3 +332,60 @@ fn a_directory_is_fetched_into_the_store_too_and_a_number_is_said() {
     let said: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(said, json!([{"image": Digest::of(&added.manifest), "objects": 0}]));
 }
+
+#[test]
+fn what_skopeo_signed_with_gnupg_is_taken_from_beside_the_registry() {
+    let Some(oracle) = Oracle::new() else { return };
+    let place = oracle.directory.path();
+    let digest = put_image(&oracle.registry(), "app");
+    let (beside, gnupg) = (place.join("lookaside"), place.join("gnupg"));
+    fs::create_dir(place.join("registries.d")).expect("a directory");
+    let settings = format!(
+        "docker:\n  {HOST}:\n    sigstore: file://{0}\n    sigstore-staging: file://{0}\n    lookaside: file://{0}\n",
+        beside.display()
+    );
+    file(&place.join("registries.d"), "ours.yaml", settings);
+    file(place, "open.json", json!({"default": [{"type": "insecureAcceptAnything"}]}).to_string());
+    for key in ["alice", "bob"] {
+        let requirement = json!({"type": "signedBy", "keyType": "GPGKeys", "keyPath": format!("{key}.gpg")});
+        file(place, &format!("{key}.json"), json!({"default": [requirement]}).to_string());
+    }
+    let shell = |name: &str, line: String| named(name, vec!["bash".to_owned(), "-c".to_owned(), line]);
+    let gpg = format!("gpg --homedir {} --batch --quiet --passphrase \"\"", gnupg.display());
+    let key = |key: &str| {
+        shell(
+            key,
+            format!(
+                "{gpg} --quick-gen-key {key}@example.com ed25519 sign && {gpg} --export {key}@example.com > {key}.gpg"
+            ),
+        )
+    };
+    let signing = format!(
+        "GNUPGHOME={} LD_LIBRARY_PATH={} skopeo --policy open.json --registries.d registries.d copy --sign-by alice@example.com \
+         --src-tls-verify=false --dest-tls-verify=false docker://{HOST}/app:v1 docker://{HOST}/signed:v1",
+        gnupg.display(),
+        oracle.libraries
+    );
+    let ours = |name: &str, what: &str, rest: &str| {
+        named(name, coffer(&format!("{what} docker://{HOST}/signed:v1 --insecure-plain-http {HOST} {rest}")))
+    };
+    let beside = beside.display();
+    let commands = [
+        shell("home", format!("mkdir -m 700 {}", gnupg.display())),
+        key("alice"),
+        key("bob"),
+        shell("sign", signing),
+        shell("end", format!("gpgconf --homedir {} --kill all", gnupg.display())),
+        ours("said", "verify", "--policy alice.json --registries-d registries.d"),
+        ours("given", "verify", &format!("--policy alice.json --lookaside {beside}")),
+        ours("file", "verify", &format!("--policy alice.json --lookaside file://{beside}/")),
+        ours("other-key", "verify", "--policy bob.json --registries-d registries.d"),
+        ours("elsewhere", "verify", &format!("--policy alice.json --lookaside {beside}/none")),
+        ours("fetch", "fetch", &format!("--store store --lookaside {beside}")),
+    ];
+    let said = oracle.run(&commands);
+    let failed: Vec<&str> = failed(&said).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(failed, ["elsewhere", "other-key"], "{said:#?}");
+    let stored = place.join("store").join(digest.referrers_tag());
+    assert_eq!(Layout::open(&stored).expect("a directory").all().expect("readable").len(), 1);
+}

@@ -7,7 +7,7 @@
 //! inspect IMAGE
 //! seal DIRECTORY --to DIRECTORY [--reference TAG] [--tag TAG] [--platform OS/ARCH]
 //!     IMAGE is docker://NAME, or a directory with [--reference TAG]; both with [--platform OS/ARCH]
-//!     docker:// with [--ca FILE] [--mirror FROM=TO] [--insecure-plain-http HOST]
+//!     docker:// with [--ca FILE] [--mirror FROM=TO] [--insecure-plain-http HOST] [--lookaside DIR|URL | --registries-d DIR]
 //! policy explain --policy FILE NAME …
 //! policy test --policy FILE NAME=POINTER …
 //! ```
@@ -19,9 +19,11 @@
 mod fetch;
 mod inspect;
 mod key;
+mod lookaside;
 mod password;
 mod plugin;
 mod policy;
+mod registries_d;
 mod run;
 mod seal;
 mod sealed_file;

@@ -10,6 +10,7 @@ use coffer_attestation::verdict::printable;
 use coffer_image::artefact::{Digest, Document, MAX_ATTACHED, Reference};
 use coffer_node::images::{Added, Budget, Layout, collect};
 
+use super::lookaside::{Lookaside, LookasideArguments};
 use crate::registry::{Fetched, Registry, RegistryArguments, Repository};
 
 /// How an image of a registry is written.
@@ -31,6 +32,8 @@ pub(crate) struct ImageArguments {
     platform: (String, String),
     #[command(flatten)]
     pub(crate) registry: RegistryArguments,
+    #[command(flatten)]
+    lookaside: LookasideArguments,
 }
 
 /// A directory with the image.
@@ -87,7 +90,9 @@ impl ImageArguments {
         }
         let place = tempfile::tempdir().context("making a directory for what the registry has")?;
         let registry = self.registry.open(until)?;
-        let (image, left_out) = download(&registry, &name, self.platform(), place.path())?;
+        let beside = self.lookaside.of(&name)?;
+        let from = (&registry, beside.as_ref());
+        let (image, left_out) = download(from, &name, self.platform(), place.path())?;
         let (layout, wanted) = (image.0, Some(image.1.to_string()));
         Ok(Source { layout, wanted, name: Some(name), left_out, _place: Some(place) })
     }
@@ -105,7 +110,7 @@ pub(crate) fn wanted(name: &Reference) -> String {
 
 /// Brings manifests and signature objects; layers stay where they are. Answers what was left out too.
 fn download(
-    registry: &Registry,
+    (registry, beside): (&Registry, Option<&Lookaside>),
     name: &Reference,
     (os, architecture): (&str, &str),
     place: &Path,
@@ -136,6 +141,15 @@ fn download(
     for of in digests {
         for object in attached(&repository, &of, &mut budget, &mut left_out) {
             layout = layout.put(&object)?;
+        }
+        match beside.map(|beside| beside.objects(registry, (name, &of), &mut budget)) {
+            None => {}
+            Some(Ok(objects)) => {
+                for object in objects {
+                    layout = layout.put(&object)?;
+                }
+            }
+            Some(Err(error)) => leave_out(&of, &mut left_out, format!("{error:#}")),
         }
     }
     Ok(((layout, digest), left_out))
@@ -186,6 +200,11 @@ fn attached(
         eprintln!("coffer: left out, of what is attached to {digest}: {}", printable(why));
     }
     all
+}
+
+fn leave_out(of: &Digest, left_out: &mut Vec<String>, why: String) {
+    eprintln!("coffer: left out, of what is attached to {of}: {}", printable(&why));
+    left_out.push(why);
 }
 
 /// A manifest with signature objects, and those; `None` for what is something else.

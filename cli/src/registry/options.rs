@@ -6,9 +6,10 @@ use std::time::Instant;
 use anyhow::bail;
 use clap::Args;
 use coffer_image::artefact::Reference;
+use hyper::Method;
 
 use super::credentials::Credentials;
-use super::exchange::Transport;
+use super::exchange::{Asked, Transport};
 use super::repository::Repository;
 
 /// Where Docker's own registry answers.
@@ -67,6 +68,18 @@ impl Registry {
         }
         all.push(self.repository(name));
         Ok(all)
+    }
+
+    /// What is at an address that is no registry's; `None` if nothing is.
+    pub(crate) fn file(&self, address: &str, limit: usize) -> anyhow::Result<Option<Vec<u8>>> {
+        let asked =
+            Asked { method: Method::GET, address: address.to_owned(), headers: Vec::new(), body: &[] };
+        let answer = self.transport.send(asked, limit)?;
+        match answer.status {
+            200 => Ok(Some(answer.body)),
+            404 => Ok(None),
+            other => bail!("{address} answers {other}"),
+        }
     }
 
     fn at(&self, host: &str, path: &str) -> Repository<'_> {
