@@ -112,6 +112,7 @@ fn cosign_verifies_what_we_sign_with_each_kind_of_key() {
         ("p256", "EC -pkeyopt ec_paramgen_curve:P-256"),
         ("p384", "EC -pkeyopt ec_paramgen_curve:P-384"),
         ("ed25519", "ED25519"),
+        ("rsa", "RSA -pkeyopt rsa_keygen_bits:3072"),
     ];
     let mut commands = Vec::new();
     for (kind, options) in kinds {

@@ -3,6 +3,9 @@
 use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
+use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair};
 use base64ct::{Base64, Encoding};
 use coffer_attestation::dsse::PrivateKey;
 use der::asn1::{ObjectIdentifier, OctetStringRef};
@@ -32,6 +35,8 @@ const MAX_MEMORY: u64 = 512 << 20;
 pub(crate) enum Key {
     Curve(Box<PrivateKey>),
     Ed25519(Box<ed25519_dalek::SigningKey>),
+    /// From 2048 bits.
+    Rsa(Box<RsaKeyPair>),
 }
 
 /// cosign's encrypted file, inside its PEM.
@@ -89,15 +94,25 @@ impl Key {
         if let Some(seed) = ed25519_seed(der) {
             return Ok(Self::Ed25519(Box::new(ed25519_dalek::SigningKey::from_bytes(&seed))));
         }
+        if let Ok(key) = RsaKeyPair::from_pkcs8(der) {
+            return Ok(Self::Rsa(Box::new(key)));
+        }
         let key = PrivateKey::from_der(der);
-        Ok(Self::Curve(Box::new(key.context("images are signed with keys on P-256, P-384 and Ed25519")?)))
+        let known = "images are signed with keys on P-256, P-384 and Ed25519, and RSA from 2048 bits";
+        Ok(Self::Curve(Box::new(key.context(known)?)))
     }
 
-    /// Signs as cosign verifies: ECDSA with SHA-256 on every curve, or Ed25519.
+    /// Signs as cosign verifies: ECDSA with SHA-256 on every curve, RSA by PKCS #1 with SHA-256, or Ed25519.
     pub(crate) fn sign(&self, message: &[u8]) -> anyhow::Result<Vec<u8>> {
         match self {
             Key::Curve(key) => Ok(key.sign_with_sha256(message)?),
             Key::Ed25519(key) => Ok(key.sign(message).to_bytes().to_vec()),
+            Key::Rsa(key) => {
+                let mut signature = vec![0; key.public_modulus_len()];
+                let signed = key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message, &mut signature);
+                signed.map_err(|_| anyhow::anyhow!("the RSA key does not sign"))?;
+                Ok(signature)
+            }
         }
     }
 
@@ -107,6 +122,13 @@ impl Key {
             Key::Curve(key) => Ok(hex::decode(key.signer()?.id())?),
             Key::Ed25519(key) => {
                 Ok(Sha256::digest([&ED25519_INFO[..], key.verifying_key().as_bytes()].concat()).to_vec())
+            }
+            Key::Rsa(key) => {
+                let info: PublicKeyX509Der<'_> = key
+                    .public_key()
+                    .as_der()
+                    .map_err(|_| anyhow::anyhow!("the RSA key has no public part"))?;
+                Ok(Sha256::digest(info.as_ref()).to_vec())
             }
         }
     }
