@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// The longest answer: a secret of the largest size, sealed and in base64.
 const MAX_ANSWER: usize = 2 << 20;
 /// The longest reason that is passed on, in characters.
-const MAX_REASON: usize = 300;
+const MAX_REASON: usize = 1000;
 
 /// The verifier that the initdata names.
 pub(super) struct Verifier {
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_refusal_is_told_in_one_line_of_bounded_length() {
-        let detail = format!("one\\n{}", "x".repeat(400));
+        let detail = format!("one\\n{}", "x".repeat(1100));
         let body = format!(r#"{{"type":"https://a/errors/PolicyDeny","detail":"{detail}"}}"#);
         let answer = Answer { status: 403, cookie: None, body: Bytes::from(body) };
         assert_eq!(answer.kind(), "PolicyDeny");
