@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use coffer_layer::sealed::{ANNOTATION, Sealed, file_name};
-use coffer_layer::unpack::{Expected, Limits, unpack};
+use coffer_layer::unpack::{Content, Expected, Limits, unpack};
 use coffer_layer::verity::{BLOCK, Tree};
 use coffer_protocol::Digest;
 use serde_json::{Value, json};
@@ -126,7 +126,8 @@ fn a_sealed_image_holds_what_its_annotation_says_as_root() {
     let files = place.path().join("files");
     fs::create_dir(&files).expect("a directory");
     let digest = Digest::of(&layer);
-    let said = Expected { digest, size: layer.len() as u64, diff_id: digest, media_type: TAR.to_owned() };
+    let content = Content::Both { digest, diff_id: digest };
+    let said = Expected { content, size: layer.len() as u64, media_type: TAR.to_owned() };
     unpack(layer.as_slice(), &said, File::open(&files).expect("it").as_fd(), &Limits::default())
         .expect("a layer");
     let sealed =

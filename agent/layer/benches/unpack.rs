@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use coffer_layer::unpack::{Expected, Limits, unpack};
+use coffer_layer::unpack::{Content, Expected, Limits, unpack};
 use coffer_protocol::Digest;
 use flate2::read::MultiGzDecoder;
 use sha2::{Digest as _, Sha256};
@@ -22,9 +22,11 @@ fn main() -> Outcome<()> {
     let given = std::env::args().skip(1).find(|argument| !argument.starts_with("--"));
     let blob = given.map_or_else(|| packed(place.path()), |path| Ok(PathBuf::from(path)))?;
     let expected = Expected {
-        digest: digest(File::open(&blob)?)?,
+        content: Content::Both {
+            digest: digest(File::open(&blob)?)?,
+            diff_id: digest(MultiGzDecoder::new(File::open(&blob)?))?,
+        },
         size: fs::metadata(&blob)?.len(),
-        diff_id: digest(MultiGzDecoder::new(File::open(&blob)?))?,
         media_type: "application/vnd.oci.image.layer.v1.tar+gzip".to_owned(),
     };
     let (mut ours, mut theirs) = (Duration::MAX, Duration::MAX);

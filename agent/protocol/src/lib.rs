@@ -16,7 +16,8 @@ mod stream;
 pub use digest::{Digest, DigestError};
 pub use generated::agent;
 pub use stream::{
-    AGAIN, MAX_LINE, StreamHeader, StreamHeaderError, StreamKind, parse_reply, reply_error, reply_ok,
+    AGAIN, MAX_LINE, ONCE_MORE, StreamHeader, StreamHeaderError, StreamKind, parse_once_more, parse_reply,
+    reply_error, reply_ok,
 };
 
 #[allow(missing_docs, unreachable_pub, clippy::all)]

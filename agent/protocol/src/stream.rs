@@ -12,6 +12,11 @@
 //! Of a `layer` stream, each of its two reply lines may be an error that says nothing of the layer: the stream was cut off or took
 //! too long, the guest has no room, or another stream brings the same. Then its message begins with [`AGAIN`], so that the line is
 //! `error again: <reason>`, and the blob may be sent again. Every other error would be the same at another attempt.
+//!
+//! An encrypted layer (its media type ends with `+encrypted`) is authentic only as a whole, and the guest keeps none of it until
+//! then. So the host does not half-close after the blob's last byte, and waits. Where the guest then has seen an authentic blob it
+//! writes the line [`ONCE_MORE`], on which the host sends the same bytes from the first to the last again, half-closes, and awaits
+//! the second reply line as of any other layer. In place of that line the guest may write the second reply line itself.
 
 use std::fmt;
 
@@ -20,6 +25,9 @@ pub const MAX_LINE: usize = 512;
 
 /// Begins the message of an error that may be gone at another attempt.
 pub const AGAIN: &str = "again: ";
+
+/// The line, without its line feed, by which a guest asks for an encrypted layer's blob a second time, on the same stream.
+pub const ONCE_MORE: &str = "once more";
 
 /// Which descriptor of a process a stream carries. With a terminal only `Stdin` and `Stdout` exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -138,7 +146,7 @@ pub fn reply_ok() -> String {
 
 /// The reply that refuses a stream, with its line feed; the message is cut and flattened to fit one line.
 pub fn reply_error(message: &str) -> String {
-    let flat: String = message.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect();
+    let flat: String = message.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_LINE).collect();
     let mut end = flat.len().min(MAX_LINE - 7);
     while !flat.is_char_boundary(end) {
         end -= 1;
@@ -155,6 +163,11 @@ pub fn parse_reply(line: &str) -> Result<(), StreamHeaderError> {
         Some(message) => Err(StreamHeaderError::Refused { message: message.to_owned() }),
         None => Err(malformed(line)),
     }
+}
+
+/// Reads the line that answers an encrypted layer's last byte, given without its line feed: whether the blob is wanted once more.
+pub fn parse_once_more(line: &str) -> Result<bool, StreamHeaderError> {
+    if line == ONCE_MORE { Ok(true) } else { parse_reply(line).map(|()| false) }
 }
 
 fn is_id(word: &str) -> bool {
@@ -231,6 +244,23 @@ mod tests {
     fn a_line_over_the_limit_is_refused() {
         let line = format!("share {}", "a".repeat(MAX_LINE));
         assert!(matches!(StreamHeader::parse(&line), Err(StreamHeaderError::TooLong { .. })));
+    }
+
+    #[test]
+    fn only_the_one_line_asks_for_a_blob_once_more() {
+        assert_eq!(parse_once_more(ONCE_MORE), Ok(true));
+        assert_eq!(parse_once_more("ok"), Ok(false));
+        assert!(matches!(parse_once_more("error no"), Err(StreamHeaderError::Refused { .. })));
+        assert!(matches!(parse_once_more("once more "), Err(StreamHeaderError::Malformed { .. })));
+        assert!(matches!(parse_reply(ONCE_MORE), Err(StreamHeaderError::Malformed { .. })));
+    }
+
+    #[test]
+    fn a_long_reason_is_cut_to_one_line() {
+        for message in ["x".repeat(2000), "ü".repeat(2000)] {
+            let reply = reply_error(&message);
+            assert!(reply.len() <= MAX_LINE && reply.len() > MAX_LINE - 4 && reply.ends_with('\n'));
+        }
     }
 
     #[test]

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use coffer_attestation::handshake::ImageRecord;
+use coffer_attestation::handshake::{ImageRecord, ResourceName};
 use coffer_attestation::verdict::printable;
 use coffer_image::artefact::Descriptor;
 use coffer_image::judge::Admitted;
+use coffer_layer::encrypted::{Envelope, decrypted_type, placeholder};
 use coffer_layer::sealed::{ANNOTATION, Sealed, SealedLayer};
-use coffer_layer::unpack::Compression;
+use coffer_layer::unpack::{Compression, Content};
 use coffer_protocol::Digest;
 
+use super::error::LayerError;
 use super::{GateError, configuration};
 
 /// An image that the policy lets run. Only [`super::Gate::judge`] comes by one.
@@ -33,6 +35,14 @@ pub(crate) enum Bytes {
 pub(crate) struct Blob {
     layer: Descriptor,
     diff_id: Digest,
+    encryption: Option<Encryption>,
+}
+
+/// How a layer is encrypted, and what the key that its own is wrapped under is called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Encryption {
+    pub(crate) envelope: Envelope,
+    pub(crate) key: ResourceName,
 }
 
 /// Layers on disks, each under a root hash that is in the signed manifest.
@@ -77,11 +87,33 @@ impl SealedImage {
     }
 }
 
+impl Encryption {
+    /// What cannot be asked for is refused before it is sent.
+    fn of(layer: &Descriptor) -> Result<Self, LayerError> {
+        let digest = layer.digest;
+        let envelope = Envelope::parse(&layer.annotations);
+        let envelope = envelope.map_err(|source| LayerError::Envelope { digest, source })?;
+        let key = ResourceName::parse(envelope.key_id());
+        let key = key.map_err(|source| LayerError::KeyName { digest, source })?;
+        Ok(Self { envelope, key })
+    }
+}
+
 impl Blob {
     /// What could not be unpacked is refused before it is sent.
     fn of((layer, diff_id): (Descriptor, Digest)) -> Result<Self, GateError> {
-        let known = Compression::of(&layer.media_type).map_err(GateError::Layer);
-        known.map(|_| Self { layer, diff_id })
+        let encryption = match decrypted_type(&layer.media_type) {
+            Some(_) => Some(Encryption::of(&layer).map_err(GateError::Layer)?),
+            None => None,
+        };
+        let blob = Self { layer, diff_id, encryption };
+        Compression::of(blob.media_type()).map_err(|source| GateError::Layer(LayerError::Kind(source)))?;
+        Ok(blob)
+    }
+
+    /// How it is encrypted, if it is.
+    pub(crate) fn encryption(&self) -> Option<&Encryption> {
+        self.encryption.as_ref()
     }
 
     /// Of the archive as it is sent.
@@ -94,13 +126,30 @@ impl Blob {
         self.layer.size
     }
 
-    /// How it is packed.
+    /// How it is packed, once it is decrypted.
     pub(crate) fn media_type(&self) -> &str {
-        &self.layer.media_type
+        decrypted_type(&self.layer.media_type).unwrap_or(&self.layer.media_type)
     }
 
-    /// Of the archive when it is unpacked.
-    pub(crate) fn diff_id(&self) -> &Digest {
-        &self.diff_id
+    /// What its bytes should be.
+    pub(crate) fn content(&self) -> Content {
+        Content::Both { digest: self.layer.digest, diff_id: self.diff_id }
+    }
+
+    /// What an encrypted layer's bytes should be once they are decrypted; `digest` was wrapped with its key. `None`: nobody said.
+    ///
+    /// A configuration that names the placeholder is one for nodes without keys, which unpack that in the layer's place.
+    pub(crate) fn decrypted(&self, digest: Option<&Digest>) -> Option<Content> {
+        if self.diff_id == Digest::of(&placeholder(&self.layer.digest)) {
+            return digest.copied().map(Content::Blob);
+        }
+        Some(Content::Archive(self.diff_id))
+    }
+
+    /// Tells apart blobs of one digest that become different files: by what is in them, and how they are encrypted.
+    pub(crate) fn identity(&self) -> Digest {
+        let Some(encryption) = &self.encryption else { return self.diff_id };
+        let [(_, key), (_, options)] = encryption.envelope.annotations();
+        Digest::of(format!("{} {key} {options}", self.diff_id).as_bytes())
     }
 }

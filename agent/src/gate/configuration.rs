@@ -2,6 +2,7 @@
 
 use coffer_attestation::handshake::{JsonError, Limits, read_json};
 use coffer_image::artefact::{Descriptor, MAX_MANIFEST_BYTES, Manifest};
+use coffer_layer::encrypted::decrypted_type;
 use coffer_layer::sealed::MAX_LAYERS;
 use coffer_protocol::Digest;
 use serde::Deserialize;
@@ -34,7 +35,7 @@ pub(crate) enum ConfigurationError {
         found: usize,
     },
     /// One archive with two contents.
-    #[error("the layer {digest} is there twice, with different contents or sizes")]
+    #[error("the layer {digest} is there twice, with different contents, sizes or keys")]
     Ambiguous {
         /// Which.
         digest: Digest,
@@ -69,8 +70,16 @@ pub(super) fn layers(manifest: &Manifest, bytes: &[u8]) -> Result<Layers, Config
     let layers: Layers = manifest.layers.iter().cloned().zip(diff_ids).collect();
     for (index, (layer, diff_id)) in layers.iter().enumerate() {
         let same = layers.iter().take(index).find(|(other, _)| other.digest == layer.digest);
-        // One archive has one content; a configuration that says otherwise describes no image.
-        if same.is_some_and(|(other, other_id)| other_id != diff_id || other.size != layer.size) {
+        // One archive has one content; a configuration that says otherwise describes no image. How it is encrypted says what the
+        // content is, too.
+        let encrypted = decrypted_type(&layer.media_type).is_some();
+        let differs = |other: &Descriptor| {
+            other.size != layer.size
+                || encrypted != decrypted_type(&other.media_type).is_some()
+                || encrypted
+                    && (other.media_type != layer.media_type || other.annotations != layer.annotations)
+        };
+        if same.is_some_and(|(other, other_id)| other_id != diff_id || differs(other)) {
             return Err(ConfigurationError::Ambiguous { digest: layer.digest });
         }
     }

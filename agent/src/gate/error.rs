@@ -1,11 +1,13 @@
 //! Why an image may not run.
 
-use coffer_attestation::handshake::ImagesError;
+use coffer_attestation::handshake::{ImagesError, SealedSecretError};
 use coffer_image::artefact::{AttachedError, ManifestError, ReferenceError, SubjectError};
 use coffer_image::judge::Refusal;
 use coffer_image::policy::PolicyError;
+use coffer_layer::encrypted::EnvelopeError;
 use coffer_layer::sealed::SealedError;
 use coffer_layer::unpack::UnpackError;
+use coffer_protocol::Digest;
 
 use super::POLICY_ENTRY;
 use super::configuration::ConfigurationError;
@@ -61,11 +63,35 @@ pub(crate) enum GateError {
     Sealed(#[source] SealedError),
     /// A layer that cannot be unpacked.
     #[error("the image cannot be unpacked")]
-    Layer(#[source] UnpackError),
+    Layer(#[source] LayerError),
     /// It cannot be remembered.
     #[error("the pod has to remember each image that it was let run, and this one cannot be")]
     Record(#[source] ImagesError),
     /// The policy says no.
     #[error(transparent)]
     Refused(Refusal),
+}
+
+/// Why a layer is refused before it is sent.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LayerError {
+    /// Of a kind that is not unpacked.
+    #[error(transparent)]
+    Kind(UnpackError),
+    /// Not encrypted as it would have to be.
+    #[error("the encrypted layer {digest} cannot be decrypted")]
+    Envelope {
+        /// Of the encrypted blob.
+        digest: Digest,
+        /// What is wrong.
+        source: EnvelopeError,
+    },
+    /// A key that nobody can be asked for.
+    #[error("the key of the encrypted layer {digest} cannot be asked for")]
+    KeyName {
+        /// Of the encrypted blob.
+        digest: Digest,
+        /// What is wrong.
+        source: SealedSecretError,
+    },
 }

@@ -140,7 +140,8 @@ mod tests {
     use super::*;
     use crate::chain::Chain;
     use crate::gate::samples::{
-        NOW, TAR, accepting, admitted, configuration, descriptor, image, policy, sealed_image,
+        KEY, Keyless, NOW, TAR, accepting, admitted, annotations, configuration, descriptor, encrypted_image,
+        encrypted_layer, image, policy, sealed_image,
     };
     use crate::gate::{Bytes, SignatureObject};
 
@@ -256,8 +257,8 @@ mod tests {
     }
 
     #[test]
-    fn a_layer_that_is_encrypted_or_of_another_kind_is_refused_before_it_is_sent() {
-        for media_type in ["application/vnd.oci.image.layer.v1.tar+encrypted", "text/plain"] {
+    fn a_layer_of_another_kind_is_refused_before_it_is_sent() {
+        for media_type in ["application/vnd.oci.image.layer.v1.tar+xz", "text/plain"] {
             let mut claim = image(&[b"layer"], json!({}));
             let mut manifest: Value = serde_json::from_slice(&claim.manifest).unwrap();
             manifest["layers"][0]["mediaType"] = json!(media_type);
@@ -265,6 +266,45 @@ mod tests {
             let reason = refused(claim);
             assert!(reason.contains("cannot be unpacked") && reason.contains(media_type), "{reason}");
         }
+    }
+
+    #[test]
+    fn an_encrypted_layer_whose_key_cannot_be_asked_for_is_refused_before_it_is_sent() {
+        let with = |key: &str| {
+            let mut claim = encrypted_image(&[b"layer"], key, Keyless::True).0;
+            let mut manifest: Value = serde_json::from_slice(&claim.manifest).unwrap();
+            if key.is_empty() {
+                manifest["layers"][0]["annotations"] = json!({});
+            }
+            claim.manifest = manifest.to_string().into_bytes();
+            refused(claim)
+        };
+        assert!(with("").contains("has no annotation org.opencontainers.image.enc.keys"));
+        for key in ["kbs://elsewhere/a/b/c", "kbs:///a/b", "kbs+vault:///a/b/c", "/a/b/c", "a/b/c"] {
+            let reason = with(key);
+            assert!(reason.contains("cannot be asked for") && reason.contains(key), "{reason}");
+        }
+    }
+
+    #[test]
+    fn encrypted_layers_are_admitted_with_the_names_of_their_keys() {
+        let (claim, _) = encrypted_image(&[b"layer", b"other"], KEY, Keyless::Placeholder);
+        let (_, bytes) = admitted(claim);
+        let Bytes::Blobs(blobs) = bytes else { panic!("sealed") };
+        let keys: Vec<_> = blobs.iter().map(|blob| blob.encryption().unwrap().key.path()).collect();
+        assert_eq!(keys, ["acme/image-kek/web"; 2]);
+        assert_eq!(blobs[0].media_type(), TAR);
+        assert_ne!(blobs[0].identity(), blobs[1].identity());
+    }
+
+    #[test]
+    fn one_encrypted_blob_under_two_keys_is_refused() {
+        let (mut claim, _) = encrypted_image(&[b"layer", b"layer"], KEY, Keyless::True);
+        let mut manifest: Value = serde_json::from_slice(&claim.manifest).unwrap();
+        let (_, other) = encrypted_layer(b"layer", "kbs:///acme/image-kek/other");
+        manifest["layers"][1]["annotations"] = annotations(&other);
+        claim.manifest = manifest.to_string().into_bytes();
+        assert!(refused(claim).contains("is there twice"));
     }
 
     #[test]

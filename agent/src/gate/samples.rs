@@ -2,8 +2,10 @@
 
 use coffer_attestation::handshake::ImageRecord;
 use coffer_image::UnixTime;
+use coffer_layer::encrypted::{Envelope, Fresh, encrypt, encrypted_type, placeholder};
 use coffer_protocol::Digest;
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use super::{Blob, Bytes, Claim, Gate, NodePolicy, Verdict};
 
@@ -72,6 +74,63 @@ pub(super) fn admitted(claim: Claim) -> (ImageRecord, Bytes) {
     match accepting().judge(claim, NOW).unwrap() {
         Verdict::Admitted { admission, .. } => admission.into_parts(),
         other => panic!("{other:?}"),
+    }
+}
+
+/// What encrypted layers' keys are wrapped under, and what it is called.
+pub(crate) const WRAPPING_KEY: [u8; 32] = [7; 32];
+pub(crate) const KEY: &str = "kbs:///acme/image-kek/web";
+
+/// Which diff ids the configuration of an encrypted image has.
+#[derive(Clone, Copy)]
+pub(crate) enum Keyless {
+    /// Those of what is encrypted: nobody can unpack it without a key.
+    True,
+    /// Those of what nodes unpack in its place.
+    Placeholder,
+}
+
+/// An encrypted layer.
+pub(super) fn encrypted_layer(plain: &[u8], key: &str) -> (Vec<u8>, Envelope) {
+    let fresh = Fresh { key: Zeroizing::new([1; 32]), nonce: [2; 16], iv: [3; 12] };
+    let mut blob = Vec::new();
+    let encrypting = encrypt(&mut &*plain, &mut blob, Digest::of(plain), fresh).unwrap();
+    (blob, encrypting.wrap(key, &WRAPPING_KEY).unwrap())
+}
+
+/// A layer's annotations.
+pub(super) fn annotations(envelope: &Envelope) -> Value {
+    let [(key, wrapped), (options, public)] = envelope.annotations();
+    json!({ key: wrapped, options: public })
+}
+
+/// An image of these layers, encrypted, and the encrypted blobs.
+pub(crate) fn encrypted_image(layers: &[&[u8]], key: &str, keyless: Keyless) -> (Claim, Vec<Vec<u8>>) {
+    let made: Vec<(Vec<u8>, Envelope)> = layers.iter().map(|plain| encrypted_layer(plain, key)).collect();
+    let places: Vec<Vec<u8>> = match keyless {
+        Keyless::True => layers.iter().map(|plain| plain.to_vec()).collect(),
+        Keyless::Placeholder => {
+            made.iter().map(|(blob, _)| placeholder(&Digest::of(blob)).to_vec()).collect()
+        }
+    };
+    let places: Vec<&[u8]> = places.iter().map(Vec::as_slice).collect();
+    let mut claim = image(&places, json!({}));
+    let mut manifest: Value = serde_json::from_slice(&claim.manifest).unwrap();
+    for (index, (blob, envelope)) in made.iter().enumerate() {
+        let mut layer = descriptor(&encrypted_type(TAR), blob);
+        layer["annotations"] = annotations(envelope);
+        manifest["layers"][index] = layer;
+    }
+    claim.manifest = manifest.to_string().into_bytes();
+    (claim, made.into_iter().map(|(blob, _)| blob).collect())
+}
+
+/// The encrypted archives of an admitted image of these layers, and their bytes.
+pub(crate) fn encrypted_blobs(layers: &[&[u8]], keyless: Keyless) -> (Vec<Blob>, Vec<Vec<u8>>) {
+    let (claim, bytes) = encrypted_image(layers, KEY, keyless);
+    match admitted(claim).1 {
+        Bytes::Blobs(blobs) => (blobs, bytes),
+        Bytes::Sealed(sealed) => panic!("{sealed:?}"),
     }
 }
 

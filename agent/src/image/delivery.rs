@@ -4,25 +4,31 @@
 //! Delivery::new ── wanted ── begin, for each stream: is it wanted? whose turn is it? ── unpack, checked to its last byte
 //!                            all there ── layers ── the overlay
 //! ```
+//! An encrypted one needs its key when its turn has come, and comes twice: first it is authenticated, then decrypted.
+//!
 //! An archive that is not what it should be spoils the whole delivery: its container is not made, and no more is taken for it. One
 //! that did not come to its end, or found no room, may be sent again.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::OpenOptions;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use coffer_attestation::handshake::ResourceName;
+use coffer_layer::encrypted::{KeyError, LayerKey, PassError, Source};
+use coffer_layer::unpack::{Bound, Content, Expected, Limits, UnpackError, unpack};
 use coffer_protocol::Digest;
 use rustix::fs::fstatvfs;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use zeroize::Zeroizing;
 
 use super::unpacked::{Room, Turn, UnpackedLayer, UnpackedLayers};
+use crate::attest::AttestError;
 use crate::chain::Chain;
 use crate::gate::Blob;
-use coffer_layer::unpack::{Bound, Expected, Limits, UnpackError, unpack};
 
 /// Archives that are unpacked at once, in the whole pod. Each takes a thread, and up to 32 MiB of memory for its window.
 const AT_ONCE: usize = 2;
@@ -68,6 +74,54 @@ pub(crate) enum DeliveryError {
         /// What is wrong.
         source: UnpackError,
     },
+    /// No key: nobody to ask.
+    #[error(
+        "layer {digest} is encrypted under the key kbs:///{key}, and this guest has no verifier to ask for it: encrypted images run \
+         beside a secure processor, with token_configs.kbs in the aa.toml of the pod's initdata"
+    )]
+    Unattested {
+        /// Of the encrypted archive.
+        digest: Digest,
+        /// Of the key, without its scheme.
+        key: String,
+    },
+    /// No key: it was not given.
+    #[error("layer {digest} is encrypted, and there is no key kbs:///{key} for it")]
+    Key {
+        /// Of the encrypted archive.
+        digest: Digest,
+        /// Of the key, without its scheme.
+        key: String,
+        /// What the verifier said.
+        source: Box<AttestError>,
+    },
+    /// It was given, and is not the right one.
+    #[error("layer {digest} is encrypted, and its own key is not had with the key kbs:///{key}")]
+    Unwrap {
+        /// Of the encrypted archive.
+        digest: Digest,
+        /// Of the key, without its scheme.
+        key: String,
+        /// What is wrong.
+        source: KeyError,
+    },
+    /// What came is not what the key was used for.
+    #[error("encrypted layer {digest}")]
+    Encrypted {
+        /// Of the encrypted archive.
+        digest: Digest,
+        /// What is wrong.
+        source: PassError,
+    },
+    /// Nobody says what should be in it.
+    #[error(
+        "encrypted layer {digest}: the image's configuration has a placeholder for it, and nothing says what it holds (its digest \
+         was not wrapped with its key)"
+    )]
+    Unsaid {
+        /// Of the encrypted archive.
+        digest: Digest,
+    },
     /// It never came.
     #[error("layer {digest} of the admitted image was not sent")]
     Missing {
@@ -92,7 +146,10 @@ impl DeliveryError {
                 UnpackError::Size { expected, found } => found > expected,
                 _ => true,
             },
+            Self::Key { source, .. } => !matches!(**source, AttestError::Unreachable { .. }),
+            Self::Encrypted { source, .. } => !matches!(source, PassError::Read { .. }),
             Self::NotWanted { .. } | Self::Spoilt { .. } => true,
+            Self::Unattested { .. } | Self::Unwrap { .. } | Self::Unsaid { .. } => true,
             Self::OnItsWay { .. } | Self::Full { .. } | Self::Room { .. } | Self::Missing { .. } => false,
         }
     }
@@ -118,6 +175,8 @@ pub(crate) struct Delivery {
     blobs: Vec<Blob>,
     unpacker: Unpacker,
     state: Mutex<State>,
+    /// That layers' own keys are wrapped under: each is asked for once, and gone with this.
+    keys: tokio::sync::Mutex<HashMap<ResourceName, Zeroizing<Vec<u8>>>>,
 }
 
 #[derive(Debug, Default)]
@@ -133,6 +192,8 @@ pub(crate) struct Unpacking {
     delivery: Arc<Delivery>,
     blob: Blob,
     turn: Turn,
+    /// Of an encrypted one, once it is had.
+    key: Option<LayerKey>,
     /// None for who does not unpack.
     _permit: Option<OwnedSemaphorePermit>,
     _mark: Mark,
@@ -151,7 +212,7 @@ impl Delivery {
         let held = |blob: &Blob| Some((*blob.digest(), unpacker.layers.held(blob)?));
         let here = blobs.iter().filter_map(held).collect();
         let state = State { here, ..State::default() };
-        Self { blobs, unpacker, state: Mutex::new(state) }
+        Self { blobs, unpacker, state: Mutex::new(state), keys: tokio::sync::Mutex::default() }
     }
 
     /// Digests of the archives to be sent, lowest layer first.
@@ -175,7 +236,7 @@ impl Delivery {
             Turn::Mine(_) => self.unpacker.permits.clone().acquire_owned().await.ok(),
         };
         self.lock().sound()?;
-        Ok(Unpacking { delivery: self, blob, turn, _permit: permit, _mark: mark })
+        Ok(Unpacking { delivery: self, blob, turn, key: None, _permit: permit, _mark: mark })
     }
 
     fn mark(self: &Arc<Self>, digest: Digest) -> Result<Mark, DeliveryError> {
@@ -222,13 +283,56 @@ impl Unpacking {
         self.blob.size()
     }
 
+    /// What the key is called that an encrypted archive needs before it is [`run`](Self::run).
+    pub(crate) fn locked(&self) -> Option<ResourceName> {
+        let encryption = self.blob.encryption().filter(|_| matches!(self.turn, Turn::Mine(_)))?;
+        Some(encryption.key.clone())
+    }
+
+    /// Why an encrypted archive cannot be unpacked in a guest that can ask nobody.
+    pub(crate) fn unattested(&self, key: &ResourceName) -> DeliveryError {
+        DeliveryError::Unattested { digest: *self.blob.digest(), key: key.path().to_owned() }
+    }
+
+    /// Has the archive's own key unwrapped; `ask` gives the key that it is wrapped under, unless another layer's was wrapped under
+    /// it, too.
+    pub(crate) async fn unlocked(
+        mut self,
+        ask: impl AsyncFnOnce(&ResourceName) -> Result<Zeroizing<Vec<u8>>, AttestError>,
+    ) -> Result<Self, DeliveryError> {
+        let (Some(encryption), digest) = (self.blob.encryption(), *self.blob.digest()) else {
+            return Ok(self);
+        };
+        let name = &encryption.key;
+        let key = || name.path().to_owned();
+        let mut keys = self.delivery.keys.lock().await;
+        if !keys.contains_key(name) {
+            let asked = ask(name).await;
+            let asked = asked.map_err(|source| DeliveryError::Key {
+                digest,
+                key: key(),
+                source: Box::new(source),
+            })?;
+            keys.insert(name.clone(), asked);
+        }
+        let wrapping = keys.get(name).map_or(&[][..], |key| key.as_slice());
+        let opened = encryption.envelope.open(wrapping);
+        if opened.is_err() {
+            // Another attempt may be given another one.
+            keys.remove(name);
+        }
+        drop(keys);
+        self.key = Some(opened.map_err(|source| DeliveryError::Unwrap { digest, key: key(), source })?);
+        Ok(self)
+    }
+
     /// Reads the archive to its end and unpacks it. Blocks.
-    pub(crate) fn run(self, archive: impl Read) -> Result<(), DeliveryError> {
+    pub(crate) fn run(self, archive: &mut impl Source) -> Result<(), DeliveryError> {
         let digest = *self.blob.digest();
         let layer = match self.turn {
             // Somebody else was quicker; what is sent all the same is for nobody.
             Turn::There(layer) => Ok(layer),
-            Turn::Mine(room) => fill(room, &self.blob, archive),
+            Turn::Mine(room) => fill(room, &self.blob, self.key, archive),
         };
         let mut state = self.delivery.lock();
         match layer {
@@ -246,23 +350,61 @@ impl Unpacking {
     }
 }
 
-fn fill(room: Room, blob: &Blob, archive: impl Read) -> Result<UnpackedLayer, DeliveryError> {
+fn fill(
+    room: Room,
+    blob: &Blob,
+    key: Option<LayerKey>,
+    archive: &mut impl Source,
+) -> Result<UnpackedLayer, DeliveryError> {
+    match (blob.encryption(), key) {
+        (None, _) => fill_with(room, blob, blob.content(), archive),
+        (Some(_), Some(key)) => decrypt(room, blob, key, archive),
+        (Some(encryption), None) => {
+            let key = encryption.key.path().to_owned();
+            Err(DeliveryError::Unattested { digest: *blob.digest(), key })
+        }
+    }
+}
+
+/// Sees the blob whole, and only then takes anything of it, when it comes once more.
+fn decrypt(
+    room: Room,
+    blob: &Blob,
+    key: LayerKey,
+    archive: &mut impl Source,
+) -> Result<UnpackedLayer, DeliveryError> {
+    let digest = *blob.digest();
+    let refused = |source| DeliveryError::Encrypted { digest, source };
+    let authentic = key.authenticate(archive, blob.size(), &digest).map_err(refused)?;
+    let content = blob.decrypted(authentic.digest()).ok_or(DeliveryError::Unsaid { digest })?;
+    let read = blob.size();
+    archive.once_more().map_err(|source| refused(PassError::Read { read, source }))?;
+    let mut plain = authentic.decrypt(archive);
+    let filled = fill_with(room, blob, content, &mut plain);
+    match plain.changed() {
+        Some(changed) => Err(refused(changed)),
+        None => filled,
+    }
+}
+
+fn fill_with(
+    room: Room,
+    blob: &Blob,
+    content: Content,
+    archive: &mut impl io::Read,
+) -> Result<UnpackedLayer, DeliveryError> {
+    let digest = *blob.digest();
     let refused = |source| DeliveryError::Room { path: room.path().to_owned(), source };
     let directory = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(room.path());
     let directory = directory.map_err(refused)?;
     let space = fstatvfs(&directory).map_err(|errno| refused(errno.into()))?;
     let reserve = RESERVE.min(space.f_blocks.saturating_mul(space.f_frsize) / 8);
     let free = space.f_bavail.saturating_mul(space.f_frsize).saturating_sub(reserve);
-    let expected = Expected {
-        digest: *blob.digest(),
-        size: blob.size(),
-        diff_id: *blob.diff_id(),
-        media_type: blob.media_type().to_owned(),
-    };
+    let expected = Expected { content, size: blob.size(), media_type: blob.media_type().to_owned() };
     let most = Limits::default();
     let limits = Limits { bytes: free.min(most.bytes), ..most };
     let unpacked = unpack(archive, &expected, directory.as_fd(), &limits);
-    unpacked.map_err(|source| stopped(expected.digest, source, free))?;
+    unpacked.map_err(|source| stopped(digest, source, free))?;
     Ok(room.filled())
 }
 
@@ -285,10 +427,11 @@ impl Drop for Mark {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::io::Cursor;
     use std::path::Path;
 
     use super::*;
-    use crate::gate::samples::{archive, blobs};
+    use crate::gate::samples::{Keyless, WRAPPING_KEY, archive, blobs, encrypted_blobs};
     use crate::image::trash::Trash;
 
     struct Bench {
@@ -315,7 +458,7 @@ mod tests {
     }
 
     async fn send(delivery: &Arc<Delivery>, bytes: &[u8]) -> Result<(), DeliveryError> {
-        delivery.clone().begin(Digest::of(bytes)).await?.run(bytes)
+        delivery.clone().begin(Digest::of(bytes)).await?.run(&mut Cursor::new(bytes))
     }
 
     fn text(layer: &Path, path: &str) -> String {
@@ -362,11 +505,11 @@ mod tests {
         let (first, second) = (bench.delivery(&[&layer]), bench.delivery(&[&layer]));
         let unpacking = first.clone().begin(Digest::of(&layer)).await.unwrap();
         let waits = second.clone().begin(Digest::of(&layer));
-        let unpacks = async { unpacking.run(layer.as_slice()) };
+        let unpacks = async { unpacking.run(&mut Cursor::new(&layer)) };
         let (waited, unpacked) = tokio::join!(waits, unpacks);
         unpacked.unwrap();
         // Nothing of what is sent is needed.
-        waited.unwrap().run(io::empty()).unwrap();
+        waited.unwrap().run(&mut Cursor::new([])).unwrap();
         assert_eq!((second.layers().unwrap().len(), bench.count()), (1, 1));
     }
 
@@ -376,10 +519,10 @@ mod tests {
         let layer = archive("name", "x");
         let (first, second) = (bench.delivery(&[&layer]), bench.delivery(&[&layer]));
         let unpacking = first.clone().begin(Digest::of(&layer)).await.unwrap();
-        let fails = async { unpacking.run(archive("name", "y").as_slice()) };
+        let fails = async { unpacking.run(&mut Cursor::new(archive("name", "y"))) };
         let (waited, failed) = tokio::join!(second.clone().begin(Digest::of(&layer)), fails);
         assert!(failed.is_err());
-        waited.unwrap().run(layer.as_slice()).unwrap();
+        waited.unwrap().run(&mut Cursor::new(&layer)).unwrap();
         assert!(first.layers().is_err() && second.layers().is_ok());
     }
 
@@ -389,7 +532,7 @@ mod tests {
         let layer = archive("name", "x");
         let delivery = bench.delivery(&[&layer]);
         let unpacking = delivery.clone().begin(Digest::of(&layer)).await.unwrap();
-        let refused = unpacking.run(archive("name", "y").as_slice());
+        let refused = unpacking.run(&mut Cursor::new(archive("name", "y")));
         assert!(matches!(refused, Err(DeliveryError::Unpack { source: UnpackError::Digest { .. }, .. })));
         assert!(matches!(delivery.layers(), Err(DeliveryError::Spoilt { .. })));
         assert_eq!(bench.count(), 0);
@@ -423,7 +566,7 @@ mod tests {
         let delivery = bench.delivery(&[&layer]);
         for end in [0, 1, 512, 700, 1024, layer.len() - 1] {
             let unpacking = delivery.clone().begin(Digest::of(&layer)).await.unwrap();
-            let error = unpacking.run(&layer[..end]).unwrap_err();
+            let error = unpacking.run(&mut Cursor::new(&layer[..end])).unwrap_err();
             assert!(!error.is_final(), "{end} of {}: {error:?}", layer.len());
             assert!(matches!(delivery.layers(), Err(DeliveryError::Missing { .. })));
         }
@@ -447,7 +590,7 @@ mod tests {
         let (low, high) = (archive("name", "low"), archive("name", "high"));
         let delivery = bench.delivery(&[&low, &high]);
         let unpacking = delivery.clone().begin(Digest::of(&low)).await.unwrap();
-        unpacking.run(archive("name", "other").as_slice()).unwrap_err();
+        unpacking.run(&mut Cursor::new(archive("name", "other"))).unwrap_err();
         assert!(matches!(send(&delivery, &high).await, Err(DeliveryError::Spoilt { .. })));
     }
 
@@ -465,9 +608,118 @@ mod tests {
             assert!(polled.await.is_pending());
         }
         send(&bench.delivery(&[&own]), &own).await.unwrap();
-        unpacking.run(shared.as_slice()).unwrap();
+        unpacking.run(&mut Cursor::new(&shared)).unwrap();
         for wait in waits {
-            wait.await.unwrap().run(io::empty()).unwrap();
+            wait.await.unwrap().run(&mut Cursor::new([])).unwrap();
+        }
+    }
+
+    type Asked = Result<Zeroizing<Vec<u8>>, AttestError>;
+
+    async fn right(key: &ResourceName) -> Asked {
+        assert_eq!(key.path(), "acme/image-kek/web");
+        Ok(Zeroizing::new(WRAPPING_KEY.to_vec()))
+    }
+
+    /// An archive that may be sent now, with its key.
+    async fn unlocked(delivery: &Arc<Delivery>, blob: &[u8]) -> Result<Unpacking, DeliveryError> {
+        let unpacking = delivery.clone().begin(Digest::of(blob)).await?;
+        assert!(unpacking.locked().is_some());
+        unpacking.unlocked(right).await
+    }
+
+    fn encrypted(bench: &Bench, layers: &[&[u8]], keyless: Keyless) -> (Arc<Delivery>, Vec<Vec<u8>>) {
+        let (blobs, bytes) = encrypted_blobs(layers, keyless);
+        (Arc::new(Delivery::new(blobs, bench.unpacker.clone())), bytes)
+    }
+
+    #[tokio::test]
+    async fn an_encrypted_layer_is_unpacked_with_its_key_whatever_nodes_unpack_in_its_place() {
+        for keyless in [Keyless::True, Keyless::Placeholder] {
+            let bench = Bench::new();
+            let (delivery, blobs) = encrypted(&bench, &[&archive("name", "secret")], keyless);
+            let unpacking = unlocked(&delivery, &blobs[0]).await.unwrap();
+            unpacking.run(&mut Cursor::new(&blobs[0])).unwrap();
+            assert_eq!(text(delivery.layers().unwrap()[0].path(), "name"), "secret");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_key_of_several_layers_is_asked_for_once() {
+        let bench = Bench::new();
+        let layers = [archive("name", "low"), archive("name", "high")];
+        let (delivery, blobs) = encrypted(&bench, &[&layers[0], &layers[1]], Keyless::Placeholder);
+        drop(unlocked(&delivery, &blobs[0]).await.unwrap());
+        let other = delivery.clone().begin(Digest::of(&blobs[1])).await.unwrap();
+        let never = async |_: &ResourceName| -> Asked { panic!("asked again") };
+        other.unlocked(never).await.unwrap().run(&mut Cursor::new(&blobs[1])).unwrap();
+    }
+
+    #[tokio::test]
+    async fn without_its_key_nothing_of_an_encrypted_layer_is_taken() {
+        let bench = Bench::new();
+        let (delivery, blobs) = encrypted(&bench, &[&archive("name", "secret")], Keyless::Placeholder);
+        let begin = || delivery.clone().begin(Digest::of(&blobs[0]));
+        let keyless = begin().await.unwrap().run(&mut Cursor::new(&blobs[0])).unwrap_err();
+        assert!(keyless.to_string().contains("kbs:///acme/image-kek/web"), "{keyless}");
+        assert!(matches!(keyless, DeliveryError::Unattested { .. }) && bench.count() == 0);
+    }
+
+    #[tokio::test]
+    async fn a_verifiers_refusal_is_told_and_its_silence_may_pass() {
+        let bench = Bench::new();
+        let (delivery, blobs) = encrypted(&bench, &[&archive("name", "secret")], Keyless::Placeholder);
+        let with = async |asked: Asked| {
+            let unpacking = delivery.clone().begin(Digest::of(&blobs[0])).await.unwrap();
+            unpacking.unlocked(async |_: &ResourceName| asked).await.unwrap_err()
+        };
+        let reason = "no policy releases it".to_owned();
+        let no = AttestError::Refused { what: "the secret a/b/c".to_owned(), status: 403, reason };
+        let refused = with(Err(no)).await;
+        assert!(refused.is_final() && Chain(&refused).to_string().contains("no policy releases it"));
+        let (verifier, reason) = ("v".to_owned(), "down".to_owned());
+        assert!(!with(Err(AttestError::Unreachable { verifier, reason })).await.is_final());
+        let another = with(Ok(Zeroizing::new(vec![8; 32]))).await;
+        assert!(matches!(another, DeliveryError::Unwrap { source: KeyError::Another, .. }));
+        assert!(matches!(delivery.layers(), Err(DeliveryError::Missing { .. })));
+        unlocked(&delivery, &blobs[0]).await.unwrap().run(&mut Cursor::new(&blobs[0])).unwrap();
+    }
+
+    /// Gives other bytes the second time.
+    struct Liar {
+        first: Cursor<Vec<u8>>,
+        second: Vec<u8>,
+    }
+
+    impl io::Read for Liar {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.first.read(buffer)
+        }
+    }
+
+    impl Source for Liar {
+        fn once_more(&mut self) -> io::Result<()> {
+            self.first = Cursor::new(std::mem::take(&mut self.second));
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_node_that_sends_other_bytes_the_first_or_the_second_time_is_refused_and_nothing_is_left() {
+        let layer = archive("name", "secret");
+        for (first, second) in [(true, false), (false, true)] {
+            let bench = Bench::new();
+            let (delivery, blobs) = encrypted(&bench, &[&layer], Keyless::Placeholder);
+            let flipped = |flip: bool| {
+                let mut blob = blobs[0].clone();
+                blob[600] ^= u8::from(flip);
+                blob
+            };
+            let unpacking = unlocked(&delivery, &blobs[0]).await.unwrap();
+            let mut liar = Liar { first: Cursor::new(flipped(first)), second: flipped(second) };
+            let refused = unpacking.run(&mut liar).unwrap_err();
+            assert!(matches!(&refused, DeliveryError::Encrypted { .. }) && refused.is_final(), "{refused:?}");
+            assert!(matches!(delivery.layers(), Err(DeliveryError::Spoilt { .. })) && bench.count() == 0);
         }
     }
 }

@@ -541,7 +541,7 @@ mod tests {
             let delivery = bench.images.await_layers(blobs(&names));
             for layer in &layers {
                 let begun = runtime.block_on(delivery.clone().begin(Digest::of(layer)));
-                begun.unwrap().run(layer.as_slice()).unwrap();
+                begun.unwrap().run(&mut io::Cursor::new(layer)).unwrap();
             }
             let rootfs = bench.images.mount_on("c1", Permit::Delivered(delivery), &[]).unwrap();
             assert!(!rootfs.path().join("gone").exists() && rootfs.path().join("here").exists());
@@ -562,7 +562,12 @@ mod tests {
             let layer = archive("file", &file);
             let delivery = bench.images.await_layers(blobs(&[&layer]));
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-            let send = || runtime.block_on(delivery.clone().begin(Digest::of(&layer))).unwrap().run(&*layer);
+            let send = || {
+                runtime
+                    .block_on(delivery.clone().begin(Digest::of(&layer)))
+                    .unwrap()
+                    .run(&mut io::Cursor::new(&layer))
+            };
             let error = send().unwrap_err();
             assert!(matches!(error, DeliveryError::Full { .. }) && !error.is_final(), "{error:?}");
             tmpfs(MsFlags::MS_REMOUNT, "size=1m");

@@ -4,7 +4,8 @@
 //! turn ── Arriving: one unpacks, who comes meanwhile waits ── There: counted ── the last user throws it away
 //!                └─ failed: thrown away, the next one's turn
 //! ```
-//! A layer is named by the digests of its archive, packed and unpacked, so it is the same for every image that has it.
+//! A layer is named by the digests of its archive, packed and unpacked, and by how it is encrypted, so it is the same for every
+//! image that has it.
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder};
@@ -19,7 +20,7 @@ use tokio::sync::watch;
 use super::trash::Trash;
 use crate::gate::Blob;
 
-/// Digest of the archive, and of what is in it.
+/// Digest of the archive, and of what says what is in it.
 type Key = (Digest, Digest);
 
 /// The table of unpacked layers.
@@ -132,7 +133,7 @@ fn make(path: &Path) -> io::Result<()> {
 }
 
 fn key(blob: &Blob) -> Key {
-    (*blob.digest(), *blob.diff_id())
+    (*blob.digest(), blob.identity())
 }
 
 fn hold(shared: &Arc<Mutex<State>>, state: &mut State, key: Key) -> Option<UnpackedLayer> {

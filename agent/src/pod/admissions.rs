@@ -101,12 +101,18 @@ impl Pod {
         admitted
     }
 
-    /// Lets a layer's archive be sent for a container whose image was admitted, when it is its turn.
+    /// Lets a layer's archive be sent for a container whose image was admitted, when it is its turn; the verifier is asked for the
+    /// key of an encrypted one.
     pub(crate) async fn begin_layer(&self, container: &str, digest: Digest) -> Result<Unpacking, PodError> {
         let delivery = self.shared.admissions.delivery(container);
         let delivery = delivery.ok_or(GateError::NotJudged).map_err(refused(container))?;
-        let begun = delivery.begin(digest).await;
-        begun.map_err(|error| PodError::image(container)(ImageError::Delivery(error)))
+        let refused = |error| PodError::image(container)(ImageError::Delivery(error));
+        let unpacking = delivery.begin(digest).await.map_err(refused)?;
+        let Some(key) = unpacking.locked() else { return Ok(unpacking) };
+        let Some(attested) = self.shared.attested.get() else {
+            return Err(refused(unpacking.unattested(&key)));
+        };
+        unpacking.unlocked(async |key| attested.layer_key(key).await).await.map_err(refused)
     }
 
     /// What lets the root file system of a container be mounted. It is given once.

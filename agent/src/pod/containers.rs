@@ -479,7 +479,7 @@ mod tests {
             assert!(pod.begin_layer("c", Digest::of(b"other")).await.is_err());
             let unpacking = pod.begin_layer("c", digest).await.unwrap();
             // It is no archive.
-            assert!(unpacking.run(b"layer".as_slice()).is_err());
+            assert!(unpacking.run(&mut std::io::Cursor::new(b"layer")).is_err());
             let error = pod.create(container("c")).await.unwrap_err();
             assert_eq!(error.class(), Class::PermissionDenied);
             assert!(Chain(&error).to_string().contains(&digest.to_string()), "{error:?}");

@@ -1,10 +1,11 @@
 //! Opens the agent's two ports, and tells the host when that is done.
 
 use std::error::Error;
-use std::io::{self, Read};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use coffer_layer::encrypted::Source;
 use coffer_protocol::{AGENT_PORT, Digest, READY_PORT, STREAM_PORT};
 use tokio::time::sleep;
 use tokio_vsock::{VMADDR_CID_HOST, VsockAddr, VsockStream};
@@ -56,8 +57,8 @@ pub(crate) async fn listen(pod: Pod, init_started: u64) -> Result<Ready, ListenE
             let unpacking = pod.begin_layer(&container, digest).await;
             let unpacking = unpacking.map_err(|error| refusal(&error, error.may_pass()))?;
             let size = unpacking.size();
-            let unpack = move |archive: &mut dyn Read| {
-                unpacking.run(archive).map_err(|error| refusal(&error, !error.is_final()))
+            let unpack = move |mut archive: &mut dyn Source| {
+                unpacking.run(&mut archive).map_err(|error| refusal(&error, !error.is_final()))
             };
             Ok(TakeLayer { size, unpack: Box::new(unpack) })
         })

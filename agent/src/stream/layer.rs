@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! header ── offer: wanted? whose turn? ── "ok" ── bytes, on a thread that may block ── "ok", or "error" and why
+//!                                          encrypted: bytes ── "once more" ── bytes ── "ok", or "error" and why
 //! ```
 //! Every step has its end: the host is silent for a minute at most, all of it takes a quarter of an hour at most, and what is sent
 //! after the last word is read for a few seconds.
@@ -14,7 +15,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use coffer_protocol::{AGAIN, Digest, reply_error, reply_ok};
+use coffer_layer::encrypted::Source;
+use coffer_protocol::{AGAIN, Digest, ONCE_MORE, reply_error, reply_ok};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use tokio::time::timeout;
@@ -37,7 +39,7 @@ pub(crate) type OfferLayer = Arc<dyn Fn(String, Digest) -> AwaitLayer + Send + S
 pub(crate) type AwaitLayer = Pin<Box<dyn Future<Output = Result<TakeLayer, Refusal>> + Send>>;
 
 /// Reads all bytes of a layer, or says why not. Blocks.
-type Unpack = Box<dyn FnOnce(&mut dyn Read) -> Result<(), Refusal> + Send>;
+type Unpack = Box<dyn FnOnce(&mut dyn Source) -> Result<(), Refusal> + Send>;
 
 /// Why a layer is not taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,7 +93,8 @@ fn take(connection: OwnedFd, taker: TakeLayer, end: Instant) -> io::Result<()> {
     set_socket_timeout(&connection, Timeout::Send, Some(PATIENCE))?;
     let mut connection = File::from(connection);
     let archive = Until { connection: &connection, end };
-    let unpacked = (taker.unpack)(&mut io::BufReader::with_capacity(CHUNK, archive));
+    let archive = io::BufReader::with_capacity(CHUNK, archive);
+    let unpacked = (taker.unpack)(&mut Sent { archive, connection: &connection });
     let reply = unpacked.map_or_else(|refusal| reply_error(&refusal.message()), |()| reply_ok());
     connection.write_all(reply.as_bytes())?;
     // The host may still be sending, and reads its answer when it has sent all.
@@ -99,6 +102,24 @@ fn take(connection: OwnedFd, taker: TakeLayer, end: Instant) -> io::Result<()> {
     let mut buffer = vec![0; CHUNK];
     while rest.read(&mut buffer)? > 0 {}
     Ok(())
+}
+
+/// What the host sends, and sends again if it is asked.
+struct Sent<'a> {
+    archive: io::BufReader<Until<'a>>,
+    connection: &'a File,
+}
+
+impl Read for Sent<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.archive.read(buffer)
+    }
+}
+
+impl Source for Sent<'_> {
+    fn once_more(&mut self) -> io::Result<()> {
+        self.connection.write_all(format!("{ONCE_MORE}\n").as_bytes())
+    }
 }
 
 /// A connection that is read until a moment, and no longer than [`PATIENCE`] for its next bytes.
@@ -132,16 +153,21 @@ mod tests {
 
     /// Takes `archive` and nothing else, for container `c`.
     fn offer() -> OfferLayer {
-        Arc::new(|container, _| {
+        Arc::new(|container, digest| {
             Box::pin(async move {
                 if container != "c" {
                     let reason = format!("nobody admitted an image for {container}");
                     return Err(Refusal { reason, again: container == "busy" });
                 }
-                let unpack = |archive: &mut dyn Read| {
+                let twice = digest == Digest::of(b"twice");
+                let unpack = move |archive: &mut dyn Source| {
                     let mut bytes = [0; ARCHIVE.len()];
                     let broke = |_| Refusal { reason: "it was cut off".to_owned(), again: true };
                     archive.read_exact(&mut bytes).map_err(broke)?;
+                    if twice {
+                        archive.once_more().map_err(broke)?;
+                        archive.read_exact(&mut bytes).map_err(broke)?;
+                    }
                     let more = archive.read(&mut [0]).map_err(broke)?;
                     let right = bytes == ARCHIVE && more == 0;
                     if right { Ok(()) } else { Err(another()) }
@@ -171,6 +197,24 @@ mod tests {
         let (answers, ended) = sent("c", ARCHIVE).await;
         assert_eq!(answers, "ok\nok\n");
         ended.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_archive_that_is_wanted_once_more_is_asked_for_on_the_same_stream() {
+        let (mut host, guest) = UnixStream::pair().unwrap();
+        let guest = Descriptor::new(OwnedFd::from(guest)).unwrap();
+        let host = tokio::task::spawn_blocking(move || {
+            host.write_all(ARCHIVE).unwrap();
+            let mut asked = [0; b"ok\nonce more\n".len()];
+            host.read_exact(&mut asked).unwrap();
+            host.write_all(ARCHIVE).unwrap();
+            host.shutdown(std::net::Shutdown::Write).unwrap();
+            let mut answer = String::new();
+            host.read_to_string(&mut answer).unwrap();
+            (asked, answer)
+        });
+        layer(guest, &offer(), "c".to_owned(), Digest::of(b"twice")).await.unwrap();
+        assert_eq!(host.await.unwrap(), (*b"ok\nonce more\n", "ok\n".to_owned()));
     }
 
     #[tokio::test]

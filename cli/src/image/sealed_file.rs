@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use coffer_image::artefact::{Descriptor, Digest};
 use coffer_layer::sealed::{SealedLayer, salt};
-use coffer_layer::unpack::{Expected, Limits, unpack};
+use coffer_layer::unpack::{Content, Expected, Limits, unpack};
 use coffer_layer::verity::{BLOCK, append};
 use coffer_node::layers::convert;
 use tempfile::TempDir;
@@ -33,9 +33,8 @@ pub(super) fn seal(
     let tree = place.path().join("tree");
     fs::create_dir(&tree).with_context(|| format!("making {}", tree.display()))?;
     let expected = Expected {
-        digest: descriptor.digest,
+        content: Content::Both { digest: descriptor.digest, diff_id },
         size: descriptor.size,
-        diff_id,
         media_type: descriptor.media_type.clone(),
     };
     let bytes = File::open(blob).with_context(|| format!("reading the layer {}", blob.display()))?;

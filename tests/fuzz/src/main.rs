@@ -49,6 +49,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("layer", layers::layer),
     ("layer_erofs", layers::erofs),
     ("layer_sealed", layers::sealed),
+    ("layer_encrypted", layers::encrypted),
     ("image_envelope", images::envelope),
     ("image_openpgp", images::message),
     ("image_keyring", images::keyring),

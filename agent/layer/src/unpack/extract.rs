@@ -24,7 +24,7 @@ const MAX_MINOR: u32 = 0xf_ffff;
 /// Unpacks the layer `blob` into `target`, an empty directory, reading both to their ends. Whiteouts become what overlayfs takes
 /// for them. Needs the rights of root.
 ///
-/// The blob is held against the size and digest that `expected` says, its archive against the diff id. Whatever the error, nothing
+/// The blob is held against the size and digest that `expected` says, its archive against the diff id, as far as they are known. Whatever the error, nothing
 /// outside `target` was touched, and what is in it is to be removed.
 pub fn unpack(
     blob: impl Read,
@@ -66,12 +66,13 @@ impl<R: Read> Filling<'_, R> {
         let headers = self.archive.headers();
         let (diff_id, blob, unpacked) = self.archive.stream.finish(headers);
         let found = blob.finish()?;
-        if found != expected.digest {
-            return Err(UnpackError::Digest { expected: expected.digest, found });
+        if let Some(expected) = expected.content.digest().filter(|expected| *expected != found) {
+            return Err(UnpackError::Digest { expected, found });
         }
-        match diff_id.unwrap_or(found) {
-            found if found == expected.diff_id => Ok(unpacked),
-            found => Err(UnpackError::DiffId { expected: expected.diff_id, found }),
+        let found = diff_id.unwrap_or(found);
+        match expected.content.diff_id().filter(|expected| *expected != found) {
+            Some(expected) => Err(UnpackError::DiffId { expected, found }),
+            None => Ok(unpacked),
         }
     }
 
@@ -190,9 +191,12 @@ fn blame<R: Read>(error: UnpackError, stream: Stream<R>, expected: &Expected) ->
         return error;
     }
     match stream.into_blob().finish() {
-        Ok(found) if found != expected.digest => Digest { expected: expected.digest, found },
+        Ok(found) => match expected.content.digest().filter(|expected| *expected != found) {
+            Some(expected) => Digest { expected, found },
+            None => error,
+        },
         Err(size @ Size { .. }) => size,
-        _ => error,
+        Err(_) => error,
     }
 }
 

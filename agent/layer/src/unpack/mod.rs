@@ -35,14 +35,44 @@ pub use limits::Limits;
 /// What the manifest and the image's configuration say of a layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expected {
-    /// Of the blob's bytes.
-    pub digest: Digest,
+    /// What its bytes are.
+    pub content: Content,
     /// The blob's length in bytes.
     pub size: u64,
-    /// Of the archive in it.
-    pub diff_id: Digest,
     /// Of the blob: it says the compression, which is not guessed.
     pub media_type: String,
+}
+
+/// Which bytes a layer should have. Of a blob that was decrypted one of the two may be all that is known, and either says it all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// By the blob's digest, and by that of the archive in it: its diff id.
+    Both {
+        /// Of the blob's bytes.
+        digest: Digest,
+        /// Of the archive in it.
+        diff_id: Digest,
+    },
+    /// By the blob's digest.
+    Blob(Digest),
+    /// By that of the archive in it.
+    Archive(Digest),
+}
+
+impl Content {
+    fn digest(&self) -> Option<Digest> {
+        match self {
+            Self::Both { digest, .. } | Self::Blob(digest) => Some(*digest),
+            Self::Archive(_) => None,
+        }
+    }
+
+    fn diff_id(&self) -> Option<Digest> {
+        match self {
+            Self::Both { diff_id, .. } | Self::Archive(diff_id) => Some(*diff_id),
+            Self::Blob(_) => None,
+        }
+    }
 }
 
 /// What a layer held.

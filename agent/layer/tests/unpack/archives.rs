@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use coffer_layer::unpack::{
-    ArchiveFault, Bound, EntryFault, Expected, Limits, UnpackError, Unpacked, unpack,
+    ArchiveFault, Bound, Content, EntryFault, Expected, Limits, UnpackError, Unpacked, unpack,
 };
 use coffer_protocol::Digest;
 use flate2::Compression;
@@ -181,9 +181,8 @@ impl Place {
 /// What is said of `blob`, which holds `archive`.
 pub(crate) fn expected(blob: &[u8], archive: &[u8], media_type: &str) -> Expected {
     Expected {
-        digest: Digest::of(blob),
+        content: Content::Both { digest: Digest::of(blob), diff_id: Digest::of(archive) },
         size: blob.len() as u64,
-        diff_id: Digest::of(archive),
         media_type: media_type.to_owned(),
     }
 }
