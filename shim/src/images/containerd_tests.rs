@@ -9,9 +9,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_trait::async_trait;
-use coffer_image::artefact::{Digest, Document};
+use coffer_image::artefact::{Descriptor, Digest, Document};
 use coffer_node::images::config::Images;
-use coffer_protocol::StreamHeader;
+use coffer_protocol::{StreamHeader, parse_reply};
 use coffer_tests::containerd::{Daemon, Layout, Programs, TAG, Version, write_config};
 use coffer_tests::images::{Image, Layer};
 use serde_json::{Value, json};
@@ -19,6 +19,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use super::containerd::{Containerd, ContainerdError};
+use super::send::send_one;
 use super::{Asked, BoxError, Gate, ImageError, Said, SendError, Streams};
 
 const NAMESPACE: &str = "images";
@@ -230,6 +231,10 @@ async fn a_layer_whose_bytes_were_discarded_is_told_with_what_to_do() {
 #[derive(Clone, Copy)]
 enum Guest {
     Takes,
+    /// Once of this many bytes, and then all again.
+    TakesTwice(u64),
+    /// Before the first byte.
+    NeverTakes,
     Refuses,
     HangsUp,
 }
@@ -243,6 +248,10 @@ struct Sent {
 #[async_trait]
 impl Streams for Sent {
     async fn open(&self, header: &StreamHeader) -> Result<UnixStream, BoxError> {
+        if matches!(self.guest, Guest::NeverTakes) {
+            let refused = parse_reply("error there is no key").unwrap_err();
+            return Err(Box::new(std::io::Error::other(refused)));
+        }
         let (host, mut guest) = UnixStream::pair()?;
         let (name, blobs, plays) = (header.to_string(), self.blobs.clone(), self.guest);
         tokio::spawn(async move {
@@ -253,6 +262,16 @@ impl Streams for Sent {
                     blobs.lock().unwrap().push((name, Digest::of(&bytes)));
                     guest.write_all(b"ok\n").await.unwrap();
                 }
+                Guest::TakesTwice(size) => {
+                    (&mut guest).take(size).read_to_end(&mut bytes).await.unwrap();
+                    blobs.lock().unwrap().push((name.clone(), Digest::of(&bytes)));
+                    guest.write_all(b"once more\n").await.unwrap();
+                    bytes.clear();
+                    guest.read_to_end(&mut bytes).await.unwrap();
+                    blobs.lock().unwrap().push((name, Digest::of(&bytes)));
+                    guest.write_all(b"ok\n").await.unwrap();
+                }
+                Guest::NeverTakes => {}
                 Guest::Refuses => guest.write_all(b"error the layer holds a device\n").await.unwrap(),
                 Guest::HangsUp => {}
             }
@@ -304,4 +323,29 @@ async fn a_containerd_that_is_not_there_is_an_error_at_once() {
     let gate = Gate::open(&Images::default(), true, asked).unwrap().unwrap();
     let text = format!("{:#}", anyhow::Error::new(gate.ask("c", &HashMap::new()).await.unwrap_err()));
     assert!(text.contains("/nonexistent/c.sock"), "{text}");
+}
+
+#[tokio::test]
+async fn an_encrypted_layer_goes_twice_over_its_stream_when_it_is_wanted_once_more() {
+    let Some(place) = Place::new() else { return };
+    place.create("c");
+    let said = place.ask("c", None).await.unwrap();
+    let plain = said.layer(&only_layer(&said)).unwrap();
+    let layer = Descriptor { media_type: format!("{}+encrypted", plain.media_type), ..plain.clone() };
+    let of = |guest| Sent { guest, blobs: std::sync::Arc::default() };
+    let (twice, refuses) = (of(Guest::TakesTwice(layer.size)), of(Guest::Refuses));
+    send_one(place.containerd().await, "c", &layer, &twice).await.unwrap();
+    let whole = (format!("layer c {}", layer.digest), layer.digest);
+    assert_eq!(*twice.blobs.lock().unwrap(), [whole.clone(), whole]);
+    let refused = send_one(place.containerd().await, "c", &layer, &refuses).await;
+    assert!(matches!(&refused, Err(SendError::Refused(why)) if why.contains("a device")), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_guest_that_refuses_a_layer_before_its_first_byte_is_told_in_its_words() {
+    let Some(place) = Place::new() else { return };
+    let (outcome, _, _) = sent(&place, Guest::NeverTakes).await;
+    let refused = outcome.unwrap_err();
+    let said = matches!(&refused, ImageError::Send { source: SendError::Refused(why), .. } if why == "there is no key");
+    assert!(said, "{refused:?}");
 }

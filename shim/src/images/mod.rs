@@ -110,6 +110,15 @@ pub(crate) enum ImageError {
         /// What is wrong.
         source: SealedError,
     },
+    /// Nobody decrypts it.
+    #[error(
+        "{name} has encrypted layers, which are decrypted in guests that judge images and have a verifier to ask for keys: without \
+         a policy, or in a dry run, it cannot run"
+    )]
+    Encrypted {
+        /// The image's name.
+        name: String,
+    },
     /// The guest asks for something that there is not.
     #[error("the guest's answer about the image {name} cannot be followed: {reason}")]
     Answer {

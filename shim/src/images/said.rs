@@ -9,8 +9,9 @@ use std::collections::HashMap;
 use coffer_image::artefact::{
     Descriptor, Digest, Document, MAX_MANIFEST_BYTES, Manifest, ManifestError, Reference,
 };
+use coffer_layer::encrypted::{Envelope, decrypted_type};
 use coffer_layer::sealed::{ANNOTATION, Sealed};
-use coffer_node::images::{Found, SignatureStore};
+use coffer_node::images::{EncryptedLayer, Found, SignatureStore};
 use coffer_protocol::agent::Image;
 
 use super::ImageError;
@@ -99,6 +100,16 @@ impl Said {
         let sealed = Sealed::parse(text)
             .map_err(|source| ImageError::Sealed { name: self.reference.clone(), source })?;
         Ok(sealed.layers().iter().map(|layer| layer.root.to_string()).collect())
+    }
+
+    /// The layers that are encrypted, with what they say that the key is called.
+    pub(crate) fn encrypted(&self) -> Vec<EncryptedLayer> {
+        let encrypted = self.parsed.layers.iter().filter(|layer| decrypted_type(&layer.media_type).is_some());
+        let told = encrypted.map(|layer| EncryptedLayer {
+            digest: layer.digest.to_string(),
+            key: Envelope::parse(&layer.annotations).ok().map(|envelope| envelope.key_id().to_owned()),
+        });
+        told.collect()
     }
 
     /// The layer with this digest.

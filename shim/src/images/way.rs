@@ -6,6 +6,7 @@
 //! | plain | no policy, dry run | disks made of containerd's snapshots, as everywhere |
 //! | plain | sealed | refused: nobody has such files |
 //! | either | blobs wanted | they are streamed, and there is no disk |
+//! | encrypted | no policy, dry run | refused: the node's snapshots of it are empty |
 //!
 //! Never here: asking anybody.
 
@@ -49,6 +50,9 @@ pub(crate) fn before_boot(sealed: Option<bool>, rehearsal: bool) -> Boot {
 /// After the guest's answer about an image; a rehearsal changes nothing of how it runs.
 pub(crate) fn answered(answer: &AdmitImageResponse, said: &Said, rehearsal: bool) -> Result<Way, ImageError> {
     let layers = |digest: &Digest| said.layer(digest).is_some();
+    if (rehearsal || !answer.judged) && !said.encrypted().is_empty() {
+        return Err(ImageError::Encrypted { name: said.reference().to_owned() });
+    }
     decided(answer, (said.is_sealed(), rehearsal), layers)
         .map_err(|reason| ImageError::Answer { name: said.reference().to_owned(), reason })
 }

@@ -89,7 +89,11 @@ async fn way(
     };
     let way = match judged(guest, gate.clone(), &request.id, &said, Instant::now()).await {
         Ok(answer) => answered(&answer, &said, gate.is_rehearsal()).map_err(failed)?,
-        Err(err) if gate.is_rehearsal() && !matches!(err, PodError::GuestGone { .. }) => {
+        Err(err)
+            if gate.is_rehearsal()
+                && !matches!(err, PodError::GuestGone { .. })
+                && said.encrypted().is_empty() =>
+        {
             untold(&request.id, &err);
             if said.is_sealed() { Way::Sealed } else { Way::Snapshots }
         }
@@ -166,6 +170,7 @@ fn told(id: &str, said: &Said, outcome: Outcome, reason: Option<String>) -> Told
         container: id.to_owned(),
         image: said.reference().to_owned(),
         digest: said.digest().map(ToString::to_string),
+        encrypted: said.encrypted(),
         outcome,
         reason,
         judgement: None,

@@ -29,7 +29,7 @@ pub use attached::{BlobReader, Budget, MAX_ARTEFACT_BYTES, Objects, collect};
 pub use layout::{Layout, REFERENCE_NAME, Stored};
 pub use policy::{PolicyFileError, read_policy};
 pub use signatures::{Found, SignatureStore};
-pub use told::{Outcome, ToldImage};
+pub use told::{EncryptedLayer, Outcome, ToldImage};
 pub use write::Added;
 
 /// Why a directory of images cannot be used.

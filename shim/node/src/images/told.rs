@@ -9,6 +9,9 @@ const MOST: usize = 32;
 /// The longest judgement that is kept with every signature that was tried, in bytes of JSON.
 const MAX_JUDGEMENT: usize = 8 << 10;
 
+/// How many encrypted layers are told: as many as an image can have that runs.
+const MOST_ENCRYPTED: usize = 128;
+
 /// The longest reason that is kept, in characters.
 const MAX_REASON: usize = 2000;
 
@@ -26,6 +29,15 @@ pub enum Outcome {
     NotJudged,
 }
 
+/// A layer that only guests with its key can read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EncryptedLayer {
+    /// Of the encrypted blob.
+    pub digest: String,
+    /// Where its key is asked for, as the manifest says it; not there: it does not say so.
+    pub key: Option<String>,
+}
+
 /// What a guest said of a container's image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ToldImage {
@@ -35,6 +47,9 @@ pub struct ToldImage {
     pub image: String,
     /// Digest of its manifest.
     pub digest: Option<String>,
+    /// Its encrypted layers, lowest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub encrypted: Vec<EncryptedLayer>,
     /// What became of it.
     pub outcome: Outcome,
     /// Why, where it was or would be refused.
@@ -47,6 +62,7 @@ impl ToldImage {
     /// The same, cut to what is kept. `judgement` is the guest's JSON; what is none is left out.
     pub fn with(mut self, judgement: &[u8]) -> Self {
         self.reason = self.reason.map(|reason| reason.chars().take(MAX_REASON).collect());
+        self.encrypted.truncate(MOST_ENCRYPTED);
         self.judgement = serde_json::from_slice(judgement).ok().and_then(bounded);
         self
     }
@@ -88,6 +104,7 @@ mod tests {
             container: "c".to_owned(),
             image: "r.example.com/app:v1".to_owned(),
             digest: None,
+            encrypted: Vec::new(),
             outcome: Outcome::Admitted,
             reason: None,
             judgement: None,
