@@ -4,10 +4,11 @@ use std::path::Path;
 
 use coffer_guest_image::manifest::Manifest;
 use coffer_node::config::{Config, HypervisorChoice, Scratch};
-use coffer_node::host::{Backend, Tool, Virtualization};
+use coffer_node::host::{Backend, Tool, Virtualization, find_program};
 use coffer_node::images::read_policy;
 use serde::Serialize;
 
+use crate::install::DECODER;
 use crate::{Health, output};
 
 /// How one check came out.
@@ -78,6 +79,7 @@ fn findings(config: &Config) -> Vec<Finding> {
     }
     findings.extend(config.images.policy.as_deref().map(image_policy));
     findings.push(containerd());
+    findings.push(encrypted_layers());
     findings
 }
 
@@ -107,6 +109,23 @@ fn hypervisor(wanted: HypervisorChoice, virtualization: &Virtualization) -> Find
             "software emulation is for trying out and for tests: it isolates through an emulator and is slow. Use a \
              machine with hardware virtualization, or enable nested virtualization for this one; load kvm-intel or \
              kvm-amd, and give root access to /dev/kvm",
+        ),
+    }
+}
+
+/// Who unpacks encrypted layers, as the guests that have their keys do not on the node.
+fn encrypted_layers() -> Finding {
+    let check = "encrypted layers";
+    if find_program(Path::new(DECODER)).is_none() {
+        return ok(check, "containerd unpacks placeholders, by the drop-in of `coffer install`".to_owned());
+    }
+    Finding {
+        check,
+        verdict: Verdict::Warning,
+        found: format!("{DECODER} is there, and is what containerd runs for them"),
+        advice: format!(
+            "images of `coffer image encrypt` cannot be pulled here: {DECODER} asks the node for keys, which only guests get. \
+             Remove it and run `coffer install` again, unless other runtimes on this node need it"
         ),
     }
 }

@@ -6,6 +6,8 @@
 //! fetch IMAGE [--store DIR]
 //! inspect IMAGE
 //! seal DIRECTORY --to DIRECTORY [--reference TAG] [--tag TAG] [--platform OS/ARCH]
+//! encrypt DIRECTORY --to DIRECTORY --key URI=FILE [--reference TAG] [--tag TAG] [--platform OS/ARCH]
+//! placeholder
 //!     IMAGE is docker://NAME, or a directory with [--reference TAG]; both with [--platform OS/ARCH]
 //!     docker:// with [--ca FILE] [--mirror FROM=TO] [--insecure-plain-http HOST] [--lookaside DIR|URL | --registries-d DIR]
 //! policy explain --policy FILE NAME …
@@ -16,9 +18,11 @@
 //!
 //! Never here: a check. What is right and wrong is decided by `coffer-image`, which guests use too.
 
+mod encrypt;
 mod fetch;
 mod inspect;
 mod key;
+mod local;
 mod lookaside;
 mod password;
 mod plugin;

@@ -3,6 +3,7 @@
 use clap::Subcommand;
 use coffer_node::config::Config;
 
+use super::encrypt::{self, EncryptArguments};
 use super::fetch::{self, FetchArguments};
 use super::inspect::{self, InspectArguments};
 use super::policy::{self, PolicyCommand};
@@ -26,6 +27,11 @@ pub(crate) enum ImageCommand {
     Inspect(InspectArguments),
     /// Make a sealed image: one whose files are checked on every read, so that guests neither copy nor unpack it. Needs root
     Seal(SealArguments),
+    /// Encrypt the layers of an image: only guests that a verifier gives the key to can read them
+    Encrypt(EncryptArguments),
+    /// Stand in for an encrypted layer, on a node that has no key: containerd's stream processor for such layers, which reads one
+    /// from standard input
+    Placeholder,
     /// Which rule of a policy decides about an image
     Policy {
         #[command(subcommand)]
@@ -45,6 +51,8 @@ pub(crate) fn run(
         ImageCommand::Sign(arguments) => sign::run(arguments, json),
         ImageCommand::Inspect(arguments) => inspect::run(arguments, json),
         ImageCommand::Seal(arguments) => seal::run(arguments, json),
+        ImageCommand::Encrypt(arguments) => encrypt::run(arguments, json),
+        ImageCommand::Placeholder => encrypt::placeholder(),
         ImageCommand::Policy { command } => policy::run(command, json),
     }
 }

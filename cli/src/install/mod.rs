@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+pub(crate) use containerd::DECODER;
 pub(crate) use place::{install, uninstall};
 
 /// Where things go.
@@ -57,6 +58,11 @@ impl PlaceArguments {
 
     fn drop_in(&self) -> PathBuf {
         self.containerd.join("conf.d/coffer.toml")
+    }
+
+    /// This command, as everybody finds it.
+    fn command(&self) -> PathBuf {
+        self.bin.join(version::CLI)
     }
 
     /// Each symlink that is made, and what it points to.

@@ -74,10 +74,12 @@ pub(crate) fn uninstall(place: &PlaceArguments, json: bool) -> anyhow::Result<He
 }
 
 fn left_to_do(place: &PlaceArguments, major: u8) -> anyhow::Result<Vec<String>> {
-    match containerd::obstacle(&place.containerd, major)? {
+    let command = place.command();
+    let unpacks = containerd::Unpacks::on_this_node(&command);
+    match containerd::obstacle(&place.containerd, major, unpacks)? {
         Some(step) if step.contains("no drop-in was written") => Ok(vec![step]),
         step => {
-            write(&place.drop_in(), &containerd::drop_in(major))?;
+            write(&place.drop_in(), &containerd::drop_in(major, unpacks))?;
             Ok(step.into_iter().collect())
         }
     }
