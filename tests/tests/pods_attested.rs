@@ -1,6 +1,7 @@
 //! Secrets that a verifier releases to pods, and to no pod that is other than what it knows. The processor is simulated, all
 //! else is real: containerd, QEMU, the guest, the verifier's own process, TLS.
 
+use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -9,9 +10,9 @@ use coffer_tests::cri::messages::{ContainerConfig, ContainerMetadata, ImageSpec,
 use coffer_tests::images::{Image, Layer, busybox};
 use coffer_tests::node::{Node, Pod, container, quoted, sandbox};
 use coffer_tests::pod_tests;
-use coffer_tests::publish::{Published, key, policy_of};
+use coffer_tests::publish::{Published, flip, key, policy, policy_of};
 use coffer_tests::run::Run;
-use coffer_tests::verifier::{AuditLog, Change, Initdata, Reference, Verifier, changed_guest};
+use coffer_tests::verifier::{ANY_IMAGE, AuditLog, Change, Initdata, Reference, Verifier, changed_guest};
 use coffer_tests::wait;
 
 pod_tests! {
@@ -20,6 +21,7 @@ pod_tests! {
     coffer_only a_pod_that_is_other_than_what_is_known_gets_no_secret_and_no_start;
     coffer_only a_secret_is_for_one_of_the_two_signers_whose_images_a_policy_takes;
     coffer_only a_verifier_that_is_down_fails_a_start_or_is_waited_for;
+    coffer_only an_encrypted_image_runs_with_the_verifiers_key_and_not_without;
 }
 
 const OURS: &str = "io.coffer.initdata";
@@ -49,10 +51,15 @@ struct Stage {
 impl Stage {
     /// The verifier runs, knows the guest and keeps the secret.
     fn set(node: &Node, coffer: &str) -> Result<Self> {
+        Self::with_images(node, coffer, ANY_IMAGE)
+    }
+
+    /// The same, for guests that take the images that `policy` lets them.
+    fn with_images(node: &Node, coffer: &str, policy: &str) -> Result<Self> {
         configure(node, None, &[])?;
         let mut verifier = Verifier::new(node)?;
         configure(node, Some(&verifier), &[])?;
-        let initdata = Initdata::new(&verifier, coffer)?;
+        let initdata = Initdata::with_images(&verifier, coffer, policy)?;
         let known = Reference {
             measurement: measure(node, node.guest()?)?,
             initdata: initdata.digest(),
@@ -376,4 +383,69 @@ fn a_verifier_that_is_down_fails_a_start_or_is_waited_for(node: &mut Node) -> Re
     let found = strings.arg(stage.verifier.store()).text()?;
     ensure!(found.trim() == "0", "the store shows {found} lines of the secret");
     Ok(())
+}
+
+/// An image of which the lowest layer holds what nobody without the key may read, and its name when it is encrypted.
+const PLAIN: &str = "coffer.test/plain/app:1";
+const ENCRYPTED: &str = "coffer.test/encrypted/app:1";
+const KEY: &str = "kbs:///acme/image-kek/app";
+/// 32 bytes.
+const WRAPPING_KEY: &str = "a key of thirty-two bytes, no mo";
+
+/// The image, encrypted and signed; the node has it, its signatures and no key.
+fn encrypted(node: &Node) -> Result<Published> {
+    let mut image = Image { name: PLAIN.to_owned(), ..busybox()? };
+    image.layers.push(Layer::new().file("horse", 0o644, SECRET)?);
+    let file = node.layout.data.join("wrapping-key");
+    fs::write(&file, WRAPPING_KEY)?;
+    let encrypted = Published::new(node, image)?.encrypted(node, ENCRYPTED, (KEY, &file))?;
+    encrypted.sign(node, &key("p256.pem"))?;
+    encrypted.bring_signatures(node)?;
+    encrypted.import(node)?;
+    Ok(encrypted)
+}
+
+/// The error of a container of the encrypted image, which must not start for a reason with all of `words`.
+fn unread(pod: &mut Pod, name: &str, words: &[&str]) -> Result<()> {
+    let error = pod.run(&of(ENCRYPTED, name)).err().with_context(|| format!("{name} started"))?;
+    let text = format!("{error:#}");
+    let missing: Vec<_> = words.iter().filter(|word| !text.contains(**word)).collect();
+    ensure!(missing.is_empty(), "{name}: the error does not say {missing:?}: {text}");
+    Ok(())
+}
+
+fn an_encrypted_image_runs_with_the_verifiers_key_and_not_without(node: &mut Node) -> Result<()> {
+    let policy = policy("coffer.test", &key("p256.pub.pem"))?.to_string();
+    let stage = Stage::with_images(node, "", &policy)?;
+    let published = encrypted(node)?;
+    let look = format!("grep -rl {SECRET} {} || true", node.layout.data.join("root").display());
+    let found = Run::new("sh").args(["-c", &look]).text()?;
+    ensure!(found.is_empty(), "the node can read the image: {found}");
+
+    let mut pod = stage.start(node, "encrypted")?;
+    unread(&mut pod, "keyless", &[KEY, "verifier refuses the secret acme/image-kek/app"])?;
+    stage.verifier.put("image-kek/app", &WRAPPING_KEY.replace('a', "b"))?;
+    unread(&mut pod, "other-key", &[KEY, "wrapped under another key"])?;
+    stage.verifier.put("image-kek/app", WRAPPING_KEY)?;
+
+    // One bit of a layer's blob, which nothing but its digest and its HMAC can tell.
+    let manifest = published.manifest()?;
+    let layer = manifest["layers"][0]["digest"].as_str().context("a layer without a digest")?.to_owned();
+    let blobs = node.layout.data.join("root/io.containerd.content.v1.content/blobs/sha256");
+    let blob = blobs.join(layer.trim_start_matches("sha256:"));
+    flip(&blob, 5000)?;
+    unread(&mut pod, "bit", &[&layer, "nothing of it was decrypted"])?;
+    flip(&blob, 5000)?;
+
+    let main = pod.run(&of(ENCRYPTED, "main"))?;
+    ensure!(pod.sh(&main, "cat /horse")? == SECRET, "the layer holds something else");
+    let report = node.layout.data.join("report.json");
+    node.coffer_command().args(["report", &pod.id, "--output"]).arg(&report).text()?;
+    let told = fs::read_to_string(&report)?;
+    ensure!(
+        told.contains(KEY) && told.contains(&layer),
+        "the record does not say what was encrypted: {told}"
+    );
+    ensure!(!told.contains(WRAPPING_KEY) && !told.contains(SECRET), "the record has what was encrypted");
+    pod.remove()
 }

@@ -1,15 +1,14 @@
 //! Only verified images run: what the guest's gate admits and refuses, with real containerd, real signatures and a node that lies.
 
-use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use coffer_tests::cri::messages::{ContainerConfig, ImageSpec};
 use coffer_tests::images::{Image, Layer, busybox};
 use coffer_tests::node::{Events, Node, Pod, container, quoted, sandbox};
 use coffer_tests::pod_tests;
-use coffer_tests::publish::{Published, key, policy};
+use coffer_tests::publish::{Published, flip, key, policy};
 use coffer_tests::run::Run;
 use coffer_tests::verifier::Initdata;
 use serde_json::{Value, json};
@@ -164,15 +163,6 @@ fn a_signature_of_a_weaker_scheme_than_the_policys_is_refused(node: &mut Node) -
 fn blob(node: &Node, digest: &str) -> PathBuf {
     let blobs = node.layout.data.join("root/io.containerd.content.v1.content/blobs/sha256");
     blobs.join(digest.trim_start_matches("sha256:"))
-}
-
-/// Turns one bit of the file round.
-fn flip(path: &Path, offset: u64) -> Result<()> {
-    let file = File::options().read(true).write(true).open(path)?;
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, offset)?;
-    file.write_all_at(&[byte[0] ^ 1], offset)?;
-    Ok(file.sync_all()?)
 }
 
 fn what_the_node_changed_does_not_run(node: &mut Node) -> Result<()> {

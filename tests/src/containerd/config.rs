@@ -50,6 +50,11 @@ impl Layout {
         self.data.join("coffer.toml")
     }
 
+    /// What containerd runs for encrypted layers: a link to `coffer`, made where there are any.
+    pub fn placeholder_program(&self) -> PathBuf {
+        self.data.join("coffer")
+    }
+
     /// Directory of the pods' run directories: the sockets in there leave it few letters.
     pub fn pods(&self) -> PathBuf {
         let short = self.tag.strip_prefix(TAG).unwrap_or(&self.tag);
@@ -152,7 +157,8 @@ privileged_without_host_devices = true
 [{cri}.containerd.runtimes.coffer.options]
 TypeUrl = "runtimeoptions.v1.Options"
 ConfigPath = "{coffer_config}"
-"#,
+{processors}"#,
+        processors = processors(&layout.placeholder_program()),
         data = layout.data.display(),
         run = layout.run.display(),
         socket = layout.socket().display(),
@@ -162,6 +168,23 @@ ConfigPath = "{coffer_config}"
         runc_type = Runtime::Runc.name(),
         coffer_type = Runtime::Coffer.name(),
     )
+}
+
+/// What unpacks encrypted layers, as `coffer install` has it.
+fn processors(program: &Path) -> String {
+    let kinds = [("tar", "tar"), ("tar.gzip", "tar+gzip"), ("tar.zstd", "tar+zstd")];
+    let one = |(name, kind): (&str, &str)| {
+        format!(
+            r#"[stream_processors."io.containerd.ocicrypt.decoder.v1.{name}"]
+accepts = ["application/vnd.oci.image.layer.v1.{kind}+encrypted"]
+returns = "application/vnd.oci.image.layer.v1.tar"
+path = "{}"
+args = ["image", "placeholder"]
+"#,
+            program.display()
+        )
+    };
+    kinds.into_iter().map(one).collect()
 }
 
 /// A bridge with addresses from a private range; no masquerading, so nothing is written to the machine's packet filter.

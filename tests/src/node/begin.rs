@@ -242,9 +242,14 @@ impl Node {
             .context("cannot write coffer's configuration")
     }
 
+    /// `coffer`.
+    pub fn coffer_program(&self) -> PathBuf {
+        self.binaries().join("coffer")
+    }
+
     /// `coffer` with this node's configuration.
     pub fn coffer_command(&self) -> Run {
-        Run::new(self.binaries().join("coffer")).arg("--config").arg(self.layout.coffer_config())
+        Run::new(self.coffer_program()).arg("--config").arg(self.layout.coffer_config())
     }
 
     /// A guest image of this node's own, to be changed: a copy in its directory, by the name `name`.

@@ -1,6 +1,7 @@
 //! An image as its publisher has it: a directory (OCI image layout) that is signed, sealed and given to nodes.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -38,6 +39,20 @@ impl Published {
         let run = node.coffer_command().args(["image", "seal"]).arg(&self.directory);
         let run = run.args(["--reference", &self.digest, "--to"]).arg(&directory);
         run.limit(Duration::from_secs(120)).text()?;
+        Self::of(directory, name.to_owned())
+    }
+
+    /// The same image with encrypted layers, under another name, and a node that can pull such images; `key` is a URI, and a file.
+    pub fn encrypted(&self, node: &Node, name: &str, key: (&str, &Path)) -> Result<Self> {
+        let directory = directory_of(node, name)?;
+        let run = node.coffer_command().args(["image", "encrypt"]).arg(&self.directory);
+        let run = run.args(["--reference", &self.digest, "--to"]).arg(&directory);
+        let run = run.args(["--key", &format!("{}={}", key.0, key.1.display())]);
+        run.limit(Duration::from_secs(120)).text()?;
+        let program = node.layout.placeholder_program();
+        if !program.exists() {
+            symlink(node.coffer_program(), &program)?;
+        }
         Self::of(directory, name.to_owned())
     }
 

@@ -8,7 +8,7 @@ use crate::cri::messages::SandboxConfig;
 use crate::run::Run;
 
 /// Which images pods take that are not about images.
-const ANY_IMAGE: &str = r#"{"default":[{"type":"insecureAcceptAnything"}]}"#;
+pub const ANY_IMAGE: &str = r#"{"default":[{"type":"insecureAcceptAnything"}]}"#;
 
 /// Initdata.
 #[derive(Clone, Debug, PartialEq, Eq)]

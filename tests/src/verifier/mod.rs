@@ -13,6 +13,6 @@ mod log;
 mod service;
 
 pub use guest::{Change, changed_guest};
-pub use initdata::Initdata;
+pub use initdata::{ANY_IMAGE, Initdata};
 pub use log::AuditLog;
 pub use service::{HOST, Reference, Verifier};
