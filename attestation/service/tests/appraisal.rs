@@ -191,7 +191,7 @@ fn one_image() -> Images {
         image: "r.example.com/app:1".to_owned(),
         digest: format!("sha256:{}", "0a".repeat(32)),
         rule: "/default/0".to_owned(),
-        signers: vec!["EC P-256 00".to_owned()],
+        signers: vec!["P-256 00".to_owned()],
     };
     Images::default().with(record).expect("a record")
 }
@@ -202,7 +202,7 @@ fn the_images_of_a_guest_are_what_its_report_covers() {
     let judged = judged(&sent_with(&images.to_json(), |_| ()));
     assert_eq!((judged.appraisal.verdict(), judged.images.as_ref()), (Verdict::Affirming, Some(&images)));
     let told = appraise(judged, &references(|text| text)).submodule().evidence;
-    assert_eq!(told["coffer"]["images"][0]["signers"], json!(["EC P-256 00"]));
+    assert_eq!(told["coffer"]["images"][0]["signers"], json!(["P-256 00"]));
     let silent = appraise(self::judged(&sent(|_| ())), &references(|text| text)).submodule().evidence;
     assert_eq!(silent["coffer"]["images"], Value::Null);
 }

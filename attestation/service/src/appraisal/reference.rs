@@ -318,8 +318,7 @@ mod tests {
 
     #[test]
     fn a_rule_about_images_is_part_of_the_reference_and_must_be_able_to_protect() {
-        let rule =
-            |path: &str| text(&format!("[reference.images_signed_by]\n\"{path}\" = [\"EC P-256 00\"]"));
+        let rule = |path: &str| text(&format!("[reference.images_signed_by]\n\"{path}\" = [\"P-256 00\"]"));
         let read = |text: &str| References::parse(text).map(|mut read| read.reference.remove(0));
         let (plain, ruled) =
             (read(&text("")).expect("a reference"), read(&rule("acme/*")).expect("a reference"));

@@ -2,7 +2,7 @@
 //!
 //! ```toml
 //! [reference.images_signed_by]
-//! "acme/db/password" = ["EC P-256 5f0c…", "EC P-384 91ab…"]   # one secret; "acme/db/*", "acme/*" and "*" are more of them
+//! "acme/db/password" = ["P-256 5f0c…", "P-384 91ab…"]   # one secret; "acme/db/*", "acme/*" and "*" are more of them
 //! ```
 //! Every image that ran in the guest until now must have one of the named signers, by the name that the guest's policy gives
 //! it: `coffer image verify` shows it. Where several entries fit a secret, each must hold. A guest that shows no images, or has

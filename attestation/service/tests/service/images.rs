@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use crate::running::{Answer, Place, Service};
 use crate::{KEY, Processor, attest_showing, get, guest, is, keep, kind, known, opened, order, token};
 
-const OURS: &str = "EC P-256 0a0a";
-const THEIRS: &str = "EC P-384 0b0b";
+const OURS: &str = "P-256 0a0a";
+const THEIRS: &str = "P-384 0b0b";
 
 /// The first guest's secrets of type `key` are for guests whose images are signed by `signer`.
 fn place_for(signer: &str) -> Place {
@@ -51,8 +51,8 @@ fn a_secret_is_given_to_a_guest_whose_every_image_has_the_signer_and_to_no_other
     assert_eq!(opened(&guest, get(&service, &place, KEY, Some(&bearer))), b"a secret");
 
     let wrong = refused(&service, &place, &images(&[("app", &[THEIRS])]).to_json());
-    let words = "every image of the guest must be signed by EC P-256 0a0a, and r.example.com/app (sha256:0a";
-    assert!(wrong.starts_with(words) && wrong.ends_with("is signed by EC P-384 0b0b"), "{wrong}");
+    let words = "every image of the guest must be signed by P-256 0a0a, and r.example.com/app (sha256:0a";
+    assert!(wrong.starts_with(words) && wrong.ends_with("is signed by P-384 0b0b"), "{wrong}");
     let one_of_two = images(&[("app", &[OURS]), ("strange", &[THEIRS])]).to_json();
     assert!(refused(&service, &place, &one_of_two).contains("r.example.com/strange"));
     let unsigned = images(&[("app", &[OURS]), ("free", &[])]).to_json();
@@ -151,5 +151,5 @@ fn refused_for_a_stranger_is_in_the_log(service: &Service, place: &Place) {
     assert_eq!(asked(service, place, &images(&[("app", &[THEIRS])]).to_json()).status, 403);
     let entries = audit(service, place, "event=release&outcome=refused");
     let last = entries.last().expect("an entry");
-    assert!(last["detail"].as_str().expect("a reason").contains("is signed by EC P-384 0b0b"));
+    assert!(last["detail"].as_str().expect("a reason").contains("is signed by P-384 0b0b"));
 }
