@@ -9,7 +9,7 @@ use super::armor::without_armor;
 use super::packet::{
     Bytes, PUBLIC_KEY, PUBLIC_SUBKEY, SECRET_KEY, SECRET_SUBKEY, SIGNATURE, USER_ATTRIBUTE, USER_ID,
 };
-use super::signature::Signature;
+use super::signature::{Claims, Signature};
 use crate::tlv::{INTEGER, SEQUENCE, encode};
 
 /// The longest keyring, and the most keys and own signatures of one key.
@@ -82,59 +82,60 @@ pub(crate) enum KeyringError {
     Empty,
 }
 
+/// Keyrings, while they are read.
+#[derive(Default)]
+struct Keyrings {
+    keys: Vec<Reading>,
+    /// Revocations of keys, each with the key behind which it stands.
+    revocations: Vec<(usize, Vec<u8>)>,
+}
+
 /// One key with its packets, while they are read.
-struct Reading<'a> {
+struct Reading {
     key: Key,
-    body: &'a [u8],
-    /// The user id, or the like, that signatures are about now; `None` behind a subkey.
-    about: Option<About>,
+    /// What is hashed of it.
+    hashed: Vec<u8>,
+    /// What signatures are about now.
+    about: About,
     users: Vec<User>,
-    direct: Option<Signature>,
+    direct: Own,
     is_revoked: bool,
     own: usize,
 }
 
+#[derive(Clone, Copy)]
 enum About {
     Key,
-    /// What is hashed of a user id.
-    User(Vec<u8>),
+    /// The user id, or the like, of this number.
+    User(usize),
+    Subkey,
 }
 
 /// What a key says of one of its user ids.
-#[derive(Default)]
 struct User {
-    newest: Option<Signature>,
+    /// What is hashed of it.
+    hashed: Vec<u8>,
+    word: Own,
     is_revoked: bool,
 }
 
+/// What a key says in signatures of one kind.
+#[derive(Default)]
+struct Own {
+    newest: Option<Signature>,
+    /// When the newest was made that claims to be its own and cannot be judged.
+    unjudged: Option<UnixTime>,
+}
+
 impl Key {
-    /// Every key of a keyring, in bytes or printable.
-    pub(crate) fn read_all(keyring: &[u8]) -> Result<Vec<Self>, KeyringError> {
-        let form = |part| KeyringError::Form { part };
-        if keyring.len() > MAX_BYTES {
-            return Err(form("a keyring of that length"));
+    /// Every key of keyrings, each in bytes or printable. What any of them says of a key counts.
+    pub(crate) fn read_all(keyrings: &[Vec<u8>]) -> Result<Vec<Self>, KeyringError> {
+        let mut all = Keyrings::default();
+        for keyring in keyrings {
+            all.read(keyring)?;
         }
-        let keyring = without_armor(keyring).ok_or(form("its printable form"))?;
-        let mut bytes = Bytes(&keyring);
-        let mut packets = Vec::new();
-        while !bytes.is_empty() {
-            packets.push(bytes.packet().ok_or(form("a packet"))?);
-        }
-        let mut all: Vec<Reading<'_>> = Vec::new();
-        for packet in &packets {
-            let is_full = all.len() >= MAX_KEYS;
-            match (packet.tag, all.last_mut()) {
-                (SECRET_KEY | SECRET_SUBKEY, _) => return Err(KeyringError::Private),
-                (PUBLIC_KEY, _) if is_full => return Err(KeyringError::TooMany),
-                (PUBLIC_KEY, _) => all.push(Reading::of(&packet.body).ok_or(KeyringError::Unsupported)?),
-                (_, None) => return Err(form("what stands before a key")),
-                (tag, Some(reading)) => reading.take(tag, &packet.body)?,
-            }
-        }
-        if all.is_empty() {
-            return Err(KeyringError::Empty);
-        }
-        Ok(all.into_iter().map(Reading::finish).collect())
+        all.revoke()?;
+        Ok(all.keys.into_iter().map(Reading::finish).collect())
     }
 
     /// Reads the body of a public key (RFC 4880, section 5.5.2).
@@ -161,6 +162,18 @@ impl Key {
         let fingerprint = Sha1::digest(hashed(0x99, 2, body)?).into();
         let state = State::Useless("it says nothing of itself");
         bytes.is_empty().then_some(Self { fingerprint, key, algorithm, length, created, state })
+    }
+
+    /// What its newest word about a user id says, and before it what it says of itself alone.
+    fn state_by(&self, newest: &Signature, direct: Option<&Signature>) -> State {
+        let signs = direct.and_then(|direct| direct.signs).or(newest.signs);
+        if signs == Some(false) {
+            return State::Useless("it is not for signing");
+        }
+        let lifetime = direct.and_then(|direct| direct.key_expires_after).or(newest.key_expires_after);
+        let of_key = lifetime.and_then(|seconds| self.created.0.checked_add(seconds));
+        let of_word = newest.expires_after.and_then(|seconds| newest.created.0.checked_add(seconds));
+        State::Signs { until: of_key.into_iter().chain(of_word).min().map(UnixTime) }
     }
 
     /// How people call it.
@@ -210,95 +223,181 @@ impl Key {
     }
 }
 
-impl<'a> Reading<'a> {
-    fn of(body: &'a [u8]) -> Option<Self> {
-        let key = Key::read(body)?;
-        let (about, users) = (Some(About::Key), Vec::new());
-        Some(Self { key, body, about, users, direct: None, is_revoked: false, own: 0 })
+impl Keyrings {
+    fn read(&mut self, keyring: &[u8]) -> Result<(), KeyringError> {
+        let form = |part| KeyringError::Form { part };
+        if keyring.len() > MAX_BYTES {
+            return Err(form("a keyring of that length"));
+        }
+        let keyring = without_armor(keyring).ok_or(form("its printable form"))?;
+        let mut bytes = Bytes(&keyring);
+        let mut at = None;
+        while !bytes.is_empty() {
+            let packet = bytes.packet().ok_or(form("a packet"))?;
+            match (packet.tag, at) {
+                (SECRET_KEY | SECRET_SUBKEY, _) => return Err(KeyringError::Private),
+                (PUBLIC_KEY, _) => at = Some(self.key(&packet.body)?),
+                (_, None) => return Err(form("what stands before a key")),
+                (tag, Some(at)) => self.take(at, tag, &packet.body)?,
+            }
+        }
+        at.map(|_| ()).ok_or(KeyringError::Empty)
     }
 
-    fn take(&mut self, tag: u8, body: &[u8]) -> Result<(), KeyringError> {
-        let user = |head| hashed(head, 4, body).map(About::User);
-        match tag {
-            USER_ID | USER_ATTRIBUTE => {
-                self.about = user(if tag == USER_ID { 0xb4 } else { 0xd1 });
-                self.users.push(User::default());
+    /// The number of a key, which may have been read before.
+    fn key(&mut self, body: &[u8]) -> Result<usize, KeyringError> {
+        let read = Reading::of(body).ok_or(KeyringError::Unsupported)?;
+        if let Some(at) = self.keys.iter().position(|found| found.hashed == read.hashed) {
+            if let Some(found) = self.keys.get_mut(at) {
+                found.about = About::Key;
             }
-            PUBLIC_SUBKEY => self.about = None,
-            SIGNATURE => {
-                if let Some(signature) = Signature::read(body) {
-                    return self.signature(signature);
+            return Ok(at);
+        }
+        if self.keys.len() >= MAX_KEYS {
+            return Err(KeyringError::TooMany);
+        }
+        self.keys.push(read);
+        Ok(self.keys.len() - 1)
+    }
+
+    fn take(&mut self, at: usize, tag: u8, body: &[u8]) -> Result<(), KeyringError> {
+        let claims = (tag == SIGNATURE).then(|| Claims::read(body)).flatten();
+        if claims.is_some_and(|claims| claims.kind == REVOKES_KEY) {
+            self.revocations.push((at, body.to_vec()));
+            return Ok(());
+        }
+        self.keys.get_mut(at).map_or(Ok(()), |reading| reading.take((tag, body), claims))
+    }
+
+    /// A revocation counts wherever it stands: programs put it behind a key, its subkeys, or other keys.
+    fn revoke(&mut self) -> Result<(), KeyringError> {
+        for (at, body) in &self.revocations {
+            for (number, reading) in self.keys.iter_mut().enumerate() {
+                reading.revoke(body, number == *at)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Reading {
+    fn of(body: &[u8]) -> Option<Self> {
+        let (key, hashed) = (Key::read(body)?, hashed(0x99, 2, body)?);
+        let (about, users, direct) = (About::Key, Vec::new(), Own::default());
+        Some(Self { key, hashed, about, users, direct, is_revoked: false, own: 0 })
+    }
+
+    fn take(&mut self, (tag, body): (u8, &[u8]), claims: Option<Claims>) -> Result<(), KeyringError> {
+        match (tag, claims) {
+            (USER_ID | USER_ATTRIBUTE, _) => {
+                let head = if tag == USER_ID { 0xb4 } else { 0xd1 };
+                let hashed = hashed(head, 4, body).unwrap_or_default();
+                let found = self.users.iter().position(|user| user.hashed == hashed);
+                self.about = About::User(found.unwrap_or(self.users.len()));
+                if found.is_none() {
+                    self.users.push(User { hashed, word: Own::default(), is_revoked: false });
                 }
-                // A revocation by a signature that cannot be read is one.
-                let kind = body.get(1).filter(|_| body.first() == Some(&VERSION));
-                self.is_revoked |= kind == Some(&REVOKES_KEY);
             }
+            (PUBLIC_SUBKEY, _) => self.about = About::Subkey,
+            (SIGNATURE, Some(claims)) => return self.signature(body, claims),
             _ => {}
         }
         Ok(())
     }
 
-    /// Takes what the key itself signed.
-    fn signature(&mut self, signature: Signature) -> Result<(), KeyringError> {
-        let Some(about) = &self.about else { return Ok(()) };
-        if !self.key.may_be(signature.issuer) {
-            return Ok(());
+    /// Takes what the key itself signed of itself or a user id.
+    fn signature(&mut self, body: &[u8], claims: Claims) -> Result<(), KeyringError> {
+        let user = match self.about {
+            About::User(number) => self.users.get(number).map(|user| user.hashed.as_slice()),
+            About::Key | About::Subkey => None,
+        };
+        let message = match (claims.kind, user) {
+            (OF_KEY, _) => self.hashed.clone(),
+            (_, Some(user)) => [&self.hashed, user].concat(),
+            _ => return Ok(()),
+        };
+        let Some(word) = self.own_word(body, &message, claims)? else { return Ok(()) };
+        let user = match self.about {
+            About::User(number) => self.users.get_mut(number),
+            About::Key | About::Subkey => None,
+        };
+        match (claims.kind, user) {
+            (OF_KEY, _) => self.direct.take(word),
+            // It may be one, and can only take something away.
+            (REVOKES_USER, Some(user)) => user.is_revoked = true,
+            (kind, Some(user)) if CERTIFIES.contains(&kind) => user.word.take(word),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Takes a revocation of a key; one that cannot be judged is one too, of the key that it names or stands behind.
+    fn revoke(&mut self, body: &[u8], is_behind: bool) -> Result<(), KeyringError> {
+        let Some(claims) = Claims::read(body) else { return Ok(()) };
+        let message = self.hashed.clone();
+        self.is_revoked |= match self.own_word(body, &message, claims)? {
+            Some(Ok(_)) => true,
+            Some(Err(_)) => is_behind || claims.issuer.is_some(),
+            None => false,
+        };
+        Ok(())
+    }
+
+    /// A signature over `message` that is the key's own; or when it was made, if it claims to be that and cannot be judged.
+    fn own_word(
+        &mut self,
+        body: &[u8],
+        message: &[u8],
+        claims: Claims,
+    ) -> Result<Option<Result<Signature, UnixTime>>, KeyringError> {
+        if !self.key.may_be(claims.issuer) {
+            return Ok(None);
         }
         self.own += 1;
         if self.own > MAX_OWN {
             return Err(KeyringError::TooManySignatures);
         }
-        let key = hashed(0x99, 2, self.body).unwrap_or_default();
-        let message = match (about, signature.kind) {
-            (_, OF_KEY | REVOKES_KEY) => key,
-            (About::User(user), _) => [key.as_slice(), user].concat(),
-            (About::Key, _) => return Ok(()),
-        };
-        let holds = self.key.verify(&signature, &message).is_ok();
-        // Nor does a revocation fail to be one because its hash is an old one.
-        if signature.kind == REVOKES_KEY && (holds || signature.hash.is_none()) {
-            self.is_revoked = true;
-        }
-        if !holds {
-            return Ok(());
-        }
-        match (signature.kind, self.users.last_mut()) {
-            (OF_KEY, _) => replace_older(&mut self.direct, signature),
-            (REVOKES_USER, Some(user)) => user.is_revoked = true,
-            (kind, Some(user)) if CERTIFIES.contains(&kind) => replace_older(&mut user.newest, signature),
-            _ => {}
-        }
-        Ok(())
+        Ok(match Signature::read(body).filter(|signature| signature.hash.is_some()) {
+            Some(signature) => self.key.verify(&signature, message).is_ok().then_some(Ok(signature)),
+            None => Some(Err(claims.created.unwrap_or(UnixTime(u64::MAX)))),
+        })
     }
 
     /// The newest word about a user id counts, and what was said of the key alone before it (as GnuPG has it).
     fn finish(self) -> Key {
         let Self { mut key, users, direct, is_revoked, .. } = self;
-        let users = users.into_iter().filter(|user| !user.is_revoked).filter_map(|user| user.newest);
-        let newest = users.max_by_key(|signature| signature.created);
-        let state = |newest: &Signature| {
-            let direct = direct.as_ref();
-            let signs = direct.and_then(|direct| direct.signs).or(newest.signs);
-            if signs == Some(false) {
-                return State::Useless("it is not for signing");
-            }
-            let lifetime = direct.and_then(|direct| direct.key_expires_after).or(newest.key_expires_after);
-            let of_key = lifetime.and_then(|seconds| key.created.0.checked_add(seconds));
-            let of_word = newest.expires_after.and_then(|seconds| newest.created.0.checked_add(seconds));
-            State::Signs { until: of_key.into_iter().chain(of_word).min().map(UnixTime) }
-        };
-        key.state = match &newest {
+        let mut word = Own::default();
+        for user in users.into_iter().filter(|user| !user.is_revoked) {
+            user.word.newest.into_iter().for_each(|newest| word.take(Ok(newest)));
+            user.word.unjudged.into_iter().for_each(|at| word.take(Err(at)));
+        }
+        key.state = match &word.newest {
             _ if is_revoked => State::Revoked,
-            Some(newest) => state(newest),
             None => State::Useless("none of its user ids is signed by it in a way that is supported"),
+            Some(_) if word.may_be_outdated() || direct.may_be_outdated() => {
+                State::Useless("its newest word of itself cannot be judged")
+            }
+            Some(newest) => key.state_by(newest, direct.newest.as_ref()),
         };
         key
     }
 }
 
-fn replace_older(place: &mut Option<Signature>, signature: Signature) {
-    if place.as_ref().is_none_or(|found| found.created <= signature.created) {
-        *place = Some(signature);
+impl Own {
+    fn take(&mut self, word: Result<Signature, UnixTime>) {
+        match word {
+            Ok(signature) if self.newest.as_ref().is_none_or(|found| found.created <= signature.created) => {
+                self.newest = Some(signature);
+            }
+            Ok(_) => {}
+            Err(at) => self.unjudged = self.unjudged.max(Some(at)),
+        }
+    }
+
+    /// Whether the newest that counts may have been taken back or narrowed since.
+    fn may_be_outdated(&self) -> bool {
+        let newest = self.newest.as_ref().map(|newest| newest.created);
+        self.unjudged.is_some_and(|at| newest.is_none_or(|newest| newest <= at))
     }
 }
 

@@ -7,6 +7,8 @@ use sha2::{Digest as _, Sha256, Sha384, Sha512};
 use super::packet::Bytes;
 
 const VERSION: u8 = 4;
+/// The version before (RFC 4880, section 5.2.2), which keys of version 4 may have signed in.
+const OLD_VERSION: u8 = 3;
 /// Parts (RFC 4880, section 5.2.3.1; RFC 9580, section 5.2.3.7).
 const CREATED: u8 = 2;
 const EXPIRES: u8 = 3;
@@ -47,6 +49,61 @@ pub(crate) struct Signature {
     /// The last eight bytes of the signer's fingerprint, by whoever wrote it.
     pub(super) issuer: Option<[u8; 8]>,
     pub(super) numbers: Vec<Vec<u8>>,
+}
+
+/// What a signature packet says of itself, also one that cannot be judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Claims {
+    pub(super) kind: u8,
+    /// `None`: it cannot be read.
+    pub(super) created: Option<UnixTime>,
+    pub(super) issuer: Option<[u8; 8]>,
+}
+
+impl Claims {
+    /// Reads the body of a signature packet; `None` for a version in which no key of version 4 signs.
+    pub(super) fn read(body: &[u8]) -> Option<Self> {
+        let mut bytes = Bytes(body);
+        match bytes.byte()? {
+            VERSION => {
+                let kind = bytes.byte()?;
+                let mut claims = Self { kind, created: None, issuer: None };
+                // What is read up to a fault counts.
+                let _ = claims.take_parts(bytes);
+                Some(claims)
+            }
+            OLD_VERSION => {
+                let _length = bytes.byte()?;
+                let kind = bytes.byte()?;
+                let created = bytes.number(4).map(|time| UnixTime(u64::from(time)));
+                let issuer = bytes.take(8).and_then(|issuer| issuer.try_into().ok());
+                Some(Self { kind, created, issuer })
+            }
+            _ => None,
+        }
+    }
+
+    fn take_parts(&mut self, mut bytes: Bytes<'_>) -> Option<()> {
+        let _algorithms = bytes.take(2)?;
+        for is_signed in [true, false] {
+            let length = bytes.length(2)?;
+            let mut area = Bytes(bytes.take(length)?);
+            while !area.is_empty() {
+                let length = area.part_length()?;
+                let (kind, part) = area.take(length)?.split_first()?;
+                let last = part.last_chunk::<8>().copied();
+                match kind & 0x7f {
+                    CREATED if is_signed => {
+                        self.created = Bytes(part).number(4).map(|time| UnixTime(time.into()))
+                    }
+                    ISSUER | FINGERPRINT if is_signed => self.issuer = last,
+                    ISSUER if self.issuer.is_none() => self.issuer = last,
+                    _ => {}
+                }
+            }
+        }
+        Some(())
+    }
 }
 
 impl Hash {

@@ -355,10 +355,8 @@ impl Reader<'_> {
             datas: [raw.key_data.as_ref().map(std::slice::from_ref), None],
         };
         let fault = |reason: String| PolicyError::Value { pointer: pointer.to_owned(), reason };
-        let mut keys = Vec::new();
-        for bytes in self.bytes(pointer, &forms)? {
-            keys.extend(openpgp::Key::read_all(&bytes).map_err(|error| fault(error.to_string()))?);
-        }
+        let keyrings = self.bytes(pointer, &forms)?;
+        let keys = openpgp::Key::read_all(&keyrings).map_err(|error| fault(error.to_string()))?;
         if keys.is_empty() {
             return Err(PolicyError::Choice { pointer: pointer.to_owned(), members: forms.members });
         }

@@ -1,8 +1,11 @@
 //! Simple signing: made by GnuPG, judged by skopeo and by us under the very same policy.
 
 use std::fs;
+use std::path::Path;
 
-use coffer_image::artefact::{Attached, Digest, Evidence};
+use coffer_image::artefact::{Attached, Digest, Evidence, Subject};
+use coffer_image::judge::{Decision, judge};
+use coffer_image::policy::{KeyFiles, Policy};
 use serde_json::{Value, json};
 
 use crate::artefacts::index;
@@ -13,7 +16,7 @@ use crate::settle;
 use crate::world::{Case, World, on_host};
 
 /// Keys by their names: how GnuPG makes them, and when (as it writes times).
-const KEYS: [(&str, &str, &str); 8] = [
+const KEYS: [(&str, &str, &str); 11] = [
     ("alice", "ed25519 sign never", ""),
     ("bob", "ed25519 sign 1y", ""),
     ("rsa", "rsa3072 sign never", ""),
@@ -22,6 +25,9 @@ const KEYS: [(&str, &str, &str); 8] = [
     ("to-come", "ed25519 sign never", "20990101T000000!"),
     ("revoked", "ed25519 sign never", ""),
     ("certifier", "ed25519 cert never", ""),
+    ("shortened", "ed25519 sign never", "20260101T000000!"),
+    ("noted", "ed25519 sign never", "20260101T000000!"),
+    ("renamed", "ed25519 sign never", ""),
 ];
 
 /// What is signed, how, and what is to be said of it.
@@ -79,6 +85,11 @@ fn messages() -> Vec<Message> {
         },
         message("gpg-not-yet-valid", ("to-come", "to-come"), Err("which is to come")),
         message("gpg-revoked", ("revoked", "revoked"), Err("it is revoked")),
+        message("gpg-revocation-in-its-own-block", ("revoked-in-blocks", "revoked"), Err("it is revoked")),
+        message("gpg-revocation-behind-subkey", ("revoked-behind-subkey", "revoked"), Err("it is revoked")),
+        message("gpg-revocation-in-a-copy", ("revoked-in-a-copy", "revoked"), Err("it is revoked")),
+        message("gpg-before-the-revocation", ("revoked-before", "revoked"), Ok("OpenPGP ")),
+        message("gpg-shortened-with-old-hash", ("shortened-after", "shortened"), Err("cannot be judged")),
         Message {
             identity: json!({"type": "remapIdentity", "prefix": HOST, "signedPrefix": "origin.example.com"}),
             signed: "//origin.example.com/gpg-mirrored:v1",
@@ -149,23 +160,67 @@ fn made(oracle: &Oracle, cases: &[(Message, Case)]) {
             format!("{GPG} {options} -u {}@example.com -o {name}.sig --sign {name}.json", message.keys.1),
         ));
     }
-    // GnuPG leaves a revocation beside each key, with a colon before it against accidents.
-    let fingerprint =
-        "$(gpg --homedir gnupg --with-colons --list-keys revoked@example.com | grep ^fpr | cut -d: -f10)";
-    commands.push(named(
-        "revoke",
-        format!("sed s/^:-----/-----/ gnupg/openpgp-revocs.d/{fingerprint}.rev | {GPG} --import"),
-    ));
+    commands.extend(after_signing().map(|(name, line)| named(name, line)));
     for (name, ..) in KEYS.iter().chain([&old]) {
         commands.push(named(
             &format!("export {name}"),
             format!("{GPG} --export {name}@example.com > {name}.gpg"),
         ));
     }
+    for (name, line) in [
+        ("copies", "cat revoked-before.gpg revoked.gpg > revoked-in-a-copy.gpg".to_owned()),
+        ("shortened", "cat shortened-before.gpg shortened.gpg > shortened-after.gpg".to_owned()),
+        // The user id alone that was taken back.
+        (
+            "renamed",
+            format!(
+                "{GPG} --export-filter keep-uid=\"uid = other@example.com\" --export renamed@example.com > renamed.gpg"
+            ),
+        ),
+    ] {
+        commands.push(named(name, line));
+    }
     commands.push(named("end", "gpgconf --homedir gnupg --kill all".to_owned()));
     let said = oracle.run(&commands);
     let failed: Vec<_> = said.iter().filter(|(_, said)| !said.well).collect();
     assert!(failed.is_empty(), "{failed:?}");
+}
+
+/// What keys say of themselves when everything is signed, and keyrings of before and between.
+fn after_signing() -> [(&'static str, String); 9] {
+    let fingerprint = |name: &str| {
+        format!(
+            "$(gpg --homedir gnupg --with-colons --list-keys {name}@example.com | grep ^fpr | head -n 1 | cut -d: -f10)"
+        )
+    };
+    let revoked = fingerprint("revoked");
+    let old_hash = "--cert-digest-algo SHA1";
+    let later = "--faked-system-time 20260102T000000!";
+    [
+        ("keep printable", format!("{GPG} --armor --export revoked@example.com > revoked-before.asc")),
+        ("add a subkey", format!("{GPG} --quick-add-key {revoked} cv25519 encr never")),
+        // GnuPG leaves a revocation beside each key, with a colon before it against accidents.
+        (
+            "keyrings",
+            format!(
+                "{GPG} --export revoked@example.com > revoked-before.gpg; \
+                 sed s/^:-----/-----/ gnupg/openpgp-revocs.d/{revoked}.rev > revocation.asc; \
+                 cat revoked-before.asc revocation.asc > revoked-in-blocks.gpg; \
+                 {GPG} --dearmor < revocation.asc | cat revoked-before.gpg - > revoked-behind-subkey.gpg"
+            ),
+        ),
+        ("revoke", format!("{GPG} --import revocation.asc")),
+        ("keep the long one", format!("{GPG} --export shortened@example.com > shortened-before.gpg")),
+        ("shorten", format!("{GPG} {later} {old_hash} --quick-set-expire {} 30d", fingerprint("shortened"))),
+        (
+            "note",
+            format!(
+                "{GPG} {later} --cert-notation \"!a@example.com=b\" --quick-add-uid noted@example.com more@example.com"
+            ),
+        ),
+        ("name", format!("{GPG} --quick-add-uid renamed@example.com other@example.com")),
+        ("take back", format!("{GPG} {old_hash} --quick-revoke-uid renamed@example.com other@example.com")),
+    ]
 }
 
 fn requirement(oracle: &Oracle, name: &str, identity: &Value) -> Value {
@@ -250,6 +305,78 @@ fn skopeo_says_the_same_of_what_gnupg_signed() {
     faults.extend(short.fault(now));
     println!("skopeo was asked about {} images", all.len());
     settle(faults);
+}
+
+#[test]
+fn gnupg_lists_every_form_of_a_revoked_key_as_revoked() {
+    let Some(oracle) = Oracle::new() else { return };
+    made(&oracle, &[]);
+    let list = |name: &str| {
+        let line = format!(
+            "mkdir -m 700 of-{name}; gpg --homedir of-{name} --batch --quiet --import {name}.gpg; \
+             gpg --homedir of-{name} --with-colons --list-keys | grep ^pub | cut -d: -f2"
+        );
+        named(name, line)
+    };
+    let forms = ["revoked-in-blocks", "revoked-behind-subkey", "revoked-in-a-copy"];
+    let said =
+        oracle.run(&forms.iter().chain([&"revoked-before"]).map(|name| list(name)).collect::<Vec<_>>());
+    for name in forms {
+        assert_eq!(said[name].last, "r", "{name}");
+    }
+    assert_ne!(said["revoked-before"].last, "r");
+}
+
+#[test]
+fn a_keys_own_word_that_cannot_be_judged_still_narrows_it() {
+    let Some(oracle) = Oracle::new() else { return };
+    let identity = json!({"type": "matchRepository"});
+    let of = |name, key, reason| (message(name, (key, key), Err(reason)), Case::new(name, Err(reason)));
+    let cases = vec![
+        of("gpg-noted", "noted", "cannot be judged"),
+        of("gpg-renamed", "renamed", "none of its user ids"),
+    ];
+    made(&oracle, &cases);
+    let place = oracle.directory.path();
+    let faults = cases.into_iter().filter_map(|(message, mut case)| {
+        case.policy = on_host(json!([requirement(&oracle, message.keys.0, &identity)]));
+        let signature = fs::read(place.join(format!("{}.sig", message.name))).expect("a signature");
+        case.attached = vec![Attached::OpenPgp(signature)];
+        case.fault(World::new().now)
+    });
+    settle(faults.collect());
+}
+
+struct In<'a>(&'a Path);
+
+impl KeyFiles for In<'_> {
+    fn read(&self, path: &str) -> Result<Vec<u8>, String> {
+        fs::read(self.0.join(path)).map_err(|error| error.to_string())
+    }
+}
+
+#[test]
+fn a_key_that_one_of_two_keyrings_revokes_is_revoked() {
+    let Some(oracle) = Oracle::new() else { return };
+    let one = message("gpg-two-keyrings", ("revoked", "revoked"), Err("it is revoked"));
+    let mut case = Case::new(one.name, one.expected);
+    let place = oracle.directory.path();
+    made(&oracle, &[(one, Case::new(case.name, case.expected))]);
+    case.attached =
+        vec![Attached::OpenPgp(fs::read(place.join("gpg-two-keyrings.sig")).expect("a signature"))];
+    let decision = |paths: &[&str]| {
+        let identity = json!({"type": "matchRepository"});
+        let requirement =
+            json!({"type": "signedBy", "keyType": "GPGKeys", "keyPaths": paths, "signedIdentity": identity});
+        let text = json!({"default": [requirement]}).to_string();
+        let policy = Policy::parse(text.as_bytes(), &In(place)).expect("a policy");
+        let name = case.image.parse().expect("a reference");
+        let subject = Subject::of_manifest(name, case.manifest.clone()).expect("an image");
+        judge(&policy, subject, &case.evidence(), World::new().now).decision()
+    };
+    assert_eq!(decision(&["revoked-before.gpg", "alice.gpg"]), Decision::Admitted);
+    assert_eq!(decision(&["revoked-before.gpg", "revoked.gpg"]), Decision::Refused);
+    assert_eq!(decision(&["revoked-before.gpg", "revoked-in-blocks.gpg"]), Decision::Refused);
 }
 
 #[test]
