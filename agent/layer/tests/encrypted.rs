@@ -186,8 +186,40 @@ fn another_wrapping_key_opens_nothing() {
     assert_eq!(envelope.open(&[8; 32]).map(drop), Err(KeyError::Another));
     for length in [0, 16, 31, 33, 44, 64] {
         let refused = envelope.open(&vec![7; length]).map(drop);
-        assert_eq!(refused, Err(KeyError::Length { found: length }));
+        assert_eq!(refused, Err(KeyError::Length));
     }
+    let text = KeyError::Length.to_string();
+    let numbers = text.split(|other: char| !other.is_ascii_digit()).filter(|number| !number.is_empty());
+    assert_eq!(numbers.collect::<Vec<_>>(), ["32", "64"], "{text}");
+}
+
+/// Gives some bytes, fails, and would then give the rest.
+struct Faltering<'a> {
+    parts: std::vec::IntoIter<&'a [u8]>,
+}
+
+impl Read for Faltering<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match self.parts.next() {
+            Some([]) => Err(std::io::ErrorKind::ConnectionReset.into()),
+            Some(mut part) => part.read(buffer),
+            None => Ok(0),
+        }
+    }
+}
+
+#[test]
+fn a_source_that_failed_is_not_read_again_and_nothing_unchecked_is_served() {
+    let Layer { blob, annotations } = layer(&[5; 64]);
+    let key = read(&annotations).unwrap().open(&WRAPPING_KEY).unwrap();
+    let authentic = key.authenticate(&mut blob.as_slice(), blob.len() as u64, &Digest::of(&blob)).unwrap();
+    let parts = vec![&b"other"[..], &[], &blob];
+    let mut plain = authentic.decrypt(Faltering { parts: parts.into_iter() });
+    for _ in 0..3 {
+        let error = plain.read(&mut [0; 64]).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    }
+    assert!(plain.changed().is_none());
 }
 
 #[test]

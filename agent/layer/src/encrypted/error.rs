@@ -73,13 +73,12 @@ pub enum EnvelopeError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// The key to unwrap it is none.
+    ///
+    /// Its length is not told: hosts read this, and may have asked for any secret by the name of a key.
     #[error(
-        "the key to unwrap it has {found} bytes, {WRAPPING_KEY_BYTES} are wanted, as they are and not in base64, hex or PEM"
+        "the key to unwrap it does not have the {WRAPPING_KEY_BYTES} bytes that are wanted, as they are and not in base64, hex or PEM"
     )]
-    Length {
-        /// Bytes found.
-        found: usize,
-    },
+    Length,
     /// It does not open.
     #[error("it was wrapped under another key, or changed since")]
     Another,

@@ -96,11 +96,10 @@ impl LayerKey {
 }
 
 fn cipher(wrapping_key: &[u8]) -> Result<Aes256Gcm, KeyError> {
-    let found = wrapping_key.len();
-    if found != WRAPPING_KEY_BYTES {
-        return Err(KeyError::Length { found });
+    if wrapping_key.len() != WRAPPING_KEY_BYTES {
+        return Err(KeyError::Length);
     }
-    Aes256Gcm::new_from_slice(wrapping_key).map_err(|_| KeyError::Length { found })
+    Aes256Gcm::new_from_slice(wrapping_key).map_err(|_| KeyError::Length)
 }
 
 /// Fills `target` exactly.

@@ -25,7 +25,7 @@ pub use error::{EnvelopeError, KeyError, PassError};
 pub use key::LayerKey;
 pub use media_type::{decrypted_type, encrypted_type};
 pub use passes::{Authenticated, Plain, Source};
-pub use placeholder::placeholder;
+pub use placeholder::{PLACEHOLDER_PREFIX, placeholder};
 
 /// Of a layer: its key, wrapped.
 pub const KEY_ANNOTATION: &str = "org.opencontainers.image.enc.keys.provider.attestation-agent";

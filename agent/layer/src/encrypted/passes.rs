@@ -52,7 +52,14 @@ pub struct Plain<R> {
     taken: usize,
     chunks: u64,
     left: u64,
-    changed: bool,
+    ended: Option<Ended>,
+}
+
+/// Why nothing more is read: also the next time.
+#[derive(Clone, Copy)]
+enum Ended {
+    Changed,
+    Failed(ErrorKind),
 }
 
 impl LayerKey {
@@ -93,7 +100,7 @@ impl Authenticated {
     pub fn decrypt<R: Read>(self, source: R) -> Plain<R> {
         let cipher = cipher(&self.key);
         let left = self.size;
-        Plain { source, blob: self, cipher, chunk: Vec::new(), taken: 0, chunks: 0, left, changed: false }
+        Plain { source, blob: self, cipher, chunk: Vec::new(), taken: 0, chunks: 0, left, ended: None }
     }
 
     /// Of what is in the blob, if whoever encrypted it said so.
@@ -105,17 +112,20 @@ impl Authenticated {
 impl<R> Plain<R> {
     /// Why nothing more is read, if other bytes came than the first time.
     pub fn changed(&self) -> Option<PassError> {
-        self.changed.then_some(PassError::Changed { chunk: self.chunks })
+        matches!(self.ended, Some(Ended::Changed)).then_some(PassError::Changed { chunk: self.chunks })
     }
 }
 
 impl<R: Read> Plain<R> {
     fn next(&mut self) -> io::Result<()> {
-        fill(&mut self.source, &mut self.chunk, self.left)?;
+        if let Err(error) = fill(&mut self.source, &mut self.chunk, self.left) {
+            self.ended = Some(Ended::Failed(error.kind()));
+            return Err(error);
+        }
         let hash: [u8; 32] = Sha256::digest(&self.chunk).into();
         let index = usize::try_from(self.chunks).unwrap_or(usize::MAX);
         if self.blob.hashes.get(index) != Some(&hash) {
-            self.changed = true;
+            self.ended = Some(Ended::Changed);
             self.chunk.clear();
             return Err(changed(self.chunks));
         }
@@ -128,8 +138,10 @@ impl<R: Read> Plain<R> {
 
 impl<R: Read> Read for Plain<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.changed {
-            return Err(changed(self.chunks));
+        match self.ended {
+            Some(Ended::Changed) => return Err(changed(self.chunks)),
+            Some(Ended::Failed(kind)) => return Err(kind.into()),
+            None => {}
         }
         if self.taken == self.chunk.len() {
             if self.left == 0 {
@@ -151,16 +163,19 @@ fn changed(chunk: u64) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, PassError::Changed { chunk })
 }
 
-/// Reads the next MiB of a blob of which `left` bytes are missing, whole.
+/// Reads the next MiB of a blob of which `left` bytes are missing, whole or nothing of it.
 fn fill(source: &mut impl Read, chunk: &mut Vec<u8>, left: u64) -> io::Result<()> {
     chunk.clear();
     let wanted = left.min(CHUNK);
-    source.take(wanted).read_to_end(chunk)?;
-    if (chunk.len() as u64) < wanted {
+    let read = source.take(wanted).read_to_end(chunk);
+    let whole = read.and_then(|_| match chunk.len() as u64 {
+        found if found < wanted => Err(ErrorKind::UnexpectedEof.into()),
+        _ => Ok(()),
+    });
+    if whole.is_err() {
         chunk.clear();
-        return Err(ErrorKind::UnexpectedEof.into());
     }
-    Ok(())
+    whole
 }
 
 pub(super) fn cipher(key: &LayerKey) -> Ctr128BE<Aes256> {

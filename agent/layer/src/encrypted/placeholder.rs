@@ -4,6 +4,9 @@ use coffer_protocol::Digest;
 
 const BLOCK: usize = 512;
 
+/// What a placeholder's one file is called, before the 64 digits of the encrypted blob's digest.
+pub const PLACEHOLDER_PREFIX: &str = ".coffer-encrypted-sha256-";
+
 /// An archive with one empty file, which is named after the encrypted blob's digest, and the two blocks of zeroes that end an
 /// archive.
 ///
@@ -11,7 +14,7 @@ const BLOCK: usize = 512;
 /// it would never fetch the second.
 pub fn placeholder(blob: &Digest) -> [u8; 3 * BLOCK] {
     let mut archive = [0; 3 * BLOCK];
-    let name = format!(".coffer-encrypted-sha256-{}", blob.hex());
+    let name = format!("{PLACEHOLDER_PREFIX}{}", blob.hex());
     let fields: [(usize, &[u8]); 9] = [
         (0, name.as_bytes()),
         (100, b"0000444"),
