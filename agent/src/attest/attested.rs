@@ -20,7 +20,6 @@ use coffer_attestation::handshake::{InitData, ResourceName, SEALED_PREFIX, Seale
 use nix::mount::{MsFlags, mount};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Duration, Instant, sleep};
-use zeroize::Zeroizing;
 
 /// Between two attempts to reach a verifier that a start waits for.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -205,9 +204,9 @@ impl Attested {
     }
 
     /// The key that layers' keys are wrapped under, as the verifier gives it now. It is not kept here.
-    pub(crate) async fn layer_key(&self, resource: &ResourceName) -> Result<Zeroizing<Vec<u8>>, AttestError> {
+    pub(crate) async fn layer_key(&self, resource: &ResourceName) -> Result<Fetched, AttestError> {
         let _turn = self.turn.lock().await;
-        Ok(self.fetch(resource).await?.value)
+        self.fetch(resource).await
     }
 
     async fn check_signature(&self, sealed: &SealedString, variable: &str) -> Result<(), AttestError> {
@@ -303,7 +302,7 @@ impl Attested {
     /// One that holds a secret and has no verifier.
     pub(crate) fn holding(uri: &str, value: &[u8]) -> Self {
         let attested = Self::new(Wishes::of_nobody(), Arc::default(), unbounded_channel().0);
-        let value = Zeroizing::new(value.to_vec());
+        let value = zeroize::Zeroizing::new(value.to_vec());
         attested.held.keep(&ResourceName::parse(uri).unwrap(), Fetched { value, changes: 0 });
         attested
     }

@@ -32,7 +32,7 @@ pub(crate) use attested::{Attested, Launched};
 pub(crate) use error::AttestError;
 pub(crate) use grants::Grant;
 pub(crate) use host::HostKey;
-pub(crate) use shown::Shown;
+pub(crate) use shown::{Fetched, Shown};
 pub(crate) use tsm::{SecureProcessor, present as processor_present};
 
 /// The tmpfs that secrets are on.

@@ -7,6 +7,7 @@
 //! ```
 //! None is ever taken out: what has run may have left something behind.
 
+use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use coffer_attestation::handshake::{ImageRecord, Images, ImagesError};
@@ -26,10 +27,16 @@ struct State {
 
 /// A secret, as it was given to the guest when it had shown its images of then.
 #[derive(Clone)]
-pub(super) struct Fetched {
-    pub(super) value: Zeroizing<Vec<u8>>,
+pub(crate) struct Fetched {
+    pub(crate) value: Zeroizing<Vec<u8>>,
     /// Of [`Shown::changes`].
-    pub(super) changes: u64,
+    pub(crate) changes: u64,
+}
+
+impl fmt::Debug for Fetched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fetched").field("changes", &self.changes).finish_non_exhaustive()
+    }
 }
 
 impl Shown {

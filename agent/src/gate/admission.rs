@@ -1,6 +1,7 @@
 //! An image that may run, as far as it is needed once it was judged.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use coffer_attestation::handshake::{ImageRecord, ResourceName};
 use coffer_attestation::verdict::printable;
@@ -36,6 +37,24 @@ pub(crate) struct Blob {
     layer: Descriptor,
     diff_id: Digest,
     encryption: Option<Encryption>,
+    image: Arc<ImageRecord>,
+}
+
+/// What tells apart blobs of one digest that become different files, or files for others.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Identity {
+    /// Whoever names the digests of the archive, packed and unpacked, could have the archive.
+    Plain {
+        /// Of the archive, unpacked.
+        diff_id: Digest,
+    },
+    /// What is in it is for the image alone that the verifier was asked with: all that another image could say of the layer is public.
+    Encrypted {
+        /// Whose it is.
+        image: Arc<ImageRecord>,
+        /// Of the configuration.
+        diff_id: Digest,
+    },
 }
 
 /// How a layer is encrypted, and what the key that its own is wrapped under is called.
@@ -65,7 +84,11 @@ impl Admission {
         };
         let bytes = match manifest.annotations.get(ANNOTATION) {
             Some(text) => Bytes::Sealed(SealedImage::parse(text)?),
-            None => Bytes::Blobs(layers.into_iter().map(Blob::of).collect::<Result<Vec<Blob>, GateError>>()?),
+            None => {
+                let image = Arc::new(record.clone());
+                let blob = |layer| Blob::of(layer, image.clone());
+                Bytes::Blobs(layers.into_iter().map(blob).collect::<Result<Vec<Blob>, GateError>>()?)
+            }
         };
         Ok(Self { record, bytes })
     }
@@ -101,12 +124,12 @@ impl Encryption {
 
 impl Blob {
     /// What could not be unpacked is refused before it is sent.
-    fn of((layer, diff_id): (Descriptor, Digest)) -> Result<Self, GateError> {
+    fn of((layer, diff_id): (Descriptor, Digest), image: Arc<ImageRecord>) -> Result<Self, GateError> {
         let encryption = match decrypted_type(&layer.media_type) {
             Some(_) => Some(Encryption::of(&layer).map_err(GateError::Layer)?),
             None => None,
         };
-        let blob = Self { layer, diff_id, encryption };
+        let blob = Self { layer, diff_id, encryption, image };
         Compression::of(blob.media_type()).map_err(|source| GateError::Layer(LayerError::Kind(source)))?;
         Ok(blob)
     }
@@ -146,10 +169,12 @@ impl Blob {
         Some(Content::Archive(self.diff_id))
     }
 
-    /// Tells apart blobs of one digest that become different files: by what is in them, and how they are encrypted.
-    pub(crate) fn identity(&self) -> Digest {
-        let Some(encryption) = &self.encryption else { return self.diff_id };
-        let [(_, key), (_, options)] = encryption.envelope.annotations();
-        Digest::of(format!("{} {key} {options}", self.diff_id).as_bytes())
+    /// What is shared only with blobs that have the same. An image has one blob of a digest, so its record says how that is encrypted.
+    pub(crate) fn identity(&self) -> Identity {
+        let diff_id = self.diff_id;
+        match self.encryption {
+            None => Identity::Plain { diff_id },
+            Some(_) => Identity::Encrypted { image: self.image.clone(), diff_id },
+        }
     }
 }

@@ -17,7 +17,7 @@ mod policy;
 #[cfg(test)]
 pub(crate) mod samples;
 
-pub(crate) use admission::{Admission, Blob, Bytes, SealedImage};
+pub(crate) use admission::{Admission, Blob, Bytes, Identity, SealedImage};
 pub(crate) use claim::{Claim, SignatureObject};
 pub(crate) use error::GateError;
 pub(crate) use policy::{Gate, NoPolicy, NodePolicy, Verdict};

@@ -134,14 +134,15 @@ fn read(document: &[u8], place: &'static str) -> Result<Box<Policy>, GateError> 
 
 #[cfg(test)]
 mod tests {
+    use coffer_layer::encrypted::placeholder;
     use coffer_protocol::Digest;
     use serde_json::{Value, json};
 
     use super::*;
     use crate::chain::Chain;
     use crate::gate::samples::{
-        KEY, Keyless, NOW, TAR, accepting, admitted, annotations, configuration, descriptor, encrypted_image,
-        encrypted_layer, image, policy, sealed_image,
+        KEY, Keyless, NOW, TAR, accepting, admitted, admitted_blobs, annotations, configuration, descriptor,
+        encrypted_image, encrypted_layer, image, policy, sealed_image,
     };
     use crate::gate::{Bytes, SignatureObject};
 
@@ -295,6 +296,39 @@ mod tests {
         assert_eq!(keys, ["acme/image-kek/web"; 2]);
         assert_eq!(blobs[0].media_type(), TAR);
         assert_ne!(blobs[0].identity(), blobs[1].identity());
+    }
+
+    #[test]
+    fn no_plain_layer_has_the_identity_of_an_encrypted_one() {
+        let (claim, bytes) = encrypted_image(&[b"layer"], KEY, Keyless::Placeholder);
+        let encrypted = admitted_blobs(claim.clone()).remove(0);
+        // The same blob and diff id, said to be plain; and a diff id that is made of all that is public of the other.
+        let [(_, key), (_, options)] = encrypted.encryption().unwrap().envelope.annotations();
+        let diff_id = Digest::of(&placeholder(&Digest::of(&bytes[0])));
+        let made = Digest::of(format!("{diff_id} {key} {options}").as_bytes());
+        for diff_id in [diff_id, made] {
+            let configuration = json!({"rootfs": {"diff_ids": [diff_id]}}).to_string().into_bytes();
+            let mut manifest: Value = serde_json::from_slice(&claim.manifest).unwrap();
+            manifest["config"] = descriptor("a/b", &configuration);
+            manifest["layers"] = json!([descriptor(TAR, &bytes[0])]);
+            let manifest = manifest.to_string().into_bytes();
+            let plain = admitted_blobs(Claim { manifest, configuration, ..claim.clone() }).remove(0);
+            assert_eq!(plain.digest(), encrypted.digest());
+            assert_ne!(plain.identity(), encrypted.identity());
+        }
+    }
+
+    #[test]
+    fn an_encrypted_layer_has_another_identity_in_another_image() {
+        let (claim, _) = encrypted_image(&[b"layer"], KEY, Keyless::Placeholder);
+        let identity = |claim: &Claim| admitted_blobs(claim.clone())[0].identity();
+        assert_eq!(identity(&claim), identity(&claim));
+        let mut manifest: Value = serde_json::from_slice(&claim.manifest).unwrap();
+        manifest["annotations"] = json!({"by": "another"});
+        let copied = Claim { manifest: manifest.to_string().into_bytes(), ..claim.clone() };
+        assert_ne!(identity(&claim), identity(&copied));
+        let named = Claim { reference: "r.example.com/other:v1".to_owned(), ..claim.clone() };
+        assert_ne!(identity(&claim), identity(&named));
     }
 
     #[test]

@@ -128,15 +128,17 @@ pub(crate) fn encrypted_image(layers: &[&[u8]], key: &str, keyless: Keyless) -> 
 /// The encrypted archives of an admitted image of these layers, and their bytes.
 pub(crate) fn encrypted_blobs(layers: &[&[u8]], keyless: Keyless) -> (Vec<Blob>, Vec<Vec<u8>>) {
     let (claim, bytes) = encrypted_image(layers, KEY, keyless);
-    match admitted(claim).1 {
-        Bytes::Blobs(blobs) => (blobs, bytes),
-        Bytes::Sealed(sealed) => panic!("{sealed:?}"),
-    }
+    (admitted_blobs(claim), bytes)
 }
 
 /// The archives of an admitted image of these layers.
 pub(crate) fn blobs(layers: &[&[u8]]) -> Vec<Blob> {
-    match admitted(image(layers, json!({}))).1 {
+    admitted_blobs(image(layers, json!({})))
+}
+
+/// The archives of an image that was admitted.
+pub(crate) fn admitted_blobs(claim: Claim) -> Vec<Blob> {
+    match admitted(claim).1 {
         Bytes::Blobs(blobs) => blobs,
         Bytes::Sealed(sealed) => panic!("{sealed:?}"),
     }

@@ -23,10 +23,9 @@ use coffer_layer::unpack::{Bound, Content, Expected, Limits, UnpackError, unpack
 use coffer_protocol::Digest;
 use rustix::fs::fstatvfs;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use zeroize::Zeroizing;
 
 use super::unpacked::{Room, Turn, UnpackedLayer, UnpackedLayers};
-use crate::attest::AttestError;
+use crate::attest::{AttestError, Fetched, Shown};
 use crate::chain::Chain;
 use crate::gate::Blob;
 
@@ -175,8 +174,8 @@ pub(crate) struct Delivery {
     blobs: Vec<Blob>,
     unpacker: Unpacker,
     state: Mutex<State>,
-    /// That layers' own keys are wrapped under: each is asked for once, and gone with this.
-    keys: tokio::sync::Mutex<HashMap<ResourceName, Zeroizing<Vec<u8>>>>,
+    /// That layers' own keys are wrapped under: each is asked for once while the guest shows the same images, and gone with this.
+    keys: tokio::sync::Mutex<HashMap<ResourceName, Fetched>>,
 }
 
 #[derive(Debug, Default)]
@@ -295,10 +294,11 @@ impl Unpacking {
     }
 
     /// Has the archive's own key unwrapped; `ask` gives the key that it is wrapped under, unless another layer's was wrapped under
-    /// it, too.
-    pub(crate) async fn unlocked(
+    /// it, too. A key that was given for other images than are `shown` by now is asked for again.
+    pub(crate) async fn unlocked<A: Future<Output = Result<Fetched, AttestError>>>(
         mut self,
-        ask: impl AsyncFnOnce(&ResourceName) -> Result<Zeroizing<Vec<u8>>, AttestError>,
+        shown: &Shown,
+        mut ask: impl FnMut(ResourceName) -> A,
     ) -> Result<Self, DeliveryError> {
         let (Some(encryption), digest) = (self.blob.encryption(), *self.blob.digest()) else {
             return Ok(self);
@@ -306,8 +306,10 @@ impl Unpacking {
         let name = &encryption.key;
         let key = || name.path().to_owned();
         let mut keys = self.delivery.keys.lock().await;
-        if !keys.contains_key(name) {
-            let asked = ask(name).await;
+        // It ends: a guest shows a bounded number of images, and takes none back.
+        while keys.get(name).is_none_or(|key| key.changes != shown.changes()) {
+            keys.remove(name);
+            let asked = ask(name.clone()).await;
             let asked = asked.map_err(|source| DeliveryError::Key {
                 digest,
                 key: key(),
@@ -315,7 +317,7 @@ impl Unpacking {
             })?;
             keys.insert(name.clone(), asked);
         }
-        let wrapping = keys.get(name).map_or(&[][..], |key| key.as_slice());
+        let wrapping = keys.get(name).map_or(&[][..], |key| key.value.as_slice());
         let opened = encryption.envelope.open(wrapping);
         if opened.is_err() {
             // Another attempt may be given another one.
@@ -431,7 +433,13 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::gate::samples::{Keyless, WRAPPING_KEY, archive, blobs, encrypted_blobs};
+    use coffer_attestation::handshake::ImageRecord;
+    use zeroize::Zeroizing;
+
+    use crate::gate::Claim;
+    use crate::gate::samples::{
+        KEY, Keyless, WRAPPING_KEY, admitted_blobs, archive, blobs, encrypted_blobs, encrypted_image,
+    };
     use crate::image::trash::Trash;
 
     struct Bench {
@@ -614,18 +622,22 @@ mod tests {
         }
     }
 
-    type Asked = Result<Zeroizing<Vec<u8>>, AttestError>;
+    type Asked = Result<Fetched, AttestError>;
 
-    async fn right(key: &ResourceName) -> Asked {
+    async fn right(key: ResourceName) -> Asked {
         assert_eq!(key.path(), "acme/image-kek/web");
-        Ok(Zeroizing::new(WRAPPING_KEY.to_vec()))
+        Ok(given(&WRAPPING_KEY, 0))
+    }
+
+    fn given(key: &[u8], changes: u64) -> Fetched {
+        Fetched { value: Zeroizing::new(key.to_vec()), changes }
     }
 
     /// An archive that may be sent now, with its key.
     async fn unlocked(delivery: &Arc<Delivery>, blob: &[u8]) -> Result<Unpacking, DeliveryError> {
         let unpacking = delivery.clone().begin(Digest::of(blob)).await?;
         assert!(unpacking.locked().is_some());
-        unpacking.unlocked(right).await
+        unpacking.unlocked(&Shown::default(), right).await
     }
 
     fn encrypted(bench: &Bench, layers: &[&[u8]], keyless: Keyless) -> (Arc<Delivery>, Vec<Vec<u8>>) {
@@ -651,8 +663,72 @@ mod tests {
         let (delivery, blobs) = encrypted(&bench, &[&layers[0], &layers[1]], Keyless::Placeholder);
         drop(unlocked(&delivery, &blobs[0]).await.unwrap());
         let other = delivery.clone().begin(Digest::of(&blobs[1])).await.unwrap();
-        let never = async |_: &ResourceName| -> Asked { panic!("asked again") };
-        other.unlocked(never).await.unwrap().run(&mut Cursor::new(&blobs[1])).unwrap();
+        async fn never(_: ResourceName) -> Asked {
+            panic!("asked again")
+        }
+        other.unlocked(&Shown::default(), never).await.unwrap().run(&mut Cursor::new(&blobs[1])).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_key_that_was_given_for_other_images_is_asked_for_again() {
+        let bench = Bench::new();
+        let layers = [archive("name", "low"), archive("name", "high")];
+        let (delivery, blobs) = encrypted(&bench, &[&layers[0], &layers[1]], Keyless::Placeholder);
+        drop(unlocked(&delivery, &blobs[0]).await.unwrap());
+        let shown = Shown::default();
+        shown.note(record("another")).unwrap();
+        let begin = || delivery.clone().begin(Digest::of(&blobs[1]));
+        let no = |_| {
+            let (what, reason) = ("the key".to_owned(), "not beside another".to_owned());
+            std::future::ready(Err(AttestError::Refused { what, status: 403, reason }))
+        };
+        let refused = begin().await.unwrap().unlocked(&shown, no).await.unwrap_err();
+        assert!(matches!(refused, DeliveryError::Key { .. }), "{refused:?}");
+        // One is admitted while the key is on its way: it was given for those before.
+        let mut asked = 0;
+        let late = |_| {
+            asked += 1;
+            let changes = shown.changes();
+            if asked == 1 {
+                shown.note(record("a third")).unwrap();
+            }
+            std::future::ready(Ok(given(&WRAPPING_KEY, changes)))
+        };
+        begin()
+            .await
+            .unwrap()
+            .unlocked(&shown, late)
+            .await
+            .unwrap()
+            .run(&mut Cursor::new(&blobs[1]))
+            .unwrap();
+        assert_eq!(asked, 2);
+    }
+
+    fn record(image: &str) -> ImageRecord {
+        let (image, digest) = (image.to_owned(), Digest::of(b"manifest").to_string());
+        ImageRecord { image, digest, rule: "/default/0".to_owned(), signers: Vec::new() }
+    }
+
+    #[tokio::test]
+    async fn a_decrypted_layer_is_for_containers_of_its_own_image_alone() {
+        let bench = Bench::new();
+        let (claim, bytes) = encrypted_image(&[&archive("name", "secret")], KEY, Keyless::Placeholder);
+        let delivery = |reference: &str| {
+            let claim = Claim { reference: reference.to_owned(), ..claim.clone() };
+            Arc::new(Delivery::new(admitted_blobs(claim), bench.unpacker.clone()))
+        };
+        let digest = Digest::of(&bytes[0]);
+        let first = delivery("r.example.com/acme/app:v1");
+        let unpacking = unlocked(&first, &bytes[0]).await.unwrap();
+        // Nobody else's turn waits for it while it arrives, and nobody else has it when it is there.
+        drop(unlocked(&delivery("r.example.com/other/app:v1"), &bytes[0]).await.unwrap());
+        unpacking.run(&mut Cursor::new(&bytes[0])).unwrap();
+        assert_eq!(delivery("r.example.com/acme/app:v1").wanted(), []);
+        let other = delivery("r.example.com/other/app:v1");
+        assert_eq!(other.wanted(), [digest]);
+        let keyless = other.clone().begin(digest).await.unwrap().run(&mut Cursor::new(&bytes[0]));
+        assert!(matches!(keyless, Err(DeliveryError::Unattested { .. })), "{keyless:?}");
     }
 
     #[tokio::test]
@@ -671,7 +747,9 @@ mod tests {
         let (delivery, blobs) = encrypted(&bench, &[&archive("name", "secret")], Keyless::Placeholder);
         let with = async |asked: Asked| {
             let unpacking = delivery.clone().begin(Digest::of(&blobs[0])).await.unwrap();
-            unpacking.unlocked(async |_: &ResourceName| asked).await.unwrap_err()
+            let mut asked = Some(asked);
+            let once = |_| std::future::ready(asked.take().unwrap());
+            unpacking.unlocked(&Shown::default(), once).await.unwrap_err()
         };
         let reason = "no policy releases it".to_owned();
         let no = AttestError::Refused { what: "the secret a/b/c".to_owned(), status: 403, reason };
@@ -679,7 +757,7 @@ mod tests {
         assert!(refused.is_final() && Chain(&refused).to_string().contains("no policy releases it"));
         let (verifier, reason) = ("v".to_owned(), "down".to_owned());
         assert!(!with(Err(AttestError::Unreachable { verifier, reason })).await.is_final());
-        let another = with(Ok(Zeroizing::new(vec![8; 32]))).await;
+        let another = with(Ok(given(&[8; 32], 0))).await;
         assert!(matches!(another, DeliveryError::Unwrap { source: KeyError::Another, .. }));
         assert!(matches!(delivery.layers(), Err(DeliveryError::Missing { .. })));
         unlocked(&delivery, &blobs[0]).await.unwrap().run(&mut Cursor::new(&blobs[0])).unwrap();

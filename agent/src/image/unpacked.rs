@@ -4,10 +4,10 @@
 //! turn ── Arriving: one unpacks, who comes meanwhile waits ── There: counted ── the last user throws it away
 //!                └─ failed: thrown away, the next one's turn
 //! ```
-//! A layer is named by the digests of its archive, packed and unpacked, and by how it is encrypted, so it is the same for every
-//! image that has it.
+//! A layer is named by the digests of its archive, packed and unpacked, so it is the same for every image that has it; one that was
+//! encrypted is the same for containers of one image alone. Else an image would have another's plaintext without the verifier's word.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -18,10 +18,10 @@ use coffer_protocol::Digest;
 use tokio::sync::watch;
 
 use super::trash::Trash;
-use crate::gate::Blob;
+use crate::gate::{Blob, Identity};
 
 /// Digest of the archive, and of what says what is in it.
-type Key = (Digest, Digest);
+type Key = (Digest, Identity);
 
 /// The table of unpacked layers.
 #[derive(Debug, Clone)]
@@ -34,7 +34,7 @@ struct State {
     directory: PathBuf,
     trash: Trash,
     next: u64,
-    layers: HashMap<Key, Entry>,
+    layers: BTreeMap<Key, Entry>,
 }
 
 #[derive(Debug)]
@@ -79,13 +79,13 @@ impl UnpackedLayers {
     /// Layers will be unpacked below `directory`, whose path should be short: all of a container's layers must be named
     /// within one page of mount options.
     pub(super) fn below(directory: &Path, trash: Trash) -> Self {
-        let state = State { directory: directory.to_owned(), trash, next: 0, layers: HashMap::new() };
+        let state = State { directory: directory.to_owned(), trash, next: 0, layers: BTreeMap::new() };
         UnpackedLayers { state: Arc::new(Mutex::new(state)) }
     }
 
     /// A layer that is there already.
     pub(super) fn held(&self, blob: &Blob) -> Option<UnpackedLayer> {
-        hold(&self.state, &mut lock(&self.state), key(blob))
+        hold(&self.state, &mut lock(&self.state), &key(blob))
     }
 
     /// Says what is to be done with a layer's archive; waits while somebody else unpacks the same.
@@ -102,7 +102,7 @@ impl UnpackedLayers {
 
     fn look(&self, key: Key) -> Result<io::Result<Turn>, watch::Receiver<()>> {
         let mut state = lock(&self.state);
-        if let Some(layer) = hold(&self.state, &mut state, key) {
+        if let Some(layer) = hold(&self.state, &mut state, &key) {
             return Ok(Ok(Turn::There(layer)));
         }
         if let Some(Entry::Arriving(arriving)) = state.layers.get(&key) {
@@ -114,7 +114,7 @@ impl UnpackedLayers {
             return Ok(Err(error));
         }
         let (ended, arriving) = watch::channel(());
-        state.layers.insert(key, Entry::Arriving(arriving));
+        state.layers.insert(key.clone(), Entry::Arriving(arriving));
         Ok(Ok(Turn::Mine(Room { key, path, state: self.state.clone(), full: false, _ended: ended })))
     }
 
@@ -136,10 +136,10 @@ fn key(blob: &Blob) -> Key {
     (*blob.digest(), blob.identity())
 }
 
-fn hold(shared: &Arc<Mutex<State>>, state: &mut State, key: Key) -> Option<UnpackedLayer> {
-    let Some(Entry::There { path, users }) = state.layers.get_mut(&key) else { return None };
+fn hold(shared: &Arc<Mutex<State>>, state: &mut State, key: &Key) -> Option<UnpackedLayer> {
+    let Some(Entry::There { path, users }) = state.layers.get_mut(key) else { return None };
     *users += 1;
-    Some(UnpackedLayer { key, path: path.clone(), state: shared.clone() })
+    Some(UnpackedLayer { key: key.clone(), path: path.clone(), state: shared.clone() })
 }
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
@@ -156,8 +156,8 @@ impl Room {
     pub(super) fn filled(mut self) -> UnpackedLayer {
         self.full = true;
         let entry = Entry::There { path: self.path.clone(), users: 1 };
-        lock(&self.state).layers.insert(self.key, entry);
-        UnpackedLayer { key: self.key, path: self.path.clone(), state: self.state.clone() }
+        lock(&self.state).layers.insert(self.key.clone(), entry);
+        UnpackedLayer { key: self.key.clone(), path: self.path.clone(), state: self.state.clone() }
     }
 }
 
@@ -184,7 +184,7 @@ impl Clone for UnpackedLayer {
         if let Some(Entry::There { users, .. }) = state.layers.get_mut(&self.key) {
             *users += 1;
         }
-        UnpackedLayer { key: self.key, path: self.path.clone(), state: self.state.clone() }
+        UnpackedLayer { key: self.key.clone(), path: self.path.clone(), state: self.state.clone() }
     }
 }
 

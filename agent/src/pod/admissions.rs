@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use coffer_attestation::handshake::ImageRecord;
+use coffer_attestation::handshake::{ImageRecord, ResourceName};
 use coffer_image::UnixTime;
 use coffer_protocol::Digest;
 
@@ -112,7 +112,8 @@ impl Pod {
         let Some(attested) = self.shared.attested.get() else {
             return Err(refused(unpacking.unattested(&key)));
         };
-        unpacking.unlocked(async |key| attested.layer_key(key).await).await.map_err(refused)
+        let ask = |key: ResourceName| async move { attested.layer_key(&key).await };
+        unpacking.unlocked(&self.shared.admissions.shown, ask).await.map_err(refused)
     }
 
     /// What lets the root file system of a container be mounted. It is given once.
