@@ -4,7 +4,7 @@ use coffer_attestation::handshake::ResourceName;
 use zeroize::Zeroizing;
 
 use super::attested::Attested;
-use super::held::Known;
+use super::held::{Kept, Known};
 use super::{AttestError, Grant, renew};
 
 /// Why a container is not given what it asked for.
@@ -41,13 +41,21 @@ impl Attested {
     pub(crate) async fn fetched(&self, resource: &ResourceName) -> Result<Zeroizing<Vec<u8>>, Denial> {
         // One at a time: who asks how the guest stands must not wait behind all of them.
         let _turn = self.turn.lock().await;
-        if let Some(known) = self.at_hand(resource) {
-            return known;
+        loop {
+            if let Some(known) = self.at_hand(resource) {
+                return known;
+            }
+            let session = self.session.as_ref().ok_or_else(no_verifier)?;
+            let fetched = renew::fetch(session, resource).await;
+            session.hang_up().await;
+            let fetched = fetched?;
+            match self.held.keep(resource, fetched.clone()) {
+                Kept::Current => return Ok(fetched.value),
+                // It was for the guest without an image that was let run meanwhile.
+                Kept::Stale => {}
+                Kept::TakenBack => return Err(Denial::TakenBack),
+            }
         }
-        let session = self.session.as_ref().ok_or_else(no_verifier)?;
-        let fetched = renew::fetch(session, resource).await;
-        session.hang_up().await;
-        self.held.keep(resource, fetched?).ok_or(Denial::TakenBack)
     }
 
     /// A token that the verifier has just given for this guest.

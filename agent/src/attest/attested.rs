@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::attester::named;
-use super::held::{Held, Known};
+use super::held::{Held, Kept, Known};
 use super::renew;
 use super::session::Session;
 use super::shown::{Fetched, Shown};
@@ -142,7 +142,8 @@ impl Attested {
         let Some(session) = &self.session else { return Ok(()) };
         let mut late = self.late.lock().await;
         let changes = self.shown.changes();
-        if self.confirmed.load(Ordering::Acquire) == changes && late.is_empty() {
+        let confirmed = self.confirmed.load(Ordering::Acquire) == changes && self.held.all_given_at(changes);
+        if confirmed && late.is_empty() {
             return Ok(());
         }
         let looked = patiently(self.wishes.wait, || renew::look(session, &self.held, &self.ended)).await;
@@ -189,18 +190,55 @@ impl Attested {
             let fail = |source| AttestError::Sealed { variable: variable.to_owned(), source };
             let sealed = SealedString::parse(value).map_err(fail)?;
             self.check_signature(&sealed, variable).await?;
-            let secret = self.secret(sealed.resource()).await?;
-            let text = std::str::from_utf8(&secret.value).ok().filter(|text| !text.contains('\0'));
-            let text = text.ok_or_else(|| {
-                fail(SealedSecretError::Form {
-                    reason: "the secret is no text, which an environment asks for",
-                })
-            })?;
-            let filled = format!("{variable}={text}");
-            self.held.note_container(sealed.resource(), container, secret);
+            let ask = || self.fetch(sealed.resource());
+            let filled = self.fill(container, variable, sealed.resource(), ask).await?;
             *entry = filled;
         }
         Ok(())
+    }
+
+    /// `variable` with what stands for it. An image that is let run while the verifier is asked makes an answer void: it was for
+    /// the guest without that image. This ends, as only so many images can be shown.
+    async fn fill<F: Future<Output = Result<Fetched, AttestError>>>(
+        &self,
+        container: &str,
+        variable: &str,
+        resource: &ResourceName,
+        ask: impl Fn() -> F,
+    ) -> Result<String, AttestError> {
+        loop {
+            let secret = match self.held.known(resource) {
+                Known::Here(fetched) => fetched,
+                Known::Unasked => ask().await?,
+                Known::TakenBack => return Err(taken_back(resource.path())),
+            };
+            let text = std::str::from_utf8(&secret.value).ok().filter(|text| !text.contains('\0'));
+            let text = text.ok_or_else(|| AttestError::Sealed {
+                variable: variable.to_owned(),
+                source: SealedSecretError::Form {
+                    reason: "the secret is no text, which an environment asks for",
+                },
+            })?;
+            let filled = format!("{variable}={text}");
+            match self.held.note_container(resource, container, secret) {
+                Kept::Current => return Ok(filled),
+                Kept::Stale => {}
+                Kept::TakenBack => return Err(taken_back(resource.path())),
+            }
+        }
+    }
+
+    /// Refuses a container that has a secret in its environment which was taken back.
+    ///
+    /// # Errors
+    /// Then it must not run, and what there is of it must end.
+    pub(crate) fn check_container(&self, container: &str) -> Result<(), AttestError> {
+        if self.held.is_doomed(container) { Err(taken_back("in its environment")) } else { Ok(()) }
+    }
+
+    /// Called when a container is gone, or could not be made.
+    pub(crate) fn forget_container(&self, container: &str) {
+        self.held.forget_container(container);
     }
 
     /// The key that layers' keys are wrapped under, as the verifier gives it now. It is not kept here.
@@ -223,18 +261,6 @@ impl Attested {
         }
     }
 
-    async fn secret(&self, resource: &ResourceName) -> Result<Fetched, AttestError> {
-        match self.held.known(resource) {
-            Known::Here(fetched) => Ok(fetched),
-            Known::Unasked => self.fetch(resource).await,
-            Known::TakenBack => Err(AttestError::Refused {
-                what: format!("the secret {}", resource.path()),
-                status: 403,
-                reason: "it was taken back while the pod ran".to_owned(),
-            }),
-        }
-    }
-
     async fn fetch(&self, resource: &ResourceName) -> Result<Fetched, AttestError> {
         let session = self.session.as_ref().ok_or_else(|| AttestError::Wishes {
             file: "aa.toml",
@@ -243,6 +269,14 @@ impl Attested {
         let secret = patiently(self.wishes.wait, || session.secret(resource)).await;
         session.hang_up().await;
         secret
+    }
+}
+
+fn taken_back(which: &str) -> AttestError {
+    AttestError::Refused {
+        what: format!("the secret {which}"),
+        status: 403,
+        reason: "it was taken back while the pod ran".to_owned(),
     }
 }
 
@@ -305,6 +339,24 @@ impl Attested {
         let value = zeroize::Zeroizing::new(value.to_vec());
         attested.held.keep(&ResourceName::parse(uri).unwrap(), Fetched { value, changes: 0 });
         attested
+    }
+
+    /// Gives a container what is held, in its environment.
+    pub(crate) async fn give(&self, container: &str, uri: &str) {
+        let resource = ResourceName::parse(uri).unwrap();
+        let ask = || self.fetch(&resource);
+        self.fill(container, "A", &resource, ask).await.unwrap();
+    }
+
+    /// Remembers an image as let run.
+    pub(crate) fn show(&self, image: &str) {
+        let record = coffer_attestation::handshake::ImageRecord {
+            image: image.to_owned(),
+            digest: format!("sha256:{}", "0a".repeat(32)),
+            rule: "/default/0".to_owned(),
+            signers: Vec::new(),
+        };
+        assert!(self.shown.note(record).unwrap());
     }
 
     /// Takes a secret back.
@@ -380,6 +432,35 @@ mod tests {
         assert!(crate::chain::Chain(&error).to_string().contains("it is not signed"), "{error}");
         let error = without_verifier(true).unseal("c", &mut sealed()).await.unwrap_err();
         assert!(error.to_string().contains("token_configs.kbs"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_secret_that_was_on_its_way_while_another_image_was_let_run_is_asked_for_again() {
+        let attested = without_verifier(true);
+        let resource = ResourceName::parse("kbs:///a/b/c").unwrap();
+        let asked = AtomicU32::new(0);
+        let ask = || async {
+            // As the token of the request has it; the image comes while the answer is on its way.
+            let changes = attested.shown.changes();
+            match asked.fetch_add(1, Ordering::Relaxed) {
+                0 => attested.show("other"),
+                _ => {
+                    return Err(AttestError::Refused {
+                        what: "it".to_owned(),
+                        status: 403,
+                        reason: "no".to_owned(),
+                    });
+                }
+            }
+            Ok(Fetched { value: Zeroizing::new(b"secret".to_vec()), changes })
+        };
+        let error = attested.fill("c", "B", &resource, ask).await.unwrap_err();
+        assert!(matches!(error, AttestError::Refused { status: 403, .. }), "{error}");
+        assert!(asked.load(Ordering::Relaxed) == 2 && attested.held.all().is_empty());
+        attested.held.take_back(&resource);
+        assert!(attested.check_container("c").is_ok());
+        let ask = || async { Ok(Fetched { value: Zeroizing::new(b"secret".to_vec()), changes: 1 }) };
+        assert_eq!(attested.fill("c", "B", &resource, ask).await.unwrap(), "B=secret");
     }
 
     #[tokio::test]

@@ -24,6 +24,8 @@ pub(super) struct Held {
     directory: PathBuf,
     shown: Arc<Shown>,
     secrets: Mutex<BTreeMap<ResourceName, Place>>,
+    /// Containers that knew a secret which was taken back, until they are deleted. Locked after the secrets.
+    doomed: Mutex<BTreeSet<String>>,
 }
 
 /// Where a secret is.
@@ -48,10 +50,21 @@ pub(super) enum Known {
     TakenBack,
 }
 
+/// Whether a secret that was fetched may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// It may.
+    Current,
+    /// It was given to the guest as it was before another image was let run: it must be asked for again.
+    Stale,
+    /// It was taken back meanwhile.
+    TakenBack,
+}
+
 impl Held {
     /// Keeps files in `directory`, which exists.
     pub(super) fn new(directory: &Path, shown: Arc<Shown>) -> Self {
-        Self { directory: directory.to_owned(), shown, secrets: Mutex::default() }
+        Self { directory: directory.to_owned(), shown, secrets: Mutex::default(), doomed: Mutex::default() }
     }
 
     /// Writes a secret into the file `name`.
@@ -83,30 +96,45 @@ impl Held {
         }
     }
 
-    /// Remembers that `container` has `resource` in its environment.
-    pub(super) fn note_container(&self, resource: &ResourceName, container: &str, fetched: Fetched) {
+    /// Remembers that `container` gets `resource` into its environment, unless it must not.
+    pub(super) fn note_container(&self, resource: &ResourceName, container: &str, fetched: Fetched) -> Kept {
         let mut secrets = self.secrets();
-        let place = secrets.entry(resource.clone()).or_default();
-        place.take(fetched);
-        place.containers.insert(container.to_owned());
+        let kept = self.usable(secrets.get(resource), &fetched);
+        if kept == Kept::Current {
+            let place = secrets.entry(resource.clone()).or_default();
+            place.take(fetched);
+            place.containers.insert(container.to_owned());
+        }
+        kept
     }
 
-    /// Keeps a secret that a container asked for; `None` if it was taken back meanwhile. Beyond [`MOST_ASKED`] of them, or
-    /// [`MOST_BYTES`], the others are given and not kept.
-    pub(super) fn keep(&self, resource: &ResourceName, fetched: Fetched) -> Option<Zeroizing<Vec<u8>>> {
-        let Fetched { value, changes } = fetched;
+    /// Keeps a secret that a container asked for, unless it must not have it. Beyond [`MOST_ASKED`] of them, or
+    /// [`MOST_BYTES`], the others may be given and are not kept.
+    pub(super) fn keep(&self, resource: &ResourceName, fetched: Fetched) -> Kept {
         let mut secrets = self.secrets();
+        let usable = self.usable(secrets.get(resource), &fetched);
         let kept: usize = secrets.values().filter_map(|place| Some(place.value.as_ref()?.len())).sum();
-        let full = secrets.len() >= MOST_ASKED || kept.saturating_add(value.len()) > MOST_BYTES;
-        if full && !secrets.contains_key(resource) {
-            return Some(value);
+        let full = secrets.len() >= MOST_ASKED || kept.saturating_add(fetched.value.len()) > MOST_BYTES;
+        if usable == Kept::Current && (!full || secrets.contains_key(resource)) {
+            secrets.entry(resource.clone()).or_default().take(fetched);
         }
-        let place = secrets
-            .entry(resource.clone())
-            .or_insert_with(|| Place { value: Some(value.clone()), ..Place::default() });
-        place.value.as_ref()?;
-        place.take(Fetched { value: value.clone(), changes });
-        Some(value)
+        usable
+    }
+
+    /// Called with the secrets locked: whoever lets another image run looks at them afterwards, and finds what was noted.
+    fn usable(&self, place: Option<&Place>, fetched: &Fetched) -> Kept {
+        if place.is_some_and(|place| place.value.is_none()) {
+            Kept::TakenBack
+        } else if fetched.changes == self.shown.changes() {
+            Kept::Current
+        } else {
+            Kept::Stale
+        }
+    }
+
+    /// Whether every secret that is here was given to the guest as it was after so many changes of its images.
+    pub(super) fn all_given_at(&self, changes: u64) -> bool {
+        self.secrets().values().all(|place| place.value.is_none() || place.changes == changes)
     }
 
     /// Every secret that is here.
@@ -141,7 +169,24 @@ impl Held {
                 tracing::error!(file = name, %error, "a secret that was taken back could not be wiped");
             }
         }
-        std::mem::take(&mut place.containers)
+        let containers = std::mem::take(&mut place.containers);
+        self.doomed().extend(containers.iter().cloned());
+        containers
+    }
+
+    /// Whether `container` knew a secret that was taken back. It may still have been in the making then, so that there was
+    /// nothing yet to end.
+    pub(super) fn is_doomed(&self, container: &str) -> bool {
+        self.doomed().contains(container)
+    }
+
+    /// The container is gone, and what it knew with it: another one may be made under its name.
+    pub(super) fn forget_container(&self, container: &str) {
+        let mut secrets = self.secrets();
+        secrets.values_mut().for_each(|place| {
+            place.containers.remove(container);
+        });
+        self.doomed().remove(container);
     }
 
     /// Replaces a file as a whole.
@@ -160,6 +205,10 @@ impl Held {
             fs::rename(&fresh, &path)
         };
         written().map_err(|source| AttestError::File { path, source })
+    }
+
+    fn doomed(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.doomed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn secrets(&self) -> MutexGuard<'_, BTreeMap<ResourceName, Place>> {
@@ -236,19 +285,35 @@ mod tests {
     }
 
     #[test]
+    fn a_container_that_knew_what_was_taken_back_is_known_until_it_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = held(&dir);
+        held.note_container(&name("1"), "c1", secret("x"));
+        held.note_container(&name("1"), "c2", secret("x"));
+        held.forget_container("c2");
+        held.take_back(&name("1"));
+        assert!(held.is_doomed("c1") && !held.is_doomed("c2"));
+        held.forget_container("c1");
+        assert!(!held.is_doomed("c1"));
+    }
+
+    #[test]
     fn a_secret_that_was_taken_back_while_it_was_fetched_is_not_given() {
         let dir = tempfile::tempdir().unwrap();
         let held = held(&dir);
-        assert!(held.keep(&name("1"), secret("x")).is_some() && held.all().len() == 1);
+        assert!(held.keep(&name("1"), secret("x")) == Kept::Current && held.all().len() == 1);
         held.take_back(&name("1"));
-        assert!(held.keep(&name("1"), secret("x")).is_none() && held.all().is_empty());
+        assert!(held.keep(&name("1"), secret("x")) == Kept::TakenBack && held.all().is_empty());
+        assert_eq!(held.note_container(&name("1"), "c", secret("x")), Kept::TakenBack);
+        assert!(held.all().is_empty() && held.take_back(&name("1")).is_empty());
     }
 
     #[test]
     fn a_container_that_asks_for_ever_more_fills_no_memory() {
         let dir = tempfile::tempdir().unwrap();
         let held = held(&dir);
-        let kept = (0..MOST_ASKED + 5).filter(|at| held.keep(&name(&at.to_string()), secret("x")).is_some());
+        let given = |at: &usize| held.keep(&name(&at.to_string()), secret("x")) == Kept::Current;
+        let kept = (0..MOST_ASKED + 5).filter(given);
         assert_eq!((kept.count(), held.all().len()), (MOST_ASKED + 5, MOST_ASKED));
     }
 
@@ -257,7 +322,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let held = held(&dir);
         let long = "x".repeat(MOST_BYTES / 4);
-        let given = (0..6).filter(|at| held.keep(&name(&at.to_string()), secret(&long)).is_some());
+        let given = (0..6).filter(|at| held.keep(&name(&at.to_string()), secret(&long)) == Kept::Current);
         assert_eq!((given.count(), held.all().len()), (6, 4));
     }
 
@@ -275,8 +340,11 @@ mod tests {
         };
         shown.note(record.clone()).unwrap();
         // Somebody asked before and was answered after: that is as old.
-        held.keep(&name("1"), secret("x")).unwrap();
-        assert!(matches!(held.known(&name("1")), Known::Unasked) && held.all().len() == 1);
+        assert_eq!(held.keep(&name("1"), secret("x")), Kept::Stale);
+        assert_eq!(held.keep(&name("2"), secret("x")), Kept::Stale);
+        assert_eq!(held.note_container(&name("1"), "c2", secret("x")), Kept::Stale);
+        assert!(matches!(held.known(&name("1")), Known::Unasked) && held.all() == [name("1")]);
+        assert!(held.all_given_at(0) && !held.all_given_at(1));
         held.renew(&name("1"), Fetched { changes: 1, ..secret("x") }).unwrap();
         shown.note(record).unwrap();
         assert!(matches!(held.known(&name("1")), Known::Here(_)));

@@ -54,20 +54,35 @@ impl Pod {
         let pid_namespace = self.pid_namespace(&new.spec).await?;
         let id = new.id.clone();
         self.take_seat(&id)?;
-        let made = self.make(new, pid_namespace).await;
-        let mut containers = self.containers();
-        match made {
-            Ok(occupant) => {
-                let status = status(&occupant.container.init());
-                containers.insert(id, Seat::Filled(Arc::new(occupant)));
-                Ok(status)
-            }
-            Err(error) => {
-                containers.remove(&id);
-                self.shared.streams.forget(&id, "");
-                Err(error)
-            }
+        let seated = match self.make(new, pid_namespace).await {
+            Ok(occupant) => self.seat(&id, Arc::new(occupant)).await,
+            Err(error) => Err(error),
+        };
+        if seated.is_err() {
+            let mut containers = self.containers();
+            self.forget_secrets(&id);
+            containers.remove(&id);
+            self.shared.streams.forget(&id, "");
         }
+        seated
+    }
+
+    async fn seat(&self, id: &str, occupant: Arc<Occupant>) -> Result<Status, PodError> {
+        let filled = self.fill(id, Seat::Filled(occupant.clone()));
+        if filled.is_err() {
+            self.discard(id, &occupant.container).await;
+            occupant.close().await;
+        }
+        filled.map(|()| status(&occupant.container.init()))
+    }
+
+    /// From here on a signal finds the container. One for it that came before found nothing: so a container that was to end
+    /// while it was made is not seated.
+    fn fill(&self, id: &str, seat: Seat) -> Result<(), PodError> {
+        let mut containers = self.containers();
+        self.check_secrets(id)?;
+        containers.insert(id.to_owned(), seat);
+        Ok(())
     }
 
     async fn make(
@@ -111,6 +126,13 @@ impl Pod {
         self.unseal(&id, &mut spec).await?;
         let process =
             occupant.container.exec(&exec, spec, new.stdio).await.map_err(PodError::container(&id))?;
+        if let Err(error) = self.check_secrets(&id) {
+            // It was made after the container was ended. It may have exited in between, which is what is wanted.
+            let _ = process.signal(libc::SIGKILL);
+            process.wait().await;
+            occupant.container.forget(&exec).map_err(PodError::container(&id))?;
+            return Err(error);
+        }
         self.announce(&id, &exec, &process)
     }
 
@@ -231,14 +253,12 @@ impl Pod {
         let deleted = occupant.container.delete().await;
         deleted.map_err(PodError::container(id))?;
         self.shared.streams.forget_all(id);
-        let rootfs: Option<Rootfs> = occupant.rootfs.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // Unmounting may write to the host's disks, and what does not come to its end there is gone all the same.
-        let _ = tokio::task::spawn_blocking(move || drop(rootfs)).await;
-        drop(occupant.door.lock().unwrap_or_else(PoisonError::into_inner).take());
+        occupant.close().await;
         let mut containers = self.containers();
         // Another call may have deleted it, and a third one made a new container of that name.
         let same = matches!(containers.get(id), Some(Seat::Filled(seated)) if Arc::ptr_eq(seated, occupant));
         if same {
+            self.forget_secrets(id);
             containers.remove(id);
         }
         Ok(())
@@ -290,6 +310,15 @@ impl Pod {
     }
 }
 
+impl Occupant {
+    async fn close(&self) {
+        let rootfs: Option<Rootfs> = self.rootfs.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // Unmounting may write to the host's disks, and what does not come to its end there is gone all the same.
+        let _ = tokio::task::spawn_blocking(move || drop(rootfs)).await;
+        drop(self.door.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
 fn status(process: &Process) -> Status {
     Status { state: process.state(), pid: process.pid(), exit: process.exit() }
 }
@@ -326,6 +355,7 @@ mod tests {
     use nix::sched::{CloneFlags, unshare};
 
     use super::*;
+    use crate::attest::Attested;
     use crate::chain::Chain;
     use crate::container::{Runtime, RuntimeConfig};
     use crate::gate::samples::{image, policy, sealed_image};
@@ -412,6 +442,31 @@ mod tests {
             let second = pod.create(container("c")).await.unwrap_err();
             assert!(no_layer(&first) && no_layer(&second), "{first:?}, {second:?}");
             assert!(matches!(pod.container("c"), Err(PodError::NoContainer { .. })));
+        });
+    }
+
+    #[test]
+    fn a_container_whose_secret_is_taken_back_while_it_is_made_is_not_seated() {
+        with_pod(async |pod| {
+            pod.prepare(&settings(), false).await.unwrap();
+            let uri = "kbs:///acme/key/1";
+            let attested = Arc::new(Attested::holding(uri, b"a secret"));
+            assert!(pod.shared.attested.set(attested.clone()).is_ok());
+            for id in ["a", "b"] {
+                pod.take_seat(id).unwrap();
+            }
+            attested.give("a", uri).await;
+            // Where a container is being made there is nothing yet to end.
+            attested.lose(uri);
+            assert!(matches!(pod.container("a"), Err(PodError::NoContainer { .. })));
+            let error = pod.fill("a", Seat::Taken).unwrap_err();
+            assert!(Chain(&error).to_string().contains("taken back"), "{error:?}");
+            assert!(pod.fill("b", Seat::Taken).is_ok());
+            // Another one of that name is not meant.
+            pod.containers().remove("a");
+            assert!(pod.create(container("a")).await.is_err());
+            pod.take_seat("a").unwrap();
+            assert!(pod.fill("a", Seat::Taken).is_ok());
         });
     }
 

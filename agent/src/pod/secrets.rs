@@ -56,6 +56,19 @@ impl Pod {
         given.map_err(|error| PodError::container(id)(not_given(&error)))
     }
 
+    /// Refuses a container that has a secret in its environment which was taken back.
+    pub(super) fn check_secrets(&self, id: &str) -> Result<(), PodError> {
+        let Some(attested) = self.shared.attested.get() else { return Ok(()) };
+        attested.check_container(id).map_err(|error| PodError::container(id)(not_given(&error)))
+    }
+
+    /// The container is gone, or could not be made.
+    pub(super) fn forget_secrets(&self, id: &str) {
+        if let Some(attested) = self.shared.attested.get() {
+            attested.forget_container(id);
+        }
+    }
+
     /// Ends every container that has a secret in its environment which was taken back: nobody else takes it from there.
     async fn end_those_who_know(self, mut ended: UnboundedReceiver<BTreeSet<String>>) {
         while let Some(containers) = ended.recv().await {
