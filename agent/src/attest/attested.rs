@@ -369,6 +369,7 @@ impl Attested {
 mod tests {
     use super::*;
     use std::sync::atomic::{AtomicU32, Ordering};
+    use zeroize::Zeroizing;
 
     const TEXT: &str = "version = \"0.1.0\"\nalgorithm = \"sha256\"\n[data]\n";
 
