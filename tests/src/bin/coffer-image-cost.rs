@@ -4,6 +4,7 @@
 //! say nothing about hardware; that a start does not depend on the image's size, how much memory a guest needs to unpack one, and
 //! how often the node reads one do not depend on it.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,6 +20,7 @@ use coffer_tests::leftovers::of_node;
 use coffer_tests::node::{Node, Pod, container, on_node, quoted, sandbox};
 use coffer_tests::publish::{Published, key, policy};
 use rustix::fs::{Advice, fadvise};
+use serde_json::Value;
 
 const SCOPE: &str = "coffer.test/trusted";
 const FILE: usize = 16 << 20;
@@ -34,13 +36,16 @@ struct Arguments {
     /// Starts of each kind
     #[arg(long, default_value_t = 7)]
     starts: usize,
+    /// Starts alone
+    #[arg(long)]
+    starts_only: bool,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let mut met = true;
     let measured = on_node(Version::V2, Runtime::Coffer, |node| {
-        met = measure(node, arguments.starts)?;
+        met = measure(node, &arguments)?;
         Ok(())
     });
     match measured {
@@ -53,10 +58,13 @@ fn main() -> ExitCode {
     }
 }
 
-fn measure(node: &Node, starts: usize) -> Result<bool> {
+fn measure(node: &Node, arguments: &Arguments) -> Result<bool> {
     let small = publish(node, "small", SMALL)?;
     let large = publish(node, "large", LARGE)?;
-    let starts = starts_of(node, starts, &small, &large)?;
+    let starts = starts_of(node, arguments.starts, &small, &large)?;
+    if arguments.starts_only {
+        return Ok(starts);
+    }
     let memory = memory_of_unpacking(node, &large)?;
     let read = read_by_many(node, &small)?;
     Ok(starts && memory && read)
@@ -125,6 +133,20 @@ struct Starts {
     whole: Vec<Duration>,
     /// The container's own part.
     container: Vec<Duration>,
+    /// By phase of the start (`coffer trace`).
+    phases: BTreeMap<String, Vec<Duration>>,
+}
+
+/// How long each phase of the pod's start took.
+fn phases(node: &Node, pod: &Pod, to: &mut BTreeMap<String, Vec<Duration>>) -> Result<()> {
+    let trace: Value =
+        serde_json::from_str(&node.coffer_command().args(["--json", "trace", &pod.id]).text()?)?;
+    for span in trace["spans"].as_array().context("a trace without phases")? {
+        let phase = span["phase"].as_str().context("a span without a phase")?;
+        let length = span["length_us"].as_u64().context("a span without a length")?;
+        to.entry(phase.to_owned()).or_default().push(Duration::from_micros(length));
+    }
+    Ok(())
 }
 
 fn start(node: &Node, image: &Published, judged: bool, to: &mut Starts) -> Result<()> {
@@ -136,6 +158,7 @@ fn start(node: &Node, image: &Published, judged: bool, to: &mut Starts) -> Resul
     let whole = begin.elapsed();
     to.whole.push(whole);
     to.container.push(whole.saturating_sub(sandboxed));
+    phases(node, &pod, &mut to.phases)?;
     pod.remove()
 }
 
@@ -162,6 +185,9 @@ fn starts_of(node: &Node, rounds: usize, small: &Pair, large: &Pair) -> Result<b
     for ((name, ..), starts) in kinds.iter().zip(&starts) {
         let (whole, container) = (median(&starts.whole), median(&starts.container));
         println!("{name:22} {:>9.0} {:>13.0}", millis(whole), millis(container));
+        let phases =
+            starts.phases.iter().map(|(phase, times)| format!("{phase} {:.0}", millis(median(times))));
+        println!("  {}", phases.collect::<Vec<_>>().join(", "));
     }
     let [unjudged, small, large] = &starts;
     let parts = ratio(&small.container, &unjudged.container);
