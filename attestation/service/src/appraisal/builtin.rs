@@ -150,11 +150,7 @@ fn find(checks: &mut Checks, tee: Tee, seen: &Seen, references: &References) -> 
     let alike: Vec<&Reference> = of_tee()
         .filter(|reference| reference.measurement.is_some() && reference.measurement == seen.measurement)
         .collect();
-    let whole = alike.iter().copied().find(|reference| {
-        let mut tried = Checks::default();
-        hold_against(&mut tried, tee, seen, reference);
-        tried.verdict() == Verdict::Affirming
-    });
+    let whole = alike.iter().copied().find(|reference| holds_whole(tee, seen, reference));
     let Some(reference) = whole.or(alike.first().copied()) else {
         let pinned: Vec<&str> = of_tee()
             .filter(|reference| reference.measurement.is_some())
@@ -171,6 +167,26 @@ fn find(checks: &mut Checks, tee: Tee, seen: &Seen, references: &References) -> 
     hold(checks, "reference-measurement", true, &found, &found);
     hold_against(checks, tee, seen, reference);
     Some(reference.clone())
+}
+
+/// Every reference that the guest of these claims is, as if each were the only one. A token names the first of them.
+pub fn all_that_hold<'a>(
+    tee: Tee,
+    claims: &Claims,
+    references: &'a References,
+) -> impl Iterator<Item = &'a Reference> {
+    let seen = Seen::of(tee, claims);
+    let booted = move |reference: &&Reference| {
+        let alike = reference.measurement.is_some() && reference.measurement == seen.measurement;
+        reference.tee == tee.name() && alike && holds_whole(tee, &seen, reference)
+    };
+    references.reference.iter().filter(booted)
+}
+
+fn holds_whole(tee: Tee, seen: &Seen, reference: &Reference) -> bool {
+    let mut tried = Checks::default();
+    hold_against(&mut tried, tee, seen, reference);
+    tried.verdict() == Verdict::Affirming
 }
 
 fn hold_against(checks: &mut Checks, tee: Tee, seen: &Seen, reference: &Reference) {

@@ -16,7 +16,7 @@ mod registers;
 mod signed_images;
 mod signers;
 
-pub use builtin::{Admitted, Appraised, Refused, appraise};
+pub use builtin::{Admitted, Appraised, Refused, all_that_hold, appraise};
 pub use evidence::{Asked, JudgeError, Judged, Trust, judge};
 pub use reference::{Firmware, Reference, ReferenceError, References, SignedBy};
 pub use signed_images::{NotSigned, SignedImages, SignedImagesError};

@@ -5,7 +5,8 @@
 //! "acme/db/password" = ["P-256 5f0c…", "P-384 91ab…"]   # one secret; "acme/db/*", "acme/*" and "*" are more of them
 //! ```
 //! Every image that ran in the guest until now must have one of the named signers, by the name that the guest's policy gives
-//! it: `coffer image verify` shows it. Where several entries fit a secret, each must hold. A guest that shows no images, or has
+//! it: `coffer image verify` shows it. Where several entries fit a secret, each must hold, and where the guest is what several
+//! references say, the entries of each of them that is for the secret's tenant. A guest that shows no images, or has
 //! admitted none yet, is given no such secret.
 
 use std::collections::BTreeMap;
@@ -59,8 +60,10 @@ pub enum SignedImagesError {
 
 /// Why a guest is not given a secret, though it is one that its owner knows.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("every image of the guest must be signed by {}, and {found}", wanted.join(" or "))]
+#[error("every image of the guest must be signed by {} for the reference {reference:?}, and {found}", wanted.join(" or "))]
 pub struct NotSigned {
+    /// Whose rule it is.
+    pub reference: String,
     /// One of these.
     pub wanted: Vec<String>,
     /// What is there instead, in words.
@@ -95,11 +98,16 @@ impl SignedImages {
         Ok(())
     }
 
-    /// Whether a guest that has admitted `images` may have the secret at `path`, as far as this decides.
+    /// Whether a guest that has admitted `images` may have the secret at `path`, as far as this rule of `reference` decides.
     ///
     /// # Errors
     /// [`NotSigned`]
-    pub fn hold(&self, path: &ResourcePath, images: Option<&Images>) -> Result<(), NotSigned> {
+    pub fn hold(
+        &self,
+        reference: &str,
+        path: &ResourcePath,
+        images: Option<&Images>,
+    ) -> Result<(), NotSigned> {
         self.0.iter().filter(|(entry, _)| fits(entry, path)).try_for_each(|(_, wanted)| {
             let found = match images {
                 None => "it shows none: it judges no images".to_owned(),
@@ -114,7 +122,7 @@ impl SignedImages {
                     }
                 },
             };
-            Err(NotSigned { wanted: wanted.clone(), found })
+            Err(NotSigned { reference: reference.to_owned(), wanted: wanted.clone(), found })
         })
     }
 }
@@ -163,7 +171,7 @@ mod tests {
     }
 
     fn held(rule: &SignedImages, path: &str, images: Option<&Images>) -> Result<(), String> {
-        rule.hold(&path.parse().expect("a path"), images).map_err(|error| error.to_string())
+        rule.hold("web", &path.parse().expect("a path"), images).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -173,7 +181,7 @@ mod tests {
         assert_eq!(held(&rule, "acme/key/1", Some(&good)), Ok(()));
         let strange = images(&[("a", &["one"]), ("b", &["three"])]);
         let refused = held(&rule, "acme/key/1", Some(&strange)).expect_err("refused");
-        let words = "every image of the guest must be signed by one or two, and b (sha256:0a0a";
+        let words = "every image of the guest must be signed by one or two for the reference \"web\", and b (sha256:0a0a";
         assert!(refused.starts_with(words) && refused.ends_with(") is signed by three"), "{refused}");
         let unsigned = held(&rule, "acme/key/1", Some(&images(&[("a", &[])]))).expect_err("refused");
         assert!(unsigned.ends_with("is signed by nobody"), "{unsigned}");

@@ -26,6 +26,8 @@ pub(super) struct Guest {
     /// Of every value of the reference, as it was when the token was made.
     pub(super) reference_digest: String,
     pub(super) identity: Identity,
+    /// Of the evidence.
+    pub(super) claims: Claims,
     /// Those that it had admitted when the token was made; none if it judges none.
     pub(super) images: Option<Images>,
     pub(super) token: String,
@@ -77,8 +79,10 @@ impl Guest {
         let identity = known.get("identity")?;
         let signers = identity.get("signers")?.as_array()?.iter();
         let images = Option::<Images>::deserialize(known.get("images").unwrap_or(&Value::Null));
+        let tee = text("tee")?;
         Some(Self {
-            tee: text("tee")?,
+            claims: evidence.get(&tee)?.as_object()?.clone(),
+            tee,
             reference: text("reference")?,
             reference_digest: text("reference_digest")?,
             identity: Identity {

@@ -2,7 +2,7 @@
 
 use std::sync::PoisonError;
 
-use coffer_attestation::handshake::{Ear, Sealed};
+use coffer_attestation::handshake::{Ear, Sealed, Tee};
 use coffer_attestation::time::UnixTime;
 use getrandom::SysRng;
 use serde_json::{Value, json};
@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::guest::Guest;
 use super::refusal::Refusal;
 use super::verifier::{Verifier, set};
+use crate::appraisal::all_that_hold;
 use crate::policy::Purpose;
 use crate::secrets::{PathError, ResourcePath};
 
@@ -66,13 +67,22 @@ impl Verifier {
         Ok((sealed, found.version))
     }
 
-    /// By the reference that the token was made by: it is the one in force, or the guest would not stand well.
+    /// By every reference that the guest is now, not only the one that its token names: a rule that came later, or stands behind
+    /// another reference, must not be silent.
     fn check_images(&self, guest: &Guest, path: &ResourcePath) -> Result<(), Refusal> {
+        let unknown = || Refusal::Denied { reason: "the guest is not known any more: attest again" };
+        let tee = Tee::from_name(&guest.tee).ok_or_else(unknown)?;
         let references = self.references.read().unwrap_or_else(PoisonError::into_inner);
-        let known = references.reference.iter().find(|known| known.name == guest.reference);
-        let known =
-            known.ok_or(Refusal::Denied { reason: "the guest is not known any more: attest again" })?;
-        Ok(known.images_signed_by.hold(path, guest.images.as_ref())?)
+        let references = references.with_revoked(&self.revoked_signers(&references)?);
+        let mut named = false;
+        for known in all_that_hold(tee, &guest.claims, &references) {
+            named = named || known.name == guest.reference;
+            if known.tenants.iter().any(|tenant| tenant == path.tenant()) {
+                known.images_signed_by.hold(&known.name, path, guest.images.as_ref())?;
+            }
+        }
+        // The one that the token was made by holds, or the guest would not stand well.
+        if named { Ok(()) } else { Err(unknown()) }
     }
 
     fn check_policy(

@@ -3,7 +3,7 @@
 use coffer_attestation::handshake::{ImageRecord, Images};
 use serde_json::{Value, json};
 
-use crate::running::{Answer, Place, Service};
+use crate::running::{Answer, Place, SIGNER, Service, signed};
 use crate::{KEY, Processor, attest_showing, get, guest, is, keep, kind, known, opened, order, token};
 
 const OURS: &str = "P-256 0a0a";
@@ -51,7 +51,7 @@ fn a_secret_is_given_to_a_guest_whose_every_image_has_the_signer_and_to_no_other
     assert_eq!(opened(&guest, get(&service, &place, KEY, Some(&bearer))), b"a secret");
 
     let wrong = refused(&service, &place, &images(&[("app", &[THEIRS])]).to_json());
-    let words = "every image of the guest must be signed by P-256 0a0a, and r.example.com/app (sha256:0a";
+    let words = "every image of the guest must be signed by P-256 0a0a for the reference \"web\", and r.example.com/app (sha256:0a";
     assert!(wrong.starts_with(words) && wrong.ends_with("is signed by P-384 0b0b"), "{wrong}");
     let one_of_two = images(&[("app", &[OURS]), ("strange", &[THEIRS])]).to_json();
     assert!(refused(&service, &place, &one_of_two).contains("r.example.com/strange"));
@@ -59,6 +59,39 @@ fn a_secret_is_given_to_a_guest_whose_every_image_has_the_signer_and_to_no_other
     assert!(refused(&service, &place, &unsigned).ends_with("is signed by nobody"));
     assert!(refused(&service, &place, &Images::default().to_json()).ends_with("has admitted none yet"));
     assert!(refused(&service, &place, "").ends_with("judges no images"));
+}
+
+#[test]
+fn a_rule_of_a_later_reference_for_the_same_guest_holds_too_also_for_a_token_that_was_there_before() {
+    let place = Place::new(&known(), Processor::root().der(), "");
+    let service = place.start();
+    keep(&service, &place, "a secret");
+    let (ours, theirs) = (images(&[("app", &[OURS])]).to_json(), images(&[("app", &[THEIRS])]).to_json());
+    let attested = attest_showing(&service, &place, &guest().public(), [&theirs, &theirs]);
+    let bearer = format!("authorization: Bearer {}", token(&attested));
+    let again = || get(&service, &place, KEY, Some(&bearer));
+    assert_eq!(again().status, 200);
+
+    let put = |name: &str, tenant: &str| {
+        let rule = format!("tenants = [\"{tenant}\"]\nimages_signed_by = {{ \"*\" = [\"{OURS}\"] }}");
+        let known =
+            known().replacen("tenants = [\"acme\"]", &rule, 1).replace("\"web\"", &format!("{name:?}"));
+        let (first, _) = known.split_once("\n\n").expect("two references");
+        let answer = order(&service, &place, "oscar", "PUT /coffer/v1/references", &signed(SIGNER, first));
+        assert_eq!(answer.status, 200, "{}", answer.body);
+    };
+    put("elsewhere", "umbrella");
+    assert_eq!(again().status, 200, "the rule is for another tenant's secrets");
+    put("stricter", "acme");
+    let answer = again();
+    assert_eq!(kind(&answer), is(403, "PolicyDeny"), "{}", answer.body);
+    let words = "signed by P-256 0a0a for the reference \"stricter\", and r.example.com/app";
+    assert!(answer.body["detail"].as_str().expect("a reason").contains(words), "{}", answer.body);
+    assert!(refused(&service, &place, &theirs).contains(words));
+    assert_eq!(asked(&service, &place, &ours).status, 200);
+    let line = "DELETE /coffer/v1/references/stricter";
+    assert_eq!(order(&service, &place, "oscar", line, "").status, 200);
+    assert_eq!(again().status, 200);
 }
 
 #[test]
