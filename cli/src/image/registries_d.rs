@@ -13,27 +13,33 @@ pub(super) const USUAL: &str = "/etc/containers/registries.d";
 const MAX_BYTES: u64 = 1 << 20;
 
 /// What the files of one directory say.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Places {
     default: Option<String>,
     scopes: Vec<(String, String)>,
 }
 
 impl Places {
-    /// Reads every file `*.yaml` of `directory`.
-    pub(super) fn read(directory: &Path) -> anyhow::Result<Self> {
-        let mut places = Self::default();
+    /// Reads every file `*.yaml` of `directory`. A file that is not understood is left out whole, and answered why.
+    pub(super) fn read(directory: &Path) -> anyhow::Result<(Self, Vec<anyhow::Error>)> {
+        let (mut places, mut faults) = (Self::default(), Vec::new());
         let entries = fs::read_dir(directory).with_context(|| format!("reading {}", directory.display()))?;
         let paths = entries.map(|entry| entry.map(|entry| entry.path()));
         let mut paths: Vec<PathBuf> = paths.collect::<Result<_, _>>()?;
         paths.sort();
         for path in paths.iter().filter(|path| path.extension().is_some_and(|it| it == "yaml")) {
-            let named = || format!("reading {}", path.display());
-            let long = fs::metadata(path).with_context(named)?.len() > MAX_BYTES;
-            ensure!(!long, "{} is longer than {MAX_BYTES} bytes", path.display());
-            places.add(&fs::read_to_string(path).with_context(named)?).with_context(named)?;
+            let mut with = places.clone();
+            match with.add_file(path).with_context(|| format!("reading {}", path.display())) {
+                Ok(()) => places = with,
+                Err(error) => faults.push(error),
+            }
         }
-        Ok(places)
+        Ok((places, faults))
+    }
+
+    fn add_file(&mut self, path: &Path) -> anyhow::Result<()> {
+        ensure!(fs::metadata(path)?.len() <= MAX_BYTES, "it is longer than {MAX_BYTES} bytes");
+        self.add(&fs::read_to_string(path)?)
     }
 
     /// Where the signatures of `name` are read; the narrowest word counts.
@@ -99,6 +105,8 @@ fn pair(text: &str) -> Option<(&str, &str)> {
         None => text.split_once(": ")?,
     };
     let plain = |text: &str| !text.starts_with(['-', '[', '{', '&', '*', '|', '>', '!', '\t', '?']);
+    // A mapping of nothing.
+    let value = if value.trim() == "{}" { "" } else { value };
     let (key, value) = (bare(key.trim())?, bare(value.trim())?);
     (plain(text) && plain(value)).then_some((key, value))
 }
@@ -130,6 +138,7 @@ mod tests {
         assert_eq!(place(TEXT, "r.example.com/a/b:1").as_deref(), Some("file:///b"));
         assert_eq!(place(TEXT, "r.example.com/a:1").as_deref(), Some("https://r.example.com/s"));
         assert_eq!(place(TEXT, "other.example.com/a:1").as_deref(), Some("file:///all"));
+        assert_eq!(place("default-docker: {}\ndocker: {}\n", "r.io/a"), None);
         assert_eq!(place("docker:\n  r.io:\n    use-sigstore-attachments: true\n", "r.io/a"), None);
     }
 

@@ -90,9 +90,12 @@ impl ImageArguments {
         }
         let place = tempfile::tempdir().context("making a directory for what the registry has")?;
         let registry = self.registry.open(until)?;
-        let beside = self.lookaside.of(&name)?;
+        let (beside, faults) = self.lookaside.of(&name)?;
         let from = (&registry, beside.as_ref());
-        let (image, left_out) = download(from, &name, self.platform(), place.path())?;
+        let (image, mut left_out) = download(from, &name, self.platform(), place.path())?;
+        for why in faults {
+            leave_out(&image.1, &mut left_out, why);
+        }
         let (layout, wanted) = (image.0, Some(image.1.to_string()));
         Ok(Source { layout, wanted, name: Some(name), left_out, _place: Some(place) })
     }
@@ -142,14 +145,13 @@ fn download(
         for object in attached(&repository, &of, &mut budget, &mut left_out) {
             layout = layout.put(&object)?;
         }
-        match beside.map(|beside| beside.objects(registry, (name, &of), &mut budget)) {
-            None => {}
-            Some(Ok(objects)) => {
-                for object in objects {
-                    layout = layout.put(&object)?;
-                }
-            }
-            Some(Err(error)) => leave_out(&of, &mut left_out, format!("{error:#}")),
+        let Some(beside) = beside else { continue };
+        let (objects, end) = beside.objects(registry, (name, &of), &mut budget);
+        for object in objects {
+            layout = layout.put(&object)?;
+        }
+        if let Err(error) = end {
+            leave_out(&of, &mut left_out, format!("{error:#}"));
         }
     }
     Ok(((layout, digest), left_out))
