@@ -6,7 +6,7 @@ use std::io::{Cursor, Read, Write};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use coffer_layer::encrypted::{Envelope, placeholder};
+use coffer_layer::encrypted::{Envelope, KEY_ANNOTATION, OPTIONS_ANNOTATION, placeholder};
 use coffer_protocol::Digest;
 use serde_json::{Value, json};
 
@@ -32,6 +32,18 @@ fn read_json(directory: &Path, descriptor: &Value) -> Value {
     serde_json::from_slice(&read(directory, descriptor)).expect("JSON")
 }
 
+/// With what builders say of a layer.
+fn annotated(directory: &Path, media_type: &str, bytes: &[u8]) -> Value {
+    let mut layer = blob(directory, media_type, bytes);
+    let digest = Digest::of(bytes);
+    layer["annotations"] = json!({
+        "containerd.io/uncompressed": digest,
+        "containerd.io/snapshot/stargz/toc.digest": digest,
+        "io.github.containers.zstd-chunked.manifest-checksum": digest,
+    });
+    layer
+}
+
 /// An image of three layers, of which the first and the last are the same.
 fn image(directory: &Path, media_type: &str) {
     let layers: [&[u8]; 3] = [b"secret of the lowest layer", b"another", b"secret of the lowest layer"];
@@ -42,7 +54,7 @@ fn image(directory: &Path, media_type: &str) {
     let config = blob(directory, "application/vnd.oci.image.config.v1+json", config.to_string().as_bytes());
     let manifest = json!({
         "schemaVersion": 2, "config": config, "annotations": {"kept": "yes"},
-        "layers": layers.map(|layer| blob(directory, media_type, layer)),
+        "layers": layers.map(|layer| annotated(directory, media_type, layer)),
     });
     let kind = "application/vnd.oci.image.manifest.v1+json";
     let entry = blob(directory, kind, manifest.to_string().as_bytes());
@@ -91,6 +103,10 @@ fn an_encrypted_image_has_layers_that_only_the_key_opens_and_placeholders_for_no
         let bytes = read(&directory, layer);
         let annotations: BTreeMap<String, String> =
             serde_json::from_value(layer["annotations"].clone()).unwrap();
+        // Nothing that was said of the plaintext is said any more.
+        let mut names = [KEY_ANNOTATION, OPTIONS_ANNOTATION];
+        names.sort_unstable();
+        assert!(annotations.keys().eq(names), "{annotations:?}");
         let envelope = Envelope::parse(&annotations).unwrap();
         assert_eq!(envelope.key_id(), KEY);
         let key = envelope.open(&WRAPPING_KEY).unwrap();

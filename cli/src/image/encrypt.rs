@@ -134,9 +134,9 @@ fn encrypt(
     let envelope = encrypting.wrap(&key.uri, &key.bytes)?;
     let (digest, size) = to.keep(blob)?;
     let media_type = encrypted_type(oci(Compression::of(&descriptor.media_type)?));
-    let annotations = descriptor.annotations.iter().map(|(name, text)| (name.clone(), text.clone()));
-    let more = envelope.annotations().map(|(name, text)| (name.to_owned(), text));
-    let annotations: BTreeMap<String, String> = annotations.chain(more).collect();
+    // The plain layer's are left out: many builders put digests there, of its files or of the whole, and whoever has one can confirm
+    // a guess of what is in it.
+    let annotations = BTreeMap::from(envelope.annotations());
     let descriptor =
         json!({"mediaType": media_type, "digest": digest, "size": size, "annotations": annotations});
     Ok(Encrypted { descriptor, diff_id: Digest::of(&encrypted::placeholder(&digest)), digest, size })

@@ -112,8 +112,8 @@ pub(crate) enum ImageError {
     },
     /// Nobody decrypts it.
     #[error(
-        "{name} has encrypted layers, which are decrypted in guests that judge images and have a verifier to ask for keys: without \
-         a policy, or in a dry run, it cannot run"
+        "{name} has encrypted layers, which are decrypted in guests that judge images and have a verifier to ask for keys: in a \
+         guest without a policy, or in a dry run, it cannot run"
     )]
     Encrypted {
         /// The image's name.

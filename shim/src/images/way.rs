@@ -6,7 +6,9 @@
 //! | plain | no policy, dry run | disks made of containerd's snapshots, as everywhere |
 //! | plain | sealed | refused: nobody has such files |
 //! | either | blobs wanted | they are streamed, and there is no disk |
-//! | encrypted | no policy, dry run | refused: the node's snapshots of it are empty |
+//! | encrypted | no policy, dry run | refused: the node's snapshots of it hold placeholders |
+//!
+//! On a node where no guest is asked nothing here is: there `coffer_node::layers` refuses snapshots that are placeholders.
 //!
 //! Never here: asking anybody.
 

@@ -22,7 +22,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // What shim and CLI share of a node: below both, above the middle.
     (
         "shim/node",
-        &["coffer-protocol", "coffer-vmm", "coffer-guest-image", "coffer-attestation", "coffer-image"],
+        &[
+            "coffer-protocol",
+            "coffer-vmm",
+            "coffer-guest-image",
+            "coffer-attestation",
+            "coffer-image",
+            "coffer-layer",
+        ],
     ),
     (
         "shim",

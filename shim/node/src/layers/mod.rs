@@ -134,6 +134,15 @@ pub enum LayerError {
         /// The operating system's answer.
         source: io::Error,
     },
+    /// The node has a placeholder where the layer's files should be.
+    #[error(
+        "layer {path} is encrypted, and the node has a placeholder in its place: an encrypted image runs in a guest that judges images \
+         by the policy of its initdata and has a verifier to ask for keys"
+    )]
+    Encrypted {
+        /// The placeholder's directory.
+        path: PathBuf,
+    },
     /// What should be a sealed image's layer is laid out in another way.
     #[error("{path} cannot be the layer of a sealed image: {reason}")]
     Seal {

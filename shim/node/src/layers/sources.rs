@@ -8,8 +8,11 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+
+use coffer_layer::encrypted::PLACEHOLDER_PREFIX;
 
 use super::{LayerError, RootfsMount};
 
@@ -142,6 +145,24 @@ fn image(mount: &RootfsMount) -> Result<Source, LayerError> {
     Ok(Source::Image { path, fs_type: mount.fs_type.clone() })
 }
 
+/// Refuses a root file system of which a layer is a placeholder: what runs without some of its files may do anything.
+pub(super) fn check_present(sources: &[Source]) -> Result<(), LayerError> {
+    let snapshots = sources.iter().filter_map(|source| match source {
+        Source::Snapshot(dir) => Some(dir),
+        _ => None,
+    });
+    for dir in snapshots {
+        let unreadable = |source| LayerError::Source { path: dir.clone(), source };
+        for entry in fs::read_dir(dir).map_err(unreadable)? {
+            let name = entry.map_err(unreadable)?.file_name();
+            if name.as_bytes().starts_with(PLACEHOLDER_PREFIX.as_bytes()) {
+                return Err(LayerError::Encrypted { path: dir.clone() });
+            }
+        }
+    }
+    Ok(())
+}
+
 /// An unreadable directory is not empty: reading it later gives the error.
 fn is_empty(dir: &Path) -> bool {
     match fs::read_dir(dir) {
@@ -209,6 +230,23 @@ mod tests {
         let sources = read(&[mount("overlay", "overlay", &[&format!("lowerdir={}", dir.display())])]);
         let path = root.path().join("layer.erofs");
         assert_eq!(sources.expect("read"), vec![Source::Image { path, fs_type: "erofs".to_owned() }]);
+    }
+
+    #[test]
+    fn a_root_file_system_with_a_placeholder_among_its_layers_is_refused() {
+        let root = tempfile::tempdir().expect("a directory");
+        let (plain, encrypted) = (root.path().join("plain"), root.path().join("encrypted"));
+        for (dir, name) in [(&plain, "bin".to_owned()), (&encrypted, format!("{PLACEHOLDER_PREFIX}00"))] {
+            fs::create_dir(dir).expect("made");
+            fs::write(dir.join(name), "").expect("written");
+        }
+        let options = |dirs: &[&Path]| {
+            let dirs: Vec<String> = dirs.iter().map(|dir| dir.display().to_string()).collect();
+            read(&[mount("overlay", "overlay", &[&format!("lowerdir={}", dirs.join(":"))])]).expect("read")
+        };
+        check_present(&options(&[&plain])).expect("it is all there");
+        let refused = check_present(&options(&[&plain, &encrypted])).expect_err("refused");
+        assert!(matches!(refused, LayerError::Encrypted { path } if path == encrypted));
     }
 
     #[test]

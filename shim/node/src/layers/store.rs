@@ -52,6 +52,7 @@ impl LayerStore {
         progress: &mut dyn FnMut(LayerProgress),
     ) -> Result<Vec<Layer>, LayerError> {
         let sources = sources::read(mounts)?;
+        sources::check_present(&sources)?;
         sources.iter().map(|source| self.layer(source, record, progress)).collect()
     }
 
