@@ -59,6 +59,7 @@ const TARGETS: &[(&str, u32, &[&str])] = &[
     ("layer", 8192, &[]),
     ("layer_erofs", 4096, &[]),
     ("layer_sealed", 4096, &[]),
+    ("layer_encrypted", 16_384, &[]),
     ("image_envelope", 16_384, &[]),
     ("image_openpgp", 4096, &[]),
     ("image_keyring", 8192, &[]),
