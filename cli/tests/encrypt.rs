@@ -8,29 +8,15 @@ use std::process::{Command, Output, Stdio};
 
 use coffer_layer::encrypted::{Envelope, KEY_ANNOTATION, OPTIONS_ANNOTATION, placeholder};
 use coffer_protocol::Digest;
+use directory::{blob, index, read, read_json};
 use serde_json::{Value, json};
+
+#[path = "layout/directory.rs"]
+mod directory;
 
 const KEY: &str = "kbs:///acme/image-kek/app";
 const WRAPPING_KEY: [u8; 32] = [9; 32];
 const GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
-
-fn blob(directory: &Path, media_type: &str, bytes: &[u8]) -> Value {
-    let digest = Digest::of(bytes);
-    fs::create_dir_all(directory.join("blobs/sha256")).expect("a folder");
-    fs::write(directory.join("blobs/sha256").join(digest.hex()), bytes).expect("a blob");
-    json!({"mediaType": media_type, "digest": digest, "size": bytes.len()})
-}
-
-fn read(directory: &Path, descriptor: &Value) -> Vec<u8> {
-    let digest: Digest = serde_json::from_value(descriptor["digest"].clone()).expect("a digest");
-    let bytes = fs::read(directory.join("blobs/sha256").join(digest.hex())).expect("a blob");
-    assert_eq!((Digest::of(&bytes), json!(bytes.len())), (digest, descriptor["size"].clone()));
-    bytes
-}
-
-fn read_json(directory: &Path, descriptor: &Value) -> Value {
-    serde_json::from_slice(&read(directory, descriptor)).expect("JSON")
-}
 
 /// With what builders say of a layer.
 fn annotated(directory: &Path, media_type: &str, bytes: &[u8]) -> Value {
@@ -45,21 +31,9 @@ fn annotated(directory: &Path, media_type: &str, bytes: &[u8]) -> Value {
 }
 
 /// An image of three layers, of which the first and the last are the same.
-fn image(directory: &Path, media_type: &str) {
-    let layers: [&[u8]; 3] = [b"secret of the lowest layer", b"another", b"secret of the lowest layer"];
-    let config = json!({
-        "architecture": "amd64", "os": "linux", "config": {"Cmd": ["/a"]},
-        "rootfs": {"type": "layers", "diff_ids": layers.map(Digest::of)}, "history": [{"created_by": "a test"}],
-    });
-    let config = blob(directory, "application/vnd.oci.image.config.v1+json", config.to_string().as_bytes());
-    let manifest = json!({
-        "schemaVersion": 2, "config": config, "annotations": {"kept": "yes"},
-        "layers": layers.map(|layer| annotated(directory, media_type, layer)),
-    });
-    let kind = "application/vnd.oci.image.manifest.v1+json";
-    let entry = blob(directory, kind, manifest.to_string().as_bytes());
-    let index = json!({"schemaVersion": 2, "manifests": [entry]});
-    fs::write(directory.join("index.json"), index.to_string()).expect("an index");
+fn image(place: &Path, media_type: &str) {
+    let archives: [&[u8]; 3] = [b"secret of the lowest layer", b"another", b"secret of the lowest layer"];
+    directory::image(place, &archives.map(|layer| annotated(place, media_type, layer)), &archives);
 }
 
 fn coffer(directory: &Path, arguments: &[&str]) -> Output {
@@ -85,8 +59,7 @@ fn an_encrypted_image_has_layers_that_only_the_key_opens_and_placeholders_for_no
     let output = encrypt(place.path(), &format!("{KEY}=key"));
     assert!(output.status.success(), "{output:?}");
     let directory = place.path().join("encrypted");
-    let index: Value = serde_json::from_slice(&fs::read(directory.join("index.json")).unwrap()).unwrap();
-    let entry = &index["manifests"][0];
+    let entry = &index(&directory)["manifests"][0];
     assert_eq!(entry["annotations"]["org.opencontainers.image.ref.name"], "encrypted");
     let manifest = read_json(&directory, entry);
     assert_eq!(manifest["annotations"]["kept"], "yes");
@@ -95,7 +68,7 @@ fn an_encrypted_image_has_layers_that_only_the_key_opens_and_placeholders_for_no
     let config = read_json(&directory, &manifest["config"]);
     assert_eq!(
         (&config["config"]["Cmd"][0], config["history"].as_array().map(Vec::len)),
-        (&json!("/a"), Some(1))
+        (&json!("/d/a"), Some(1))
     );
 
     for (layer, plain) in layers.iter().zip([&b"secret of the lowest layer"[..], b"another"]) {

@@ -10,8 +10,12 @@ use coffer_layer::sealed::{ANNOTATION, Sealed, file_name};
 use coffer_layer::unpack::{Content, Expected, Limits, unpack};
 use coffer_layer::verity::{BLOCK, Tree};
 use coffer_protocol::Digest;
+use directory::{blob, index, read, read_json};
 use serde_json::{Value, json};
 use tar::{Builder, EntryType, Header};
+
+#[path = "layout/directory.rs"]
+mod directory;
 
 const TAR: &str = "application/vnd.oci.image.layer.v1.tar";
 
@@ -33,13 +37,6 @@ fn header(kind: EntryType, mode: u32, size: usize) -> Header {
     header
 }
 
-fn blob(directory: &Path, media_type: &str, bytes: &[u8]) -> Value {
-    let digest = Digest::of(bytes);
-    fs::create_dir_all(directory.join("blobs/sha256")).expect("a folder");
-    fs::write(directory.join("blobs/sha256").join(digest.hex()), bytes).expect("a blob");
-    json!({"mediaType": media_type, "digest": digest, "size": bytes.len()})
-}
-
 /// Two layers: the upper one replaces a file of the lower one and takes another away.
 fn archives() -> [Vec<u8>; 2] {
     let mut lower = Builder::new(Vec::new());
@@ -59,46 +56,17 @@ fn archives() -> [Vec<u8>; 2] {
     [lower, upper].map(|archive| archive.into_inner().expect("an archive"))
 }
 
-/// An image in `directory` whose layers have this media type.
-fn image(directory: &Path, media_type: &str) {
+/// An image in `place` whose layers have this media type.
+fn image(place: &Path, media_type: &str) {
     let archives = archives();
-    let diff_ids: Vec<Digest> = archives.iter().map(|archive| Digest::of(archive)).collect();
-    let layers: Vec<Value> = archives.iter().map(|archive| blob(directory, media_type, archive)).collect();
-    let config = json!({
-        "architecture": "amd64", "os": "linux", "config": {"Cmd": ["/d/a"]},
-        "rootfs": {"type": "layers", "diff_ids": diff_ids}, "history": [{"created_by": "a test"}],
-    });
-    let config = blob(directory, "application/vnd.oci.image.config.v1+json", config.to_string().as_bytes());
-    let manifest = json!({
-        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": config, "layers": layers, "annotations": {"kept": "yes"},
-    });
-    let mut entry =
-        blob(directory, "application/vnd.oci.image.manifest.v1+json", manifest.to_string().as_bytes());
-    entry["annotations"] = json!({"org.opencontainers.image.ref.name": "v1"});
-    let index = json!({"schemaVersion": 2, "manifests": [entry]});
-    fs::write(directory.join("index.json"), index.to_string()).expect("an index");
+    let layers: Vec<Value> = archives.iter().map(|archive| blob(place, media_type, archive)).collect();
+    directory::image(place, &layers, &archives);
 }
 
 fn seal(directory: &Path, to: &str, scratch: &Path) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_coffer"));
     command.args(["image", "seal", "plain", "--reference", "v1", "--to", to]);
     command.current_dir(directory).env("TMPDIR", scratch).output().expect("a run of coffer")
-}
-
-fn read(directory: &Path, descriptor: &Value) -> Vec<u8> {
-    let digest: Digest = serde_json::from_value(descriptor["digest"].clone()).expect("a digest");
-    let bytes = fs::read(directory.join("blobs/sha256").join(digest.hex())).expect("a blob");
-    assert_eq!((Digest::of(&bytes), json!(bytes.len())), (digest, descriptor["size"].clone()));
-    bytes
-}
-
-fn read_json(directory: &Path, descriptor: &Value) -> Value {
-    serde_json::from_slice(&read(directory, descriptor)).expect("JSON")
-}
-
-fn index(directory: &Path) -> Value {
-    serde_json::from_slice(&fs::read(directory.join("index.json")).expect("an index")).expect("JSON")
 }
 
 #[test]

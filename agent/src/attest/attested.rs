@@ -5,7 +5,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+
+use coffer_attestation::handshake::{InitData, ResourceName, SEALED_PREFIX, SealedSecretError, SealedString};
+use nix::mount::{MsFlags, mount};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::{Duration, Instant, sleep};
 
 use super::attester::named;
 use super::held::{Held, Kept, Known};
@@ -16,10 +20,6 @@ use super::verifier::Verifier;
 use super::wishes::Wishes;
 use super::{AttestError, HostKey, SECRETS};
 use crate::gate::POLICY_ENTRY;
-use coffer_attestation::handshake::{InitData, ResourceName, SEALED_PREFIX, SealedSecretError, SealedString};
-use nix::mount::{MsFlags, mount};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::time::{Duration, Instant, sleep};
 
 /// Between two attempts to reach a verifier that a start waits for.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -44,12 +44,18 @@ pub(crate) struct Attested {
     /// Held by the one container's request that the verifier is asked for.
     pub(super) turn: tokio::sync::Mutex<()>,
     shown: Arc<Shown>,
-    /// Of the images with which every secret was asked for again.
-    confirmed: AtomicU64,
-    /// Files that the verifier refused while the guest had no image to show.
-    late: tokio::sync::Mutex<Vec<(String, ResourceName)>>,
+    confirmed: tokio::sync::Mutex<Confirmed>,
     /// Told which containers must end.
     ended: UnboundedSender<BTreeSet<String>>,
+}
+
+/// How far the verifier has been asked with the images that the guest shows.
+#[derive(Default)]
+struct Confirmed {
+    /// Of the images with which every secret was asked for again.
+    changes: u64,
+    /// Files that the verifier refused while the guest had no image to show.
+    late: Vec<(String, ResourceName)>,
 }
 
 /// What the launch turned out to be.
@@ -108,7 +114,7 @@ impl Attested {
                     if judges && session.is_affirmed().await =>
                 {
                     tracing::info!(secret = resource.path(), reason, "asked for again with the first image");
-                    self.late.get_mut().push((name.clone(), resource.clone()));
+                    self.confirmed.get_mut().late.push((name.clone(), resource.clone()));
                 }
                 Err(error) => return Err(error),
             }
@@ -126,8 +132,7 @@ impl Attested {
             wishes,
             turn: tokio::sync::Mutex::default(),
             shown,
-            confirmed: AtomicU64::new(0),
-            late: tokio::sync::Mutex::default(),
+            confirmed: tokio::sync::Mutex::default(),
             ended,
         }
     }
@@ -140,20 +145,20 @@ impl Attested {
     /// When a secret cannot be asked for now, or a file is still refused: then the container must not be made.
     pub(crate) async fn confirm(&self) -> Result<(), AttestError> {
         let Some(session) = &self.session else { return Ok(()) };
-        let mut late = self.late.lock().await;
+        let mut confirmed = self.confirmed.lock().await;
         let changes = self.shown.changes();
-        let confirmed = self.confirmed.load(Ordering::Acquire) == changes && self.held.all_given_at(changes);
-        if confirmed && late.is_empty() {
+        let current = confirmed.changes == changes && self.held.all_given_at(changes);
+        if current && confirmed.late.is_empty() {
             return Ok(());
         }
         let looked = patiently(self.wishes.wait, || renew::look(session, &self.held, &self.ended)).await;
         let fetched = match looked {
-            Ok(()) => self.fetch_late(session, &mut late).await,
+            Ok(()) => self.fetch_late(session, &mut confirmed.late).await,
             Err(error) => Err(error),
         };
         session.hang_up().await;
         fetched?;
-        self.confirmed.store(changes, Ordering::Release);
+        confirmed.changes = changes;
         Ok(())
     }
 
@@ -350,13 +355,7 @@ impl Attested {
 
     /// Remembers an image as let run.
     pub(crate) fn show(&self, image: &str) {
-        let record = coffer_attestation::handshake::ImageRecord {
-            image: image.to_owned(),
-            digest: format!("sha256:{}", "0a".repeat(32)),
-            rule: "/default/0".to_owned(),
-            signers: Vec::new(),
-        };
-        assert!(self.shown.note(record).unwrap());
+        assert!(self.shown.note(super::shown::sample_record(image)).unwrap());
     }
 
     /// Takes a secret back.

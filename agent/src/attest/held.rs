@@ -23,9 +23,14 @@ const MOST_BYTES: usize = 8 << 20;
 pub(super) struct Held {
     directory: PathBuf,
     shown: Arc<Shown>,
-    secrets: Mutex<BTreeMap<ResourceName, Place>>,
-    /// Containers that knew a secret which was taken back, until they are deleted. Locked after the secrets.
-    doomed: Mutex<BTreeSet<String>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    secrets: BTreeMap<ResourceName, Place>,
+    /// Containers that knew a secret which was taken back, until they are deleted.
+    doomed: BTreeSet<String>,
 }
 
 /// Where a secret is.
@@ -64,7 +69,7 @@ pub(super) enum Kept {
 impl Held {
     /// Keeps files in `directory`, which exists.
     pub(super) fn new(directory: &Path, shown: Arc<Shown>) -> Self {
-        Self { directory: directory.to_owned(), shown, secrets: Mutex::default(), doomed: Mutex::default() }
+        Self { directory: directory.to_owned(), shown, state: Mutex::default() }
     }
 
     /// Writes a secret into the file `name`.
@@ -75,7 +80,7 @@ impl Held {
         fetched: Fetched,
     ) -> Result<(), AttestError> {
         // Held while it is written, so that what is taken back meanwhile is not written anew.
-        let mut secrets = self.secrets();
+        let secrets = &mut self.state().secrets;
         self.write(name, &fetched.value)?;
         let place = secrets.entry(resource.clone()).or_default();
         place.take(fetched);
@@ -86,7 +91,7 @@ impl Held {
     /// What is known of `resource`.
     pub(super) fn known(&self, resource: &ResourceName) -> Known {
         let now = self.shown.changes();
-        match self.secrets().get(resource) {
+        match self.state().secrets.get(resource) {
             None => Known::Unasked,
             Some(Place { value: None, .. }) => Known::TakenBack,
             Some(Place { value: Some(value), changes, .. }) if *changes == now => {
@@ -98,7 +103,7 @@ impl Held {
 
     /// Remembers that `container` gets `resource` into its environment, unless it must not.
     pub(super) fn note_container(&self, resource: &ResourceName, container: &str, fetched: Fetched) -> Kept {
-        let mut secrets = self.secrets();
+        let secrets = &mut self.state().secrets;
         let kept = self.usable(secrets.get(resource), &fetched);
         if kept == Kept::Current {
             let place = secrets.entry(resource.clone()).or_default();
@@ -111,7 +116,7 @@ impl Held {
     /// Keeps a secret that a container asked for, unless it must not have it. Beyond [`MOST_ASKED`] of them, or
     /// [`MOST_BYTES`], the others may be given and are not kept.
     pub(super) fn keep(&self, resource: &ResourceName, fetched: Fetched) -> Kept {
-        let mut secrets = self.secrets();
+        let secrets = &mut self.state().secrets;
         let usable = self.usable(secrets.get(resource), &fetched);
         let kept: usize = secrets.values().filter_map(|place| Some(place.value.as_ref()?.len())).sum();
         let full = secrets.len() >= MOST_ASKED || kept.saturating_add(fetched.value.len()) > MOST_BYTES;
@@ -134,18 +139,18 @@ impl Held {
 
     /// Whether every secret that is here was given to the guest as it was after so many changes of its images.
     pub(super) fn all_given_at(&self, changes: u64) -> bool {
-        self.secrets().values().all(|place| place.value.is_none() || place.changes == changes)
+        self.state().secrets.values().all(|place| place.value.is_none() || place.changes == changes)
     }
 
     /// Every secret that is here.
     pub(super) fn all(&self) -> Vec<ResourceName> {
-        let secrets = self.secrets();
+        let secrets = &self.state().secrets;
         secrets.iter().filter(|(_, place)| place.value.is_some()).map(|(name, _)| name.clone()).collect()
     }
 
     /// Takes what the verifier has now; files get it when it is another than before.
     pub(super) fn renew(&self, resource: &ResourceName, fetched: Fetched) -> Result<(), AttestError> {
-        let mut secrets = self.secrets();
+        let secrets = &mut self.state().secrets;
         let Some(place) = secrets.get_mut(resource).filter(|place| place.value.is_some()) else {
             return Ok(());
         };
@@ -160,7 +165,7 @@ impl Held {
     /// Wipes a secret wherever it is. Answers the containers that have it in their environment, from where nobody but their
     /// end takes it.
     pub(super) fn take_back(&self, resource: &ResourceName) -> BTreeSet<String> {
-        let mut secrets = self.secrets();
+        let State { secrets, doomed } = &mut *self.state();
         let Some(place) = secrets.get_mut(resource) else { return BTreeSet::new() };
         // Wiped as it is dropped.
         place.value = None;
@@ -170,23 +175,23 @@ impl Held {
             }
         }
         let containers = std::mem::take(&mut place.containers);
-        self.doomed().extend(containers.iter().cloned());
+        doomed.extend(containers.iter().cloned());
         containers
     }
 
     /// Whether `container` knew a secret that was taken back. It may still have been in the making then, so that there was
     /// nothing yet to end.
     pub(super) fn is_doomed(&self, container: &str) -> bool {
-        self.doomed().contains(container)
+        self.state().doomed.contains(container)
     }
 
     /// The container is gone, and what it knew with it: another one may be made under its name.
     pub(super) fn forget_container(&self, container: &str) {
-        let mut secrets = self.secrets();
-        secrets.values_mut().for_each(|place| {
+        let mut state = self.state();
+        for place in state.secrets.values_mut() {
             place.containers.remove(container);
-        });
-        self.doomed().remove(container);
+        }
+        state.doomed.remove(container);
     }
 
     /// Replaces a file as a whole.
@@ -207,12 +212,8 @@ impl Held {
         written().map_err(|source| AttestError::File { path, source })
     }
 
-    fn doomed(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        self.doomed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn secrets(&self) -> MutexGuard<'_, BTreeMap<ResourceName, Place>> {
-        self.secrets.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -246,7 +247,7 @@ fn wipe_content(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use coffer_attestation::handshake::ImageRecord;
+    use crate::attest::sample_record;
     use std::io::Read;
 
     fn name(tag: &str) -> ResourceName {
@@ -332,12 +333,7 @@ mod tests {
         let held = Held::new(dir.path(), shown.clone());
         held.note_container(&name("1"), "c1", secret("x"));
         assert!(matches!(held.known(&name("1")), Known::Here(_)));
-        let record = ImageRecord {
-            image: "r.example.com/app:1".to_owned(),
-            digest: format!("sha256:{}", "0a".repeat(32)),
-            rule: "/default/0".to_owned(),
-            signers: Vec::new(),
-        };
+        let record = sample_record("r.example.com/app:1");
         shown.note(record.clone()).unwrap();
         // Somebody asked before and was answered after: that is as old.
         assert_eq!(held.keep(&name("1"), secret("x")), Kept::Stale);

@@ -32,6 +32,8 @@ pub(crate) use attested::{Attested, Launched};
 pub(crate) use error::AttestError;
 pub(crate) use grants::Grant;
 pub(crate) use host::HostKey;
+#[cfg(test)]
+pub(crate) use shown::sample_record;
 pub(crate) use shown::{Fetched, Shown};
 pub(crate) use tsm::{SecureProcessor, present as processor_present};
 

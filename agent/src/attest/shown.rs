@@ -78,26 +78,28 @@ impl Shown {
     }
 }
 
+/// What is noted of an image that nobody signed.
+#[cfg(test)]
+pub(crate) fn sample_record(image: &str) -> ImageRecord {
+    ImageRecord {
+        image: image.to_owned(),
+        digest: format!("sha256:{}", "0a".repeat(32)),
+        rule: "/default/0".to_owned(),
+        signers: Vec::new(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn record(image: &str) -> ImageRecord {
-        ImageRecord {
-            image: image.to_owned(),
-            digest: format!("sha256:{}", "0a".repeat(32)),
-            rule: "/default/0".to_owned(),
-            signers: Vec::new(),
-        }
-    }
 
     #[test]
     fn an_image_is_a_change_once_and_stays() {
         let shown = Shown::default();
         shown.begin();
         assert_eq!(shown.evidence(), (0, r#"{"dev.coffer.images.v1":[]}"#.to_owned()));
-        assert!(shown.note(record("b")).unwrap() && shown.note(record("a")).unwrap());
-        assert!(!shown.note(record("b")).unwrap());
+        assert!(shown.note(sample_record("b")).unwrap() && shown.note(sample_record("a")).unwrap());
+        assert!(!shown.note(sample_record("b")).unwrap());
         let (changes, evidence) = shown.evidence();
         let read = Images::parse(&evidence).unwrap();
         let names: Vec<&str> = read.records().iter().map(|record| record.image.as_str()).collect();
@@ -107,16 +109,16 @@ mod tests {
     #[test]
     fn a_guest_that_judges_no_images_shows_none() {
         let shown = Shown::default();
-        shown.note(record("a")).unwrap();
+        shown.note(sample_record("a")).unwrap();
         assert_eq!(shown.evidence(), (1, String::new()));
     }
 
     #[test]
     fn an_image_that_cannot_be_shown_beside_the_others_is_refused_and_changes_nothing() {
         let shown = Shown::default();
-        let refused = (0..300).find_map(|number| shown.note(record(&format!("{number:03}"))).err());
+        let refused = (0..300).find_map(|number| shown.note(sample_record(&format!("{number:03}"))).err());
         assert!(refused.is_some());
         let (changes, _) = shown.evidence();
-        assert!(shown.note(record("000")).is_ok() && shown.changes() == changes);
+        assert!(shown.note(sample_record("000")).is_ok() && shown.changes() == changes);
     }
 }

@@ -290,7 +290,7 @@ impl Unpacking {
 
     /// Why an encrypted archive cannot be unpacked in a guest that can ask nobody.
     pub(crate) fn unattested(&self, key: &ResourceName) -> DeliveryError {
-        DeliveryError::Unattested { digest: *self.blob.digest(), key: key.path().to_owned() }
+        unattested(&self.blob, key)
     }
 
     /// Has the archive's own key unwrapped; `ask` gives the key that it is wrapped under, unless another layer's was wrapped under
@@ -361,11 +361,12 @@ fn fill(
     match (blob.encryption(), key) {
         (None, _) => fill_with(room, blob, blob.content(), archive),
         (Some(_), Some(key)) => decrypt(room, blob, key, archive),
-        (Some(encryption), None) => {
-            let key = encryption.key.path().to_owned();
-            Err(DeliveryError::Unattested { digest: *blob.digest(), key })
-        }
+        (Some(encryption), None) => Err(unattested(blob, &encryption.key)),
     }
+}
+
+fn unattested(blob: &Blob, key: &ResourceName) -> DeliveryError {
+    DeliveryError::Unattested { digest: *blob.digest(), key: key.path().to_owned() }
 }
 
 /// Sees the blob whole, and only then takes anything of it, when it comes once more.
@@ -433,7 +434,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use coffer_attestation::handshake::ImageRecord;
+    use crate::attest::sample_record;
     use zeroize::Zeroizing;
 
     use crate::gate::Claim;
@@ -676,7 +677,7 @@ mod tests {
         let (delivery, blobs) = encrypted(&bench, &[&layers[0], &layers[1]], Keyless::Placeholder);
         drop(unlocked(&delivery, &blobs[0]).await.unwrap());
         let shown = Shown::default();
-        shown.note(record("another")).unwrap();
+        shown.note(sample_record("another")).unwrap();
         let begin = || delivery.clone().begin(Digest::of(&blobs[1]));
         let no = |_| {
             let (what, reason) = ("the key".to_owned(), "not beside another".to_owned());
@@ -690,7 +691,7 @@ mod tests {
             asked += 1;
             let changes = shown.changes();
             if asked == 1 {
-                shown.note(record("a third")).unwrap();
+                shown.note(sample_record("a third")).unwrap();
             }
             std::future::ready(Ok(given(&WRAPPING_KEY, changes)))
         };
@@ -703,11 +704,6 @@ mod tests {
             .run(&mut Cursor::new(&blobs[1]))
             .unwrap();
         assert_eq!(asked, 2);
-    }
-
-    fn record(image: &str) -> ImageRecord {
-        let (image, digest) = (image.to_owned(), Digest::of(b"manifest").to_string());
-        ImageRecord { image, digest, rule: "/default/0".to_owned(), signers: Vec::new() }
     }
 
     #[tokio::test]

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use super::local::{LocalArguments, Target, open, progress};
+use super::local::{LocalArguments, Target, next_layer, open};
 use crate::{Health, output};
 
 #[derive(Args)]
@@ -59,12 +59,7 @@ pub(crate) fn run(arguments: &EncryptArguments, as_json: bool) -> anyhow::Result
     let mut made: BTreeMap<Digest, Encrypted> = BTreeMap::new();
     let mut layers = Vec::new();
     for (index, descriptor) in source.manifest.layers.iter().enumerate() {
-        let (number, all) = (index + 1, source.manifest.layers.len());
-        progress(&format!(
-            "layer {number} of {all}: {} ({})",
-            descriptor.digest,
-            output::size(descriptor.size)
-        ));
+        next_layer(index, source.manifest.layers.len(), descriptor);
         let encrypted = match made.get(&descriptor.digest) {
             Some(encrypted) => encrypted.clone(),
             None => encrypt(descriptor, &local.blob(&descriptor.digest), &key, &to)?,
@@ -133,22 +128,13 @@ fn encrypt(
     ensure!(found == descriptor.digest, "{} hashes to {found}: the directory is damaged", path.display());
     let envelope = encrypting.wrap(&key.uri, &key.bytes)?;
     let (digest, size) = to.keep(blob)?;
-    let media_type = encrypted_type(oci(Compression::of(&descriptor.media_type)?));
+    let media_type = encrypted_type(Compression::of(&descriptor.media_type)?.media_type());
     // The plain layer's are left out: many builders put digests there, of its files or of the whole, and whoever has one can confirm
     // a guess of what is in it.
     let annotations = BTreeMap::from(envelope.annotations());
     let descriptor =
         json!({"mediaType": media_type, "digest": digest, "size": size, "annotations": annotations});
     Ok(Encrypted { descriptor, diff_id: Digest::of(&encrypted::placeholder(&digest)), digest, size })
-}
-
-/// Encrypted layers have media types of OCI alone.
-fn oci(compression: Compression) -> &'static str {
-    match compression {
-        Compression::Plain => "application/vnd.oci.image.layer.v1.tar",
-        Compression::Gzip => "application/vnd.oci.image.layer.v1.tar+gzip",
-        Compression::Zstd => "application/vnd.oci.image.layer.v1.tar+zstd",
-    }
 }
 
 fn fresh() -> anyhow::Result<Fresh> {

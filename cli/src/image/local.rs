@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
-use coffer_image::artefact::{Digest, Manifest, Reference};
+use coffer_image::artefact::media_type::{CONFIG, MANIFEST};
+use coffer_image::artefact::{Descriptor, Digest, Manifest, Reference};
 use coffer_layer::sealed::ANNOTATION;
 use coffer_layer::unpack::Compression;
 use coffer_node::images::{Added, Layout};
@@ -15,8 +16,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
-const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+use crate::output;
 
 #[derive(Args)]
 pub(super) struct LocalArguments {
@@ -151,6 +151,11 @@ fn blob_path(directory: &Path, digest: &Digest) -> PathBuf {
 /// Opens a file of an image.
 pub(super) fn open(path: &Path) -> anyhow::Result<File> {
     File::open(path).with_context(|| format!("reading {}", path.display()))
+}
+
+/// Says which of the image's layers is next.
+pub(super) fn next_layer(index: usize, of: usize, layer: &Descriptor) {
+    progress(&format!("layer {} of {of}: {} ({})", index + 1, layer.digest, output::size(layer.size)));
 }
 
 /// A line for whoever waits; one that cannot be written is not worth failing for.

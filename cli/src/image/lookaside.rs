@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
+use coffer_image::artefact::media_type::{EMPTY, MANIFEST};
 use coffer_image::artefact::{Digest, Document, MAX_ATTACHED, OPEN_PGP, Reference};
 use coffer_node::images::{Added, Budget, collect};
 use serde_json::json;
@@ -14,8 +15,6 @@ use serde_json::json;
 use super::registries_d::{Places, USUAL};
 use crate::registry::Registry;
 
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 /// Where podman and skopeo of root keep signatures if nobody says otherwise.
 const KEPT: &str = "/var/lib/containers/sigstore";
 

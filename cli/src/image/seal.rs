@@ -14,15 +14,14 @@ use anyhow::{Context, ensure};
 use clap::Args;
 use coffer_image::artefact::Digest;
 use coffer_layer::sealed::{ANNOTATION, DIRECTORY, Sealed, file_name};
+use coffer_layer::unpack::Compression;
 use coffer_node::host::find_program;
 use serde_json::json;
 use tar::{Builder, EntryType, Header};
 
-use super::local::{LocalArguments, Source, Target, open, progress};
+use super::local::{LocalArguments, Source, Target, next_layer, open, progress};
 use super::sealed_file::{SealedFile, seal};
 use crate::{Health, output};
-
-const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
 #[derive(Args)]
 pub(crate) struct SealArguments {
@@ -42,13 +41,7 @@ pub(crate) fn run(arguments: &SealArguments, as_json: bool) -> anyhow::Result<He
     );
     let mut files = Vec::new();
     for (index, (descriptor, diff_id)) in source.manifest.layers.iter().zip(&source.diff_ids).enumerate() {
-        let size = output::size(descriptor.size);
-        progress(&format!(
-            "layer {} of {}: {} ({size})",
-            index + 1,
-            source.diff_ids.len(),
-            descriptor.digest
-        ));
+        next_layer(index, source.diff_ids.len(), descriptor);
         files.push(seal(descriptor, *diff_id, &local.blob(&descriptor.digest), &mkfs)?);
     }
     let sealed = Sealed::new(files.iter().map(|file| file.layer).collect())?;
@@ -105,6 +98,6 @@ fn publish(
     if let Some(members) = source.config.as_object_mut() {
         members.remove("history");
     }
-    let layers = [json!({"mediaType": LAYER, "digest": layer.0, "size": layer.1})];
+    let layers = [json!({"mediaType": Compression::Plain.media_type(), "digest": layer.0, "size": layer.1})];
     to.publish(&source, &layers, Some((ANNOTATION, sealed.to_string())), tag)
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
-use coffer_image::artefact::{Digest, Document, Reference};
+use coffer_image::artefact::{Digest, Document, Reference, media_type};
 use coffer_node::images::{Added, Layout, LayoutError};
 use serde_json::{Value, json};
 
@@ -102,8 +102,8 @@ fn signee(bytes: &[u8], document: &Document) -> Signee {
     let said: Option<Value> = serde_json::from_slice(bytes).ok();
     let said = said.and_then(|said| said["mediaType"].as_str().map(str::to_owned));
     let usual = match document {
-        Document::Manifest(_) => "application/vnd.oci.image.manifest.v1+json",
-        Document::Index(_) => "application/vnd.oci.image.index.v1+json",
+        Document::Manifest(_) => media_type::MANIFEST,
+        Document::Index(_) => media_type::INDEX,
     };
     Signee {
         digest: Digest::of(bytes),

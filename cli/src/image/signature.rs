@@ -9,13 +9,11 @@ use anyhow::Context;
 use base64ct::{Base64, Encoding};
 use coffer_attestation::dsse::signed_bytes;
 use coffer_image::artefact::Digest;
+use coffer_image::artefact::media_type::{CONFIG, EMPTY, MANIFEST};
 use serde_json::{Value, json};
 
 use super::key::Key;
 
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const EMPTY: &str = "application/vnd.oci.empty.v1+json";
-const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 const SIMPLE_SIGNING: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 const STATEMENT: &str = "application/vnd.in-toto+json";

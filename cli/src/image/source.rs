@@ -179,27 +179,27 @@ fn attached(
     budget: &mut Budget,
     left_out: &mut Vec<String>,
 ) -> Vec<Added> {
-    let before = left_out.len();
     let tag = digest.signature_tag();
     let mut wanted = vec![(tag.clone(), Some(tag))];
     match repository.referrers(digest) {
         Ok(referrers) => {
             if let Some(more) = referrers.len().checked_sub(MAX_ATTACHED).filter(|more| *more > 0) {
-                left_out.push(format!("{more} more than the {MAX_ATTACHED} artefacts that are read"));
+                leave_out(
+                    digest,
+                    left_out,
+                    format!("{more} more than the {MAX_ATTACHED} artefacts that are read"),
+                );
             }
             wanted.extend(referrers.iter().take(MAX_ATTACHED).map(|it| (it.digest.to_string(), None)));
         }
-        Err(error) => left_out.push(format!("what refers to it: {error:#}")),
+        Err(error) => leave_out(digest, left_out, format!("what refers to it: {error:#}")),
     }
     let mut all = Vec::new();
     for (reference, name) in wanted {
         match object(repository, &reference, name, budget) {
             Ok(found) => all.extend(found),
-            Err(error) => left_out.push(format!("{reference}: {error:#}")),
+            Err(error) => leave_out(digest, left_out, format!("{reference}: {error:#}")),
         }
-    }
-    for why in left_out.iter().skip(before) {
-        eprintln!("coffer: left out, of what is attached to {digest}: {}", printable(why));
     }
     all
 }

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use coffer_image::artefact::media_type::INDEX;
 use coffer_image::artefact::{Descriptor, Digest, Document, MAX_MANIFEST_BYTES};
 use hyper::Method;
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderName};
@@ -18,7 +19,6 @@ use crate::verifier::escaped;
 const MANIFESTS: &str = "application/vnd.oci.image.manifest.v1+json, \
     application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.v2+json, \
     application/vnd.docker.distribution.manifest.list.v2+json";
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 /// The longest answer that is no manifest and no blob.
 const MAX_WORDS: usize = 1 << 20;
 

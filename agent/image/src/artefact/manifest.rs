@@ -9,16 +9,16 @@ use coffer_attestation::handshake::{JsonError, Limits, read_json};
 use coffer_protocol::Digest;
 use serde::Deserialize;
 
+use super::media_type;
+
 /// The longest manifest or index, in bytes: what registries take at most.
 pub const MAX_MANIFEST_BYTES: usize = 4 << 20;
 /// The most layers of a manifest, and the most manifests of an index.
 pub const MAX_ENTRIES: usize = 1024;
 
 const LIMITS: Limits = Limits { bytes: MAX_MANIFEST_BYTES, depth: 16 };
-const MANIFESTS: [&str; 2] =
-    ["application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json"];
-const INDEXES: [&str; 2] =
-    ["application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"];
+const MANIFESTS: [&str; 2] = [media_type::MANIFEST, "application/vnd.docker.distribution.manifest.v2+json"];
+const INDEXES: [&str; 2] = [media_type::INDEX, "application/vnd.docker.distribution.manifest.list.v2+json"];
 
 /// Names of annotations and what they say.
 pub type Annotations = BTreeMap<String, String>;

@@ -5,6 +5,7 @@
 
 mod attached;
 mod manifest;
+pub mod media_type;
 mod reference;
 mod subject;
 

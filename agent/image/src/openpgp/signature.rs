@@ -89,8 +89,7 @@ impl Claims {
             let length = bytes.length(2)?;
             let mut area = Bytes(bytes.take(length)?);
             while !area.is_empty() {
-                let length = area.part_length()?;
-                let (kind, part) = area.take(length)?.split_first()?;
+                let (kind, part) = next_part(&mut area)?;
                 let last = part.last_chunk::<8>().copied();
                 match kind & 0x7f {
                     CREATED if is_signed => {
@@ -205,14 +204,20 @@ impl Signature {
     }
 }
 
+/// The next part's kind, whose highest bit says that it is critical, and content.
+fn next_part<'a>(area: &mut Bytes<'a>) -> Option<(u8, &'a [u8])> {
+    let length = area.part_length()?;
+    let (kind, part) = area.take(length)?.split_first()?;
+    Some((*kind, part))
+}
+
 /// Kinds and contents; `None` for critical parts that are not understood.
 fn parts(area: &[u8]) -> Option<Vec<(u8, &[u8])>> {
     let known = [CREATED, EXPIRES, KEY_EXPIRES, ISSUER, FLAGS, FINGERPRINT];
     let mut bytes = Bytes(area);
     let mut all = Vec::new();
     while !bytes.is_empty() {
-        let length = bytes.part_length()?;
-        let (kind, part) = bytes.take(length)?.split_first()?;
+        let (kind, part) = next_part(&mut bytes)?;
         let (number, is_critical) = (kind & 0x7f, kind & 0x80 != 0);
         if is_critical && !known.contains(&number) && !HARMLESS.contains(&number) {
             return None;

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! annotations ── Envelope (bounded, nothing unknown) ── open, with the verifier's key ── LayerKey
-//! blob, first time  ── authenticate: size, digest, HMAC ── Authenticated: a SHA-256 of each MiB
+//! blob, first time  ── authenticate: size, digest, HMAC ── Authenticated: the SHA-256 up to each MiB
 //! blob, second time ── decrypt: each MiB is held against its SHA-256, and only then decrypted ──► unpack
 //! ```
 //! The HMAC covers the whole blob, so nothing of a layer is authentic before its last byte. Who wants no plaintext of bytes that

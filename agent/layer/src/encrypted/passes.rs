@@ -35,7 +35,8 @@ impl<S: Source + ?Sized> Source for &mut S {
     }
 }
 
-/// A blob that was seen whole and is what its key was used for. Nothing of it is kept but a hash of each MiB.
+/// A blob that was seen whole and is what its key was used for. Nothing of it is kept but, for each MiB, the hash of all bytes up to
+/// its end.
 pub struct Authenticated {
     key: LayerKey,
     size: u64,
@@ -47,6 +48,8 @@ pub struct Plain<R> {
     source: R,
     blob: Authenticated,
     cipher: Ctr128BE<Aes256>,
+    /// Of what came so far.
+    digest: Sha256,
     /// The MiB that is being read, and how many there were.
     chunk: Vec<u8>,
     taken: usize,
@@ -83,7 +86,7 @@ impl LayerKey {
             fill(blob, &mut chunk, size - read).map_err(|source| PassError::Read { read, source })?;
             digest.update(&chunk);
             mac.update(&chunk);
-            hashes.push(Sha256::digest(&chunk).into());
+            hashes.push(so_far(&digest));
             read += chunk.len() as u64;
         }
         let found = Digest::from_bytes(digest.finalize().into());
@@ -100,7 +103,8 @@ impl Authenticated {
     pub fn decrypt<R: Read>(self, source: R) -> Plain<R> {
         let cipher = cipher(&self.key);
         let left = self.size;
-        Plain { source, blob: self, cipher, chunk: Vec::new(), taken: 0, chunks: 0, left, ended: None }
+        let (digest, chunk) = (Sha256::new(), Vec::new());
+        Plain { source, blob: self, cipher, digest, chunk, taken: 0, chunks: 0, left, ended: None }
     }
 
     /// Of what is in the blob, if whoever encrypted it said so.
@@ -122,7 +126,8 @@ impl<R: Read> Plain<R> {
             self.ended = Some(Ended::Failed(error.kind()));
             return Err(error);
         }
-        let hash: [u8; 32] = Sha256::digest(&self.chunk).into();
+        self.digest.update(&self.chunk);
+        let hash = so_far(&self.digest);
         let index = usize::try_from(self.chunks).unwrap_or(usize::MAX);
         if self.blob.hashes.get(index) != Some(&hash) {
             self.ended = Some(Ended::Changed);
@@ -157,6 +162,10 @@ impl<R: Read> Read for Plain<R> {
         self.taken += count;
         Ok(count)
     }
+}
+
+fn so_far(digest: &Sha256) -> [u8; 32] {
+    digest.clone().finalize().into()
 }
 
 fn changed(chunk: u64) -> io::Error {

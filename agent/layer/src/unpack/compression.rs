@@ -25,20 +25,29 @@ pub enum Compression {
 impl Compression {
     /// What `media_type` says, if layers of it can be unpacked.
     pub fn of(media_type: &str) -> Result<Self, UnpackError> {
-        const KINDS: [&str; 3] = [
-            "application/vnd.oci.image.layer.v1.tar",
+        let kinds = [
+            Compression::Plain.media_type(),
             "application/vnd.oci.image.layer.nondistributable.v1.tar",
             "application/vnd.docker.image.rootfs.diff.tar",
         ];
         if media_type.ends_with("+encrypted") {
             return Err(UnpackError::Encrypted { media_type: shown(media_type.as_bytes()) });
         }
-        let suffix = KINDS.iter().find_map(|kind| media_type.strip_prefix(kind));
+        let suffix = kinds.iter().find_map(|kind| media_type.strip_prefix(kind));
         match suffix {
             Some("") => Ok(Self::Plain),
             Some("+gzip" | ".gzip") => Ok(Self::Gzip),
             Some("+zstd" | ".zstd") => Ok(Self::Zstd),
             _ => Err(UnpackError::MediaType { media_type: shown(media_type.as_bytes()) }),
+        }
+    }
+
+    /// The media type of OCI for layers of it (image-spec, layer.md), which [`Self::of`] takes among others.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Plain => "application/vnd.oci.image.layer.v1.tar",
+            Self::Gzip => "application/vnd.oci.image.layer.v1.tar+gzip",
+            Self::Zstd => "application/vnd.oci.image.layer.v1.tar+zstd",
         }
     }
 
@@ -113,10 +122,9 @@ mod tests {
 
     #[test]
     fn the_media_types_of_oci_and_docker_are_known() {
-        let oci = "application/vnd.oci.image.layer.v1.tar";
-        assert_eq!(Compression::of(oci).unwrap(), Compression::Plain);
-        assert_eq!(Compression::of(&format!("{oci}+gzip")).unwrap(), Compression::Gzip);
-        assert_eq!(Compression::of(&format!("{oci}+zstd")).unwrap(), Compression::Zstd);
+        for known in [Compression::Plain, Compression::Gzip, Compression::Zstd] {
+            assert_eq!(Compression::of(known.media_type()).unwrap(), known);
+        }
         let docker = "application/vnd.docker.image.rootfs.diff.tar.gzip";
         assert_eq!(Compression::of(docker).unwrap(), Compression::Gzip);
     }

@@ -146,14 +146,11 @@ fn hold(checks: &mut Checks, name: &'static str, holds: bool, expected: impl ToS
 /// pinned by several references with other initdata: the first that holds whole is taken, else the first at all.
 fn find(checks: &mut Checks, tee: Tee, seen: &Seen, references: &References) -> Option<Reference> {
     let found = seen.measurement.clone().unwrap_or_else(|| "unknown".to_owned());
-    let of_tee = || references.reference.iter().filter(|reference| reference.tee == tee.name());
-    let alike: Vec<&Reference> = of_tee()
-        .filter(|reference| reference.measurement.is_some() && reference.measurement == seen.measurement)
-        .collect();
-    let whole = alike.iter().copied().find(|reference| holds_whole(tee, seen, reference));
-    let Some(reference) = whole.or(alike.first().copied()) else {
-        let pinned: Vec<&str> = of_tee()
-            .filter(|reference| reference.measurement.is_some())
+    let mut alike = launched_alike(tee, seen, references).peekable();
+    let first = alike.peek().copied();
+    let Some(reference) = alike.find(|reference| holds_whole(tee, seen, reference)).or(first) else {
+        let pinned: Vec<&str> = (references.reference.iter())
+            .filter(|reference| reference.tee == tee.name() && reference.measurement.is_some())
             .map(|reference| reference.name.as_str())
             .collect();
         let expected = if pinned.is_empty() {
@@ -176,11 +173,22 @@ pub fn all_that_hold<'a>(
     references: &'a References,
 ) -> impl Iterator<Item = &'a Reference> {
     let seen = Seen::of(tee, claims);
-    let booted = move |reference: &&Reference| {
-        let alike = reference.measurement.is_some() && reference.measurement == seen.measurement;
-        reference.tee == tee.name() && alike && holds_whole(tee, &seen, reference)
+    let alike: Vec<&Reference> = launched_alike(tee, &seen, references).collect();
+    alike.into_iter().filter(move |reference| holds_whole(tee, &seen, reference))
+}
+
+/// Those whose launch digest is the guest's.
+fn launched_alike<'a>(
+    tee: Tee,
+    seen: &Seen,
+    references: &'a References,
+) -> impl Iterator<Item = &'a Reference> {
+    let alike = move |reference: &&Reference| {
+        reference.tee == tee.name()
+            && reference.measurement.is_some()
+            && reference.measurement == seen.measurement
     };
-    references.reference.iter().filter(booted)
+    references.reference.iter().filter(alike)
 }
 
 fn holds_whole(tee: Tee, seen: &Seen, reference: &Reference) -> bool {
@@ -342,7 +350,7 @@ impl Admitted {
 
     /// Whether it may be given secrets of `tenant`.
     pub fn may_have_secrets_of(&self, tenant: &str) -> bool {
-        self.reference.tenants.iter().any(|known| known == tenant)
+        self.reference.is_for(tenant)
     }
 
     /// Why it was admitted.

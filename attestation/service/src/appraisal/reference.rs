@@ -234,6 +234,11 @@ impl Reference {
         hex::encode(Sha256::digest(json!([self, signer]).to_string()))
     }
 
+    /// Whether its guests may have secrets of `tenant`.
+    pub fn is_for(&self, tenant: &str) -> bool {
+        self.tenants.iter().any(|known| known == tenant)
+    }
+
     fn check(&self) -> Result<(), ReferenceError> {
         let initdata_bytes = match self.tee.as_str() {
             "snp" | "az-snp-vtpm" => 32,

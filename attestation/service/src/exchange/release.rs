@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::guest::Guest;
 use super::refusal::Refusal;
 use super::verifier::{Verifier, set};
-use crate::appraisal::all_that_hold;
+use crate::appraisal::{Reference, all_that_hold};
 use crate::policy::Purpose;
 use crate::secrets::{PathError, ResourcePath};
 
@@ -73,11 +73,15 @@ impl Verifier {
         let unknown = || Refusal::Denied { reason: "the guest is not known any more: attest again" };
         let tee = Tee::from_name(&guest.tee).ok_or_else(unknown)?;
         let references = self.references.read().unwrap_or_else(PoisonError::into_inner);
+        let rules = |known: &Reference| known.is_for(path.tenant()) && !known.images_signed_by.is_empty();
+        if !references.reference.iter().any(rules) {
+            return Ok(());
+        }
         let references = references.with_revoked(&self.revoked_signers(&references)?);
         let mut named = false;
         for known in all_that_hold(tee, &guest.claims, &references) {
             named = named || known.name == guest.reference;
-            if known.tenants.iter().any(|tenant| tenant == path.tenant()) {
+            if known.is_for(path.tenant()) {
                 known.images_signed_by.hold(&known.name, path, guest.images.as_ref())?;
             }
         }

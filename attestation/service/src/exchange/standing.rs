@@ -86,7 +86,7 @@ impl Verifier {
         let references = self.references.read().unwrap_or_else(PoisonError::into_inner);
         let known = references.reference.iter().find(|known| known.name == guest.reference);
         match known {
-            Some(known) if known.tenants.iter().any(|of| of == tenant) => Ok(()),
+            Some(known) if known.is_for(tenant) => Ok(()),
             _ => Err(Refusal::Denied { reason: "the guest may not have secrets of this tenant" }),
         }
     }
