@@ -6,9 +6,11 @@ use der::asn1::ObjectIdentifier;
 use crate::tlv::{OCTET_STRING, OID, SEQUENCE, UTF8, Walk, context};
 
 /// Extended key usage (RFC 5280, section 4.2.1.12).
-pub(crate) const EXTENDED_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.37");
+pub const EXTENDED_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.37");
 /// Subject alternative name (RFC 5280, section 4.2.1.6).
-pub(crate) const ALTERNATIVE_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.17");
+pub const ALTERNATIVE_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.17");
+/// Promises of logs to show the certificate: signed certificate timestamps (RFC 6962, section 3.3).
+pub const LOG_PROMISES: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.11129.2.4.2");
 /// For signing of code.
 pub(crate) const CODE_SIGNING: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.3");
 /// For TLS and mail, and for whatever anybody likes: no leaf that signs images is for these.
@@ -56,7 +58,7 @@ pub(crate) fn usages(certificate: &Certificate) -> Vec<ObjectIdentifier> {
 }
 
 /// Who holds the certificate: the one address, URI or user's name among the alternative names. `None` for none or several.
-pub(crate) fn holder(certificate: &Certificate) -> Option<String> {
+pub fn holder(certificate: &Certificate) -> Option<String> {
     let mut walk = Walk::only(certificate.extension(&ALTERNATIVE_NAME)?, SEQUENCE)?.walk();
     let name = walk.step()?;
     if !walk.is_finished() {
@@ -79,7 +81,7 @@ pub(crate) fn holder(certificate: &Certificate) -> Option<String> {
 }
 
 /// By whose word the holder has that name.
-pub(crate) fn oidc_issuer(certificate: &Certificate) -> Option<String> {
+pub fn oidc_issuer(certificate: &Certificate) -> Option<String> {
     let text = match certificate.extension(&ISSUER_V2) {
         Some(der) => Walk::only(der, UTF8)?.content,
         None => certificate.extension(&ISSUER_V1)?,

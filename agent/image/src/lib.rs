@@ -6,6 +6,7 @@
 //! keys       public keys as policies give them
 //! trusted_root  authorities, logs and clocks that keyless signatures lean on
 //! sigstore   cosign's signatures, with a key or keyless: payload, bundle, transparency log, certificates
+//! signing    what whoever makes a keyless signature looks at before anybody sees it
 //! extension  what a certificate's extensions say of names and uses
 //! notation   Notation's signatures, in JWS and COSE
 //! openpgp    keyrings and signed messages of OpenPGP, which simple_signing holds against policies
@@ -24,6 +25,7 @@ mod keys;
 mod notation;
 mod openpgp;
 pub mod policy;
+pub mod signing;
 mod sigstore;
 mod simple_signing;
 mod timestamp;

@@ -5,14 +5,12 @@ use coffer_attestation::x509::Certificate;
 use der::asn1::ObjectIdentifier;
 use sha2::{Digest as _, Sha256};
 
-use crate::extension::{self, ALTERNATIVE_NAME, CODE_SIGNING, EXTENDED_USAGE};
+use crate::extension::{self, ALTERNATIVE_NAME, CODE_SIGNING, EXTENDED_USAGE, LOG_PROMISES};
 use crate::keys::Key;
 use crate::tlv::{OID, SEQUENCE, Walk, context, encode};
 use crate::trusted_root::{LogKey, TrustedRoot};
 use crate::work::Work;
 
-/// Signed certificate timestamps (RFC 6962, section 3.3).
-const TIMESTAMPS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.11129.2.4.2");
 const MAX_TIMESTAMPS: usize = 8;
 
 /// The issuer's certificate, if `leaf` is of a trusted authority and may sign code at each of `times`.
@@ -51,7 +49,7 @@ pub(super) fn check_logged(
     logs: &[LogKey],
     work: &Work,
 ) -> Result<(), String> {
-    let list = extension::inner_octets(leaf, &TIMESTAMPS).ok_or("the certificate has no log's promise")?;
+    let list = extension::inner_octets(leaf, &LOG_PROMISES).ok_or("the certificate has no log's promise")?;
     let stamps = timestamps(list).ok_or("the certificate's promises of logs cannot be read")?;
     let precertificate = without_timestamps(leaf.der()).ok_or("the certificate cannot be taken apart")?;
     let issuer = Key::of_certificate(issuer).ok_or("the issuer's key cannot be read")?;
@@ -137,7 +135,7 @@ fn without_timestamps(der: &[u8]) -> Option<Vec<u8>> {
         while !extensions.is_finished() {
             let extension = extensions.expect(SEQUENCE)?;
             let oid = ObjectIdentifier::from_bytes(extension.walk().expect(OID)?.content).ok()?;
-            if oid != TIMESTAMPS {
+            if oid != LOG_PROMISES {
                 kept.extend(extension.whole);
             }
         }

@@ -1,6 +1,7 @@
 //! Transparency logs of signatures (Rekor, versions 1 and 2): that an entry is in one of them, and since when.
 
 use base64ct::{Base64, Encoding};
+use coffer_attestation::audit::Hash;
 use coffer_attestation::time::UnixTime;
 
 use super::{checkpoint, merkle};
@@ -34,6 +35,15 @@ pub(super) struct Proof {
     pub(super) root: Vec<u8>,
     pub(super) hashes: Vec<Vec<u8>>,
     pub(super) checkpoint: String,
+}
+
+impl Entry {
+    /// The root that the proof leads to, if it is the one that it names.
+    pub(super) fn check_leads_to_root(&self, proof: &Proof) -> Result<Hash, String> {
+        let found = merkle::root(&self.body, proof.index, proof.size, &proof.hashes);
+        let found = found.ok_or("the log's proof has not the form of one")?;
+        if proof.root == found { Ok(found) } else { Err("the log's proof leads to another root".to_owned()) }
+    }
 }
 
 /// What a log was found to say of an entry.
@@ -78,11 +88,7 @@ fn by_log(entry: &Entry, log: &LogKey, work: &Work) -> Result<Option<UnixTime>, 
 }
 
 fn check_proof(entry: &Entry, proof: &Proof, log: &LogKey, work: &Work) -> Result<(), String> {
-    let found = merkle::root(&entry.body, proof.index, proof.size, &proof.hashes);
-    let found = found.ok_or("the log's proof has not the form of one")?;
-    if proof.root != found {
-        return Err("the log's proof leads to another root".to_owned());
-    }
+    let found = entry.check_leads_to_root(proof)?;
     let (size, root) = checkpoint::verify(&proof.checkpoint, log, work)?;
     if root != found || size != proof.size {
         return Err("the log's checkpoint is of another tree".to_owned());

@@ -12,11 +12,13 @@ mod bundle;
 mod certificate;
 mod checkpoint;
 mod log;
+mod made;
 mod merkle;
 mod payload;
 mod signed;
 mod statement;
 mod verify;
 
+pub use made::{MadeError, check_made};
 pub(crate) use signed::Signed;
 pub(crate) use verify::verify;
