@@ -120,12 +120,17 @@ impl Authority {
 
     /// A certificate of minutes.
     pub(crate) fn certificate(&self, asked: &Asked<'_>) -> Vec<u8> {
+        self.certificate_of(&spki(asked.key), asked)
+    }
+
+    /// The same for another key, of which only the public half (SubjectPublicKeyInfo) is there.
+    pub(crate) fn certificate_of(&self, public: &[u8], asked: &Asked<'_>) -> Vec<u8> {
         let uri = if asked.holder.contains("://") { 0x86 } else { 0x81 };
         let issuer = element(0x0c, ISSUER.as_bytes());
         let mut extensions = vec![
             extension("2.5.29.15", true, &[0x03, 0x02, 0x07, 0x80]),
             extension("2.5.29.37", false, &sequence(&[identifier("1.3.6.1.5.5.7.3.3")])),
-            extension("2.5.29.14", false, &element(0x04, &Sha256::digest(spki(asked.key))[..20])),
+            extension("2.5.29.14", false, &element(0x04, &Sha256::digest(public)[..20])),
             extension("2.5.29.35", false, &authority_key(&self.intermediate)),
             extension("2.5.29.17", true, &sequence(&[element(uri, asked.holder.as_bytes())])),
             extension("1.3.6.1.4.1.57264.1.1", false, ISSUER.as_bytes()),
@@ -137,7 +142,7 @@ impl Authority {
             issuer: named("simulated intermediate"),
             from: asked.at,
             until: UnixTime(asked.at.0 + asked.lifetime),
-            spki: spki(asked.key),
+            spki: public.to_vec(),
             extensions: extensions.clone(),
         };
         if asked.logged {
@@ -200,16 +205,25 @@ impl Authority {
 
     /// A time stamp of `message`, as a clock answers it.
     pub(crate) fn stamp(&self, message: &[u8], at: UnixTime) -> Vec<u8> {
-        sequence(&[sequence(&[element(0x02, &[0])]), self.stamp_token(message, at)])
+        self.stamp_of_hash(&Sha256::digest(message), at)
+    }
+
+    /// The same of what has the hash `hash` (SHA-256), which is all that a clock is told.
+    pub(crate) fn stamp_of_hash(&self, hash: &[u8], at: UnixTime) -> Vec<u8> {
+        sequence(&[sequence(&[element(0x02, &[0])]), self.token_of_hash(hash, at)])
     }
 
     /// A time stamp alone, with the certificates that lead to its root.
     pub(crate) fn stamp_token(&self, message: &[u8], at: UnixTime) -> Vec<u8> {
+        self.token_of_hash(&Sha256::digest(message), at)
+    }
+
+    fn token_of_hash(&self, hash: &[u8], at: UnixTime) -> Vec<u8> {
         let sha256 = sequence(&[identifier("2.16.840.1.101.3.4.2.1"), element(0x05, &[])]);
         let info = sequence(&[
             element(0x02, &[1]),
             identifier("1.3.6.1.4.1.57264.2"),
-            sequence(&[sha256.clone(), element(0x04, &Sha256::digest(message))]),
+            sequence(&[sha256.clone(), element(0x04, hash)]),
             element(0x02, &[9]),
             element(0x18, generalized(at).as_bytes()),
         ]);
@@ -241,11 +255,11 @@ impl Authority {
         sequence(&[identifier("1.2.840.113549.1.7.2"), element(0xa0, &data)])
     }
 
-    fn root_certificate(&self) -> Vec<u8> {
+    pub(crate) fn root_certificate(&self) -> Vec<u8> {
         self.above("simulated root", "simulated root", &self.root, &self.root, None)
     }
 
-    fn intermediate_certificate(&self) -> Vec<u8> {
+    pub(crate) fn intermediate_certificate(&self) -> Vec<u8> {
         let code = extension("2.5.29.37", false, &sequence(&[identifier("1.3.6.1.5.5.7.3.3")]));
         self.above("simulated root", "simulated intermediate", &self.root, &self.intermediate, Some(code))
     }
