@@ -1,5 +1,7 @@
 //! `coffer image fetch` and containerd's verifier beside a registry that fails, or does not answer.
 
+#[path = "served/request.rs"]
+mod request;
 #[path = "served/server.rs"]
 mod server;
 
@@ -11,8 +13,9 @@ use std::sync::{Arc, Mutex};
 use base64ct::{Base64, Encoding};
 use coffer_image::artefact::Digest;
 use coffer_node::images::{Added, Layout};
+use request::Answered;
 use serde_json::{Value, json};
-use server::{Answered, Server};
+use server::Server;
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 

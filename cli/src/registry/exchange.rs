@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const MAX_REDIRECTS: usize = 4;
 
 /// Sends requests.
-pub(super) struct Transport {
+pub(crate) struct Transport {
     /// There until this ends.
     runtime: Option<Runtime>,
     tls: Arc<ClientConfig>,
@@ -42,25 +42,25 @@ pub(super) struct Transport {
 
 /// Who answers at an address. What opens one's door is shown to no other.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Authority {
+pub(crate) struct Authority {
     is_plain: bool,
     host: String,
     port: u16,
 }
 
 /// What is asked.
-pub(super) struct Asked<'a> {
-    pub(super) method: Method,
-    pub(super) address: String,
-    pub(super) headers: Vec<(HeaderName, Zeroizing<String>)>,
-    pub(super) body: &'a [u8],
+pub(crate) struct Asked<'a> {
+    pub(crate) method: Method,
+    pub(crate) address: String,
+    pub(crate) headers: Vec<(HeaderName, Zeroizing<String>)>,
+    pub(crate) body: &'a [u8],
 }
 
 /// What came back.
-pub(super) struct Answer {
-    pub(super) status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     pub(super) headers: HeaderMap,
-    pub(super) body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
     /// Who gave it, after whatever the asker was sent on to.
     pub(super) by: Authority,
 }
@@ -144,7 +144,7 @@ impl Transport {
 
     /// Asks, goes where it is sent, and takes at most `limit` bytes. What opens a door is shown to nobody else than whom it
     /// was meant for.
-    pub(super) fn send(&self, asked: Asked<'_>, limit: usize) -> anyhow::Result<Answer> {
+    pub(crate) fn send(&self, asked: Asked<'_>, limit: usize) -> anyhow::Result<Answer> {
         let runtime = self.runtime.as_ref().context("requests are over")?;
         let mut asked = asked;
         for _ in 0..=MAX_REDIRECTS {
@@ -208,7 +208,8 @@ where
         value.set_sensitive(*name == AUTHORIZATION);
         request = request.header(name, value);
     }
-    let body = Full::new(Bytes::copy_from_slice(asked.body));
+    // Wiped when it was sent: there may be a token in it.
+    let body = Full::new(Bytes::from_owner(Zeroizing::new(asked.body.to_vec())));
     let answer = sender.send_request(request.body(body)?).await?;
     let (head, body) = answer.into_parts();
     let read = Limited::new(body, limit).collect().await;

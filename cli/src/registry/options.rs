@@ -37,10 +37,15 @@ pub(crate) struct Registry {
 }
 
 impl RegistryArguments {
+    /// Reads certificates alone, to ask somebody who is no registry.
+    pub(crate) fn transport(&self, until: Option<Instant>) -> anyhow::Result<Transport> {
+        Transport::new(self.ca.as_deref(), self.insecure_plain_http.clone(), until)
+    }
+
     /// Reads certificates and credentials. Nothing is asked after `until`.
     pub(crate) fn open(&self, until: Option<Instant>) -> anyhow::Result<Registry> {
         Ok(Registry {
-            transport: Transport::new(self.ca.as_deref(), self.insecure_plain_http.clone(), until)?,
+            transport: self.transport(until)?,
             credentials: Credentials::read()?,
             mirrors: self.mirror.clone(),
         })

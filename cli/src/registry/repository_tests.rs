@@ -1,6 +1,8 @@
 //! What is asked of registries that are servers of this process, and what they are shown.
 
 // The tests of the commands have it too.
+#[path = "../../tests/served/request.rs"]
+mod request;
 #[path = "../../tests/served/server.rs"]
 mod server;
 
@@ -8,7 +10,8 @@ use super::credentials::Credentials;
 use super::exchange::Transport;
 use super::repository::{Repository, parameter};
 use coffer_image::artefact::Digest;
-use server::{Answered, Server};
+use request::Answered;
+use server::Server;
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 

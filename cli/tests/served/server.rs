@@ -1,11 +1,10 @@
 //! A server of HTTP whose answers the test makes up.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::BufReader;
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-/// A status, headers and a body; the status 0 is no answer at all.
-pub(crate) type Answered = (u16, Vec<(&'static str, String)>, Vec<u8>);
+use super::request::{Answered, Request, write_answer};
 
 /// A server on this machine, and what it was asked: each time the first line without the version, and `Authorization`.
 pub(crate) struct Server {
@@ -40,28 +39,13 @@ fn speak(
     answer: &dyn Fn(&str, Option<&str>) -> Answered,
     log: &Mutex<Vec<String>>,
 ) -> std::io::Result<Option<TcpStream>> {
-    let mut reader = BufReader::new(stream.try_clone()?);
-    let (mut first, mut shown, mut length) = (String::new(), None, 0);
-    reader.read_line(&mut first)?;
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line)?;
-        let Some((name, value)) = line.trim_end().split_once(": ") else { break };
-        match name.to_ascii_lowercase().as_str() {
-            "authorization" => shown = Some(value.to_owned()),
-            "content-length" => length = value.parse().expect("a number"),
-            _ => {}
-        }
-    }
-    reader.read_exact(&mut vec![0; length])?;
-    let asked = first.trim_end().trim_end_matches(" HTTP/1.1");
+    let (heard, _) = Request::read(&mut BufReader::new(stream.try_clone()?))?;
+    let (asked, shown) = (heard.first.as_str(), heard.authorization);
     log.lock().expect("a log").push(format!("{asked} {}", shown.as_deref().unwrap_or("-")));
     let (status, headers, body) = answer(asked, shown.as_deref());
     if status == 0 {
         return Ok(Some(stream));
     }
-    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-    write!(stream, "HTTP/1.1 {status} said\r\n{headers}content-length: {}\r\n\r\n", body.len())?;
-    stream.write_all(&body)?;
+    write_answer(&mut stream, (status, headers, body))?;
     Ok(None)
 }
