@@ -19,6 +19,7 @@ mod check;
 mod gc;
 mod image;
 mod install;
+mod keyless;
 mod layers;
 mod measure;
 mod output;

@@ -3,6 +3,7 @@
 //! ```text
 //! verify IMAGE --policy FILE [--name NAME] [--at TIME]
 //! sign IMAGE --key FILE [--tag-scheme [--name NAME]]
+//! sign IMAGE [--identity-token FILE] [--signing-config FILE | --fulcio URL --rekor URL [--tsa URL]] [--trusted-root FILE]
 //! fetch IMAGE [--store DIR]
 //! inspect IMAGE
 //! seal DIRECTORY --to DIRECTORY [--reference TAG] [--tag TAG] [--platform OS/ARCH]

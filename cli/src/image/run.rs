@@ -17,9 +17,10 @@ use crate::Health;
 pub(crate) enum ImageCommand {
     /// Judge an image by a policy; exit code 0 if it may run, 3 if it is refused
     Verify(VerifyArguments),
-    /// Sign an image with a private key, as cosign does with --key and without a transparency log. With an OpenPGP key sign by skopeo
-    /// copy --sign-by, which writes where registries.d says (lookaside-staging); verify and fetch take it from there
-    Sign(SignArguments),
+    /// Sign an image with a private key, as cosign does with --key and without a transparency log; or without one, by an identity token
+    /// and the services that are named. With an OpenPGP key sign by skopeo copy --sign-by, which writes where registries.d says
+    /// (lookaside-staging); verify and fetch take it from there
+    Sign(Box<SignArguments>),
     /// Bring what is attached to an image into the node's store of signature objects; what cannot be had is an error, and the store
     /// then keeps what it had
     Fetch(FetchArguments),

@@ -8,11 +8,12 @@
 use anyhow::Context;
 use base64ct::{Base64, Encoding};
 use coffer_attestation::dsse::signed_bytes;
-use coffer_image::artefact::Digest;
 use coffer_image::artefact::media_type::{CONFIG, EMPTY, MANIFEST};
+use coffer_image::artefact::{Digest, Subject};
 use serde_json::{Value, json};
 
 use super::key::Key;
+use crate::keyless::{Keyless, Made, envelope};
 
 const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 const SIMPLE_SIGNING: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
@@ -25,6 +26,8 @@ pub(crate) struct Signee {
     pub(crate) media_type: String,
     /// Bytes of the manifest.
     pub(crate) size: usize,
+    /// The image itself, for a signature that has to be confirmed before it is attached.
+    pub(crate) image: Option<Subject>,
 }
 
 /// A manifest and its blobs.
@@ -39,43 +42,53 @@ pub(crate) struct Artefact {
 
 /// What is signed by its digest alone, attached as a referrer.
 pub(crate) fn bundle(key: &Key, signee: &Signee) -> anyhow::Result<Artefact> {
+    let statement = statement(signee);
+    let signature = key.sign(&signed_bytes(STATEMENT, &statement))?;
+    let material = json!({"publicKey": {"hint": Base64::encode_string(&key.id()?)}});
+    Ok(referrer(signee, put_together(&envelope(STATEMENT, &statement, &signature), &material)))
+}
+
+/// The same with a certificate of minutes, whose holder and issuer come with it.
+pub(crate) fn keyless(keyless: &Keyless, signee: &Signee) -> anyhow::Result<(Artefact, Made)> {
+    let made = keyless.sign((STATEMENT, &statement(signee)), signee.image.as_ref(), put_together)?;
+    Ok((referrer(signee, made.bundle.clone()), made))
+}
+
+fn statement(signee: &Signee) -> Vec<u8> {
     let statement = json!({
         "_type": "https://in-toto.io/Statement/v1",
         "subject": [{"digest": {"sha256": signee.digest.hex()}}],
         "predicateType": PREDICATE,
         "predicate": {},
-    })
-    .to_string();
-    let signature = key.sign(&signed_bytes(STATEMENT, statement.as_bytes()))?;
-    let bundle = json!({
-        "mediaType": BUNDLE,
-        "verificationMaterial": {"publicKey": {"hint": Base64::encode_string(&key.id()?)}},
-        "dsseEnvelope": {
-            "payload": Base64::encode_string(statement.as_bytes()),
-            "payloadType": STATEMENT,
-            "signatures": [{"sig": Base64::encode_string(&signature)}],
-        },
     });
-    let blobs = vec![b"{}".to_vec(), bundle.to_string().into_bytes()];
+    statement.to_string().into_bytes()
+}
+
+fn put_together(envelope: &Value, material: &Value) -> Vec<u8> {
+    let bundle = json!({"mediaType": BUNDLE, "verificationMaterial": material, "dsseEnvelope": envelope});
+    bundle.to_string().into_bytes()
+}
+
+fn referrer(signee: &Signee, bundle: Vec<u8>) -> Artefact {
     let manifest = json!({
         "schemaVersion": 2,
         "mediaType": MANIFEST,
         "artifactType": BUNDLE,
         "config": descriptor(EMPTY, b"{}"),
-        "layers": [descriptor(BUNDLE, bundle.to_string().as_bytes())],
+        "layers": [descriptor(BUNDLE, &bundle)],
         "subject": {"mediaType": signee.media_type, "digest": signee.digest, "size": signee.size},
         "annotations": {
             "dev.sigstore.bundle.content": "dsse-envelope",
             "dev.sigstore.bundle.predicateType": PREDICATE,
         },
     });
-    Ok(Artefact {
+    Artefact {
         manifest: manifest.to_string().into_bytes(),
         media_type: MANIFEST,
         artifact_type: Some(BUNDLE),
-        blobs,
+        blobs: vec![b"{}".to_vec(), bundle],
         tag: None,
-    })
+    }
 }
 
 /// What is signed by digest and name, under the older tag; behind what `before`, the manifest under that tag, already holds.

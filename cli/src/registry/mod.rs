@@ -14,5 +14,6 @@ mod repository;
 #[cfg(test)]
 mod repository_tests;
 
+pub(crate) use exchange::{Asked, Transport};
 pub(crate) use options::{Registry, RegistryArguments};
 pub(crate) use repository::{Fetched, Repository};
