@@ -12,7 +12,7 @@ use coffer_vmm::event::Event;
 use coffer_vmm::kvm::{
     Call, Cpu, Exit, Kernel, Kick, Kvm, KvmError, MachineKind, Notification, Start, Sys, Vm, prepare_thread,
 };
-use coffer_vmm::memory::{self, Backing, Memory};
+use coffer_vmm::memory::{self, Backing, Memory, Shown};
 use vm_memory::{Bytes, GuestAddress};
 
 /// Where the guests' code lies.
@@ -129,6 +129,36 @@ fn a_notification_is_counted_without_stopping_the_guest() {
     assert_eq!((address, data), (NOWHERE + 0x50, &[2, 0, 0, 0][..]));
     assert_eq!(event.take(), 2);
     assert!(matches!(cpu.run().unwrap(), Exit::Halted));
+}
+
+#[test]
+fn a_guest_reads_what_is_shown_without_stopping_and_cannot_write_it() {
+    let name = "a_guest_reads_what_is_shown_without_stopping_and_cannot_write_it";
+    let Some(device) = device(name) else { return };
+    // mov eax, [0xd0000008]; mov [0x3000], eax; mov dword [0xd0000064], 1; mov dword [0xd0000008], 0x12345678;
+    // mov eax, [0xd0000008]; mov [0x3004], eax; hlt
+    let code = [
+        &[0xa1, 8, 0, 0, 0xd0, 0xa3, 0, 0x30, 0, 0, 0xc7, 0x05, 0x64, 0, 0, 0xd0, 1, 0, 0, 0][..],
+        &[0xc7, 0x05, 8, 0, 0, 0xd0, 0x78, 0x56, 0x34, 0x12, 0xa1, 8, 0, 0, 0xd0, 0xa3, 4, 0x30, 0, 0, 0xf4],
+    ]
+    .concat();
+    let kvm = Kvm::new(device.into()).unwrap();
+    let mut vm = kvm.create(MachineKind::Plain, memory_with(&code)).unwrap();
+    let shown = Shown::new(1).unwrap();
+    shown.page(0).unwrap().set(8, 0x0403_0201);
+    vm.show(shown.clone(), NOWHERE).unwrap();
+    let event = Event::new().unwrap();
+    let notification = Notification::Memory { address: NOWHERE + 0x64, value: 1 };
+    vm.connect_notification(event.as_fd(), notification).unwrap();
+    let mut cpu = vm.create_cpu(0).unwrap();
+    cpu.start(Start::Protected { instruction: CODE, info: 0 }).unwrap();
+    // The first stop: neither the read before nor the write that is turned into an event was one.
+    let Exit::MemoryWrite(address, data) = cpu.run().unwrap() else { panic!("no write") };
+    assert_eq!((address, data, event.take()), (NOWHERE + 8, &0x1234_5678_u32.to_le_bytes()[..], 1));
+    shown.page(0).unwrap().set(8, 9);
+    assert!(matches!(cpu.run().unwrap(), Exit::Halted));
+    let read = [0x3000, 0x3004].map(|at| vm.memory().read_obj::<u32>(GuestAddress(at)).unwrap());
+    assert_eq!(read, [0x0403_0201, 9]);
 }
 
 #[test]

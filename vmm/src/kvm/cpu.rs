@@ -11,7 +11,7 @@ use super::kick::Kick;
 use super::page::{Exit, Page};
 use super::request;
 use super::start::Start;
-use crate::memory::Memory;
+use crate::memory::{Memory, Shown};
 
 /// Bytes before the entries of a list that is passed to KVM, and bytes of one CPUID entry.
 const HEADER: usize = 8;
@@ -89,12 +89,16 @@ pub struct Msr {
 pub struct Cpu {
     handle: Handle,
     page: Arc<Page>,
-    /// KVM maps it for the guest as long as there is a CPU, even after the machine's own descriptor is closed.
-    _memory: Memory,
+    /// KVM maps all of it for the guest as long as there is a CPU, even after the machine's own descriptor is closed.
+    _memory: (Memory, Option<Shown>),
 }
 
 impl Cpu {
-    pub(super) fn new(handle: Handle, run_size: usize, memory: Memory) -> Result<Cpu, KvmError> {
+    pub(super) fn new(
+        handle: Handle,
+        run_size: usize,
+        memory: (Memory, Option<Shown>),
+    ) -> Result<Cpu, KvmError> {
         let fail = |source| KvmError { request: request::CREATE_VCPU, source };
         let page = Arc::new(Page::map(handle.fd(), run_size).map_err(fail)?);
         Ok(Cpu { handle, page, _memory: memory })

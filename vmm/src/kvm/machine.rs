@@ -8,7 +8,7 @@ use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
 use super::call::{Call, Handle, KvmError};
 use super::cpu::Cpu;
 use super::request;
-use crate::memory::Memory;
+use crate::memory::{Memory, Shown};
 
 /// Where Intel's processors keep a task state segment for real mode: three pages that no device and no memory uses.
 const TSS: u64 = 0xfffb_d000;
@@ -58,24 +58,40 @@ impl BareVm {
 pub struct Vm {
     handle: Handle,
     memory: Memory,
+    shown: Option<Shown>,
     run_size: usize,
 }
 
 impl Vm {
     fn new(handle: Handle, memory: Memory, run_size: usize) -> Result<Vm, KvmError> {
-        let vm = Vm { handle, memory, run_size };
+        let vm = Vm { handle, memory, shown: None, run_size };
         for (slot, region) in vm.memory.iter().enumerate() {
-            let mut slot = kernel::kvm_userspace_memory_region {
-                slot: u32::try_from(slot).unwrap_or(u32::MAX),
-                flags: 0,
-                guest_phys_addr: region.start_addr().raw_value(),
-                memory_size: region.len(),
-                userspace_addr: region.as_ptr().expose_provenance() as u64,
-            };
             // The region is part of `memory`, which this Vm and each of its CPUs keep: it is mapped as long as KVM uses it.
-            vm.handle.structure(request::SET_USER_MEMORY_REGION, &mut slot)?;
+            let place = (region.as_ptr().expose_provenance() as u64, region.len());
+            vm.map(slot, region.start_addr().raw_value(), place, 0)?;
         }
         Ok(vm)
+    }
+
+    /// Has the guest find pages that it can only read at `address`; what it writes there goes to the monitor. To be called
+    /// once, and before the first CPU is made.
+    pub fn show(&mut self, shown: Shown, address: u64) -> Result<(), KvmError> {
+        // Kept first, by this Vm and by each of its CPUs.
+        let place = self.shown.insert(shown).place();
+        self.map(self.memory.num_regions(), address, place, kernel::KVM_MEM_READONLY)
+    }
+
+    /// Fills a slot with memory of this process: `place` is where it is, and its length.
+    fn map(&self, slot: usize, address: u64, place: (u64, u64), flags: u32) -> Result<(), KvmError> {
+        let (userspace_addr, memory_size) = place;
+        let mut slot = kernel::kvm_userspace_memory_region {
+            slot: u32::try_from(slot).unwrap_or(u32::MAX),
+            flags,
+            guest_phys_addr: address,
+            memory_size,
+            userspace_addr,
+        };
+        self.handle.structure(request::SET_USER_MEMORY_REGION, &mut slot).map(drop)
     }
 
     /// The guest's memory.
@@ -131,7 +147,7 @@ impl Vm {
     /// Makes the CPU with this number, which is also its APIC id.
     pub fn create_cpu(&self, number: u8) -> Result<Cpu, KvmError> {
         let handle = self.handle.descriptor(request::CREATE_VCPU, u64::from(number))?;
-        Cpu::new(handle, self.run_size, self.memory.clone())
+        Cpu::new(handle, self.run_size, (self.memory.clone(), self.shown.clone()))
     }
 
     /// Switches the capability `number` (`KVM_CAP_…`) on.

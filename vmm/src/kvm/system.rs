@@ -66,6 +66,7 @@ impl Kvm {
             (kernel::KVM_CAP_USER_MEMORY, "KVM_CAP_USER_MEMORY"),
             (kernel::KVM_CAP_IRQFD, "KVM_CAP_IRQFD"),
             (kernel::KVM_CAP_IOEVENTFD, "KVM_CAP_IOEVENTFD"),
+            (kernel::KVM_CAP_READONLY_MEM, "KVM_CAP_READONLY_MEM"),
             (kernel::KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT"),
         ];
         let mut lacking = Vec::new();
