@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use coffer_vmm::bus::Registers;
 use coffer_vmm::devices::{Balloon, Block, Disk, Disks, Net, Random, Scsi, Vsock};
 use coffer_vmm::event::Event;
-use coffer_vmm::memory::{Backing, Memory, create};
+use coffer_vmm::memory::{Backing, Memory, Shown, create};
 use coffer_vmm::spec;
 use coffer_vmm::virtio::{Cause, Device, Interrupt, Transport};
 use coffer_vmm::vsock::packet::{HEADER_LEN, Packet};
@@ -82,7 +82,8 @@ fn memory() -> &'static Memory {
 fn drive(device: Box<dyn Device>, input: &[u8]) {
     let memory = memory();
     let mut script = Script(input);
-    let line = Interrupt::new(Event::new().expect("an event"));
+    let page = Shown::new(1).expect("a page").page(0).expect("the first page");
+    let line = Interrupt::new(Event::new().expect("an event"), page);
     let transport = Transport::new(device, memory.clone(), line, Event::new().expect("an event"))
         .expect("a device's rings");
     take_over(&transport, &mut script);

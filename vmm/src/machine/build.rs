@@ -14,10 +14,10 @@ use crate::bus::{Bus, Registers, Taken};
 use crate::devices::{Clock, ResetPort, Serial};
 use crate::event::Event;
 use crate::kvm::{BareVm, Cpu, Kvm, KvmError, MachineKind, Msr, Notification, Vm};
-use crate::memory::{self, Backing, DEVICES, MemoryError};
+use crate::memory::{self, Backing, DEVICES, MemoryError, Shown};
 use crate::virtio::{Device, Interrupt, Transport};
 
-/// Bytes of a virtio device's registers.
+/// Bytes of a virtio device's registers: one page.
 const REGISTERS: u64 = 0x1000;
 
 /// The IOAPIC's lines for virtio devices: not the timer's, the cascade's, the serial port's and the clock's.
@@ -166,14 +166,14 @@ impl Machine {
         };
         let start = boot::load(&memory, boot)?;
         let (kvm, vm) = hardware.making.finish()?;
-        let vm = vm.with_memory(memory)?;
+        let mut vm = vm.with_memory(memory)?;
         vm.create_interrupt_controllers()?;
         let deadline = kvm.capability(CAP_DEADLINE)? != 0;
         if !deadline {
             // A kernel whose local APIC can be set to a time, and never sleeps, needs no other timer.
             vm.create_timer()?;
         }
-        let (board, events) = assemble(&vm, hardware.devices, hardware.console)?;
+        let (board, events) = assemble(&mut vm, hardware.devices, hardware.console)?;
         let cpus = processors(&kvm, &vm, hardware.cpus, deadline)?;
         if let Some(first) = cpus.first() {
             first.start(start)?;
@@ -202,7 +202,11 @@ fn processors(kvm: &Kvm, vm: &Vm, count: u8, deadline: bool) -> Result<Vec<Cpu>,
     Ok(cpus)
 }
 
-fn assemble(vm: &Vm, devices: Vec<Box<dyn Device>>, console: File) -> Result<(Board, Events), MachineError> {
+fn assemble(
+    vm: &mut Vm,
+    devices: Vec<Box<dyn Device>>,
+    console: File,
+) -> Result<(Board, Events), MachineError> {
     let mut events = Events::new()?;
     let (mut ports, mut memory) = (Bus::default(), Bus::default());
     let line = Event::new()?;
@@ -214,6 +218,9 @@ fn assemble(vm: &Vm, devices: Vec<Box<dyn Device>>, console: File) -> Result<(Bo
     ports.insert(start, length, Arc::new(ResetPort))?;
     let (start, length) = Clock::PORTS;
     ports.insert(start, length, Arc::new(Clock::default()))?;
+    let shown = Shown::new(devices.len().max(1))?;
+    vm.show(shown.clone(), DEVICES)?;
+    let seen = Event::new()?;
     let mut transports = Vec::with_capacity(devices.len());
     for (index, device) in devices.into_iter().enumerate() {
         let (address, number) = place(index);
@@ -224,7 +231,13 @@ fn assemble(vm: &Vm, devices: Vec<Box<dyn Device>>, console: File) -> Result<(Bo
         }
         let queues = device.identity().queues.len();
         let started = events.watch_start(index)?;
-        let transport = Transport::new(device, vm.memory().clone(), Interrupt::new(line), started)?;
+        let page = shown.page(index).ok_or_else(|| io::Error::other("fewer pages than devices"))?;
+        let interrupt = Interrupt::new(line, page);
+        let transport = Transport::new(device, vm.memory().clone(), interrupt, started)?;
+        // Nobody takes these counts: that the driver need not be waited for is all that they are for.
+        let value = Interrupt::SEEN_USED;
+        let notification = Notification::Memory { address: address + Transport::ACKNOWLEDGE, value };
+        vm.connect_notification(seen.as_fd(), notification)?;
         for queue in 0..queues {
             let event = events.watch_queue(index, queue)?;
             let value = u32::try_from(queue).unwrap_or(u32::MAX);

@@ -1,9 +1,10 @@
 //! The one interrupt line of a device, and why it was raised.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-
 use crate::event::Event;
+use crate::memory::ShownPage;
+
+/// Offset of the register that tells why.
+const REASONS: u64 = 0x60;
 
 /// The device has given chains back.
 const USED: u32 = 1;
@@ -11,17 +12,27 @@ const USED: u32 = 1;
 /// The device's configuration or status changed.
 const CONFIGURATION: u32 = 2;
 
-/// A line. Copies raise the same one.
-#[derive(Debug, Clone)]
+/// A line, and the page on which the driver reads why it was raised.
+#[derive(Debug)]
 pub struct Interrupt {
-    reasons: Arc<AtomicU32>,
-    line: Arc<Event>,
+    line: Event,
+    page: ShownPage,
 }
 
 impl Interrupt {
-    /// A line that `line` raises, which KVM takes.
-    pub fn new(line: Event) -> Interrupt {
-        Interrupt { reasons: Arc::default(), line: Arc::new(line) }
+    /// What a driver writes when it has seen that chains were given back, and nothing else: by far the most frequent one. It
+    /// may be lost. The reason then stands until the device is reset, and a driver that reads it looks at its rings, which
+    /// it does at any interrupt.
+    pub const SEEN_USED: u32 = USED;
+
+    /// A line that `line` raises, which KVM takes; the device's registers are on `page`.
+    pub fn new(line: Event, page: ShownPage) -> Interrupt {
+        Interrupt { line, page }
+    }
+
+    /// The page of the device's registers.
+    pub(super) fn page(&self) -> &ShownPage {
+        &self.page
     }
 
     /// Says that chains were given back.
@@ -35,17 +46,13 @@ impl Interrupt {
     }
 
     fn raise(&self, reason: u32) {
-        self.reasons.fetch_or(reason, Ordering::SeqCst);
+        // Written before the line is raised: the driver finds it as soon as it is called.
+        self.page.add(REASONS, reason);
         self.line.signal();
-    }
-
-    /// The reasons that the driver has not acknowledged.
-    pub(super) fn reasons(&self) -> u32 {
-        self.reasons.load(Ordering::SeqCst)
     }
 
     /// The driver has seen these.
     pub(super) fn acknowledge(&self, reasons: u32) {
-        self.reasons.fetch_and(!reasons, Ordering::SeqCst);
+        self.page.remove(REASONS, reasons);
     }
 }

@@ -30,13 +30,17 @@ const DRIVER_OK: u32 = 4;
 const FEATURES_OK: u32 = 8;
 const NEEDS_RESET: u32 = 64;
 
-/// Offset of the register that the driver writes a queue's number to.
+/// Offsets of the registers that the driver writes a queue's number to, the reasons of an interrupt that it has seen, and
+/// how far it is.
 const NOTIFY: u64 = 0x50;
+const ACKNOWLEDGE: u64 = 0x64;
+const STATUS: u64 = 0x70;
 
-/// First offset of the device's own configuration.
+/// First offset of the device's own configuration, and the most bytes of it that are shown.
 const CONFIGURATION: u64 = 0x100;
+const LONGEST: usize = 256;
 
-/// A device behind its registers.
+/// A device behind its registers. What they say is on a page that the guest reads by itself: only writes come here.
 #[derive(Debug)]
 pub struct Transport {
     identity: Identity,
@@ -64,6 +68,9 @@ impl Transport {
     /// Offset of the register that notifications are written to.
     pub const NOTIFY: u64 = NOTIFY;
 
+    /// Offset of the register that the reasons of an interrupt are written to, when the driver has seen them.
+    pub const ACKNOWLEDGE: u64 = ACKNOWLEDGE;
+
     /// A device without a driver. `started` is told when one has taken it over, and [`Transport::serve`] has to be
     /// called for the first time.
     pub fn new(
@@ -85,7 +92,9 @@ impl Transport {
             malformed: 0,
             faults: 0,
         };
-        Ok(Transport { identity, memory, interrupt, started, state: Mutex::new(state) })
+        let transport = Transport { identity, memory, interrupt, started, state: Mutex::new(state) };
+        transport.show_identity();
+        Ok(transport)
     }
 
     /// What the device is.
@@ -150,6 +159,7 @@ impl Transport {
         state.faults = state.faults.saturating_add(1);
         state.status |= NEEDS_RESET;
         state.device.stop();
+        self.show(state);
         self.interrupt.changed();
     }
 
@@ -157,35 +167,50 @@ impl Transport {
         self.identity.features | EVERY
     }
 
-    fn read_register(&self, offset: u64) -> u32 {
-        match offset {
-            0x00 => MAGIC,
-            0x04 => VERSION,
-            0x08 => self.identity.kind,
-            0x0c => VENDOR,
-            0x10 => word(self.offered(), self.state().offered_word),
-            0x34 => self.state().queue().map_or(0, |queue| u32::from(queue.max_size())),
-            0x44 => self.state().queue().map_or(0, |queue| u32::from(queue.ready())),
-            0x60 => self.interrupt.reasons(),
-            0x70 => self.state().status,
-            // Shared memory: none, which is said by a length of all ones.
-            0xb0 | 0xb4 | 0xb8 | 0xbc => u32::MAX,
-            _ => 0,
+    /// Shows what never changes.
+    fn show_identity(&self) {
+        let page = self.interrupt.page();
+        let state = self.state();
+        for (offset, value) in [(0x00, MAGIC), (0x04, VERSION), (0x08, self.identity.kind), (0x0c, VENDOR)] {
+            page.set(offset, value);
         }
+        // Shared memory: none, which is said by a length of all ones.
+        for offset in [0xb0, 0xb4, 0xb8, 0xbc] {
+            page.set(offset, u32::MAX);
+        }
+        let mut configuration = [0; LONGEST];
+        state.device.configuration(0, &mut configuration);
+        page.write(CONFIGURATION, &configuration);
+        self.show(&state);
+    }
+
+    /// Shows what depends on what the driver wrote.
+    fn show(&self, state: &State) {
+        let page = self.interrupt.page();
+        page.set(0x10, word(self.offered(), state.offered_word));
+        page.set(0x34, state.queue().map_or(0, |queue| u32::from(queue.max_size())));
+        page.set(0x44, state.queue().map_or(0, |queue| u32::from(queue.ready())));
+        page.set(STATUS, state.status);
     }
 
     fn write_register(&self, offset: u64, value: u32) {
         match offset {
             // KVM turns the notification of every queue that there is into an event, so this is one of none.
             NOTIFY => {}
-            0x64 => self.interrupt.acknowledge(value),
-            0x70 => self.set_status(value),
-            _ => self.state().describe(offset, value),
+            ACKNOWLEDGE => self.interrupt.acknowledge(value),
+            _ => {
+                let mut state = self.state();
+                if offset == STATUS {
+                    self.set_status(&mut state, value);
+                } else {
+                    state.describe(offset, value);
+                }
+                self.show(&state);
+            }
         }
     }
 
-    fn set_status(&self, value: u32) {
-        let mut state = self.state();
+    fn set_status(&self, state: &mut State, value: u32) {
         if value == 0 {
             state.reset();
             self.interrupt.acknowledge(u32::MAX);
@@ -201,7 +226,7 @@ impl Transport {
                 return;
             }
             if let Err(Fault { .. }) = state.start(&self.memory) {
-                self.fail(&mut state);
+                self.fail(state);
                 // The devices' thread has it let go of the host, which takes system calls.
                 self.started.signal();
                 return;
@@ -295,12 +320,7 @@ fn word(features: u64, select: u32) -> u32 {
 
 impl Registers for Transport {
     fn read(&self, offset: u64, data: &mut [u8]) {
-        if let Some(offset) = offset.checked_sub(CONFIGURATION) {
-            data.fill(0);
-            self.state().device.configuration(offset, data);
-        } else if data.len() == 4 {
-            data.copy_from_slice(&self.read_register(offset).to_le_bytes());
-        }
+        self.interrupt.page().read(offset, data);
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Effect {
@@ -317,7 +337,7 @@ impl Registers for Transport {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::{Backing, create};
+    use crate::memory::{Backing, Shown, create};
     use crate::virtio::Served;
     use proptest::prelude::*;
     use std::os::fd::BorrowedFd;
@@ -336,7 +356,9 @@ mod tests {
         }
 
         fn configuration(&self, offset: u64, data: &mut [u8]) {
-            data[0] = u8::try_from(offset).unwrap_or(0);
+            for (place, at) in data.iter_mut().zip(offset..) {
+                *place = u8::try_from(at).unwrap();
+            }
         }
 
         fn start(&mut self, _features: u64) {
@@ -379,7 +401,8 @@ mod tests {
     fn board() -> Board {
         let memory = create(2, Backing::default()).unwrap();
         let (line, started, calls) = (Event::new().unwrap(), Event::new().unwrap(), Arc::default());
-        let interrupt = Interrupt::new(line.try_clone().unwrap());
+        let page = Shown::new(1).unwrap().page(0).unwrap();
+        let interrupt = Interrupt::new(line.try_clone().unwrap(), page);
         let device = Box::new(Returning(Arc::clone(&calls)));
         let transport =
             Transport::new(device, memory.clone(), interrupt, started.try_clone().unwrap()).unwrap();
