@@ -54,7 +54,9 @@ pub(crate) fn run(mut options: Options) -> anyhow::Result<ExitCode> {
     if let Some(listener) = listener {
         devices.push(Box::new(vsock(&mut options, listener, limit)?));
     }
-    devices.push(Box::new(Random));
+    if !making.gives_random_numbers() {
+        devices.push(Box::new(Random));
+    }
     devices.push(Box::new(Balloon));
     let hardware = Hardware {
         making,

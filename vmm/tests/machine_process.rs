@@ -382,7 +382,7 @@ fn a_guest_that_attacks_its_devices_stops_them_and_not_the_monitor() {
     let (disk, sockets) = (tempfile::tempfile().unwrap(), tempfile::tempdir().unwrap());
     disk.set_len(1 << 20).unwrap();
     let listener = UnixListener::bind(sockets.path().join("vsock")).unwrap();
-    // The controller of disks, virtio-blk, vsock and random numbers, by their queues.
+    // The controller of disks, virtio-blk, vsock, and random numbers or what is there instead of them, by their queues.
     let code = attack::guest(&[3, 1, 3, 1], 20);
     let files = vec![
         ("--disk", "a,rw,", disk.try_clone().unwrap().into()),

@@ -22,7 +22,8 @@ pub(crate) fn file(bytes: &[u8]) -> File {
 pub(crate) fn kernel(input: &[u8]) {
     let memory = create(MEMORY, Backing { huge_pages: false, prefault: false }).expect("memory");
     let (kernel, initrd) = (file(input), file(b"not looked into"));
-    let boot = Boot { kernel: &kernel, initrd: Some(&initrd), command_line: "console=ttyS0", cpus: 2 };
+    let boot =
+        Boot { kernel: &kernel, initrd: Some(&initrd), command_line: "console=ttyS0", cpus: 2, lines: &[4] };
     // That it starts or is refused is the kernel's affair; the error is made into words, which must not fail either.
     let _ = load(&memory, boot).map_err(|error| error.to_string());
 }

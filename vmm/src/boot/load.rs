@@ -26,6 +26,8 @@ pub struct Boot<'a> {
     pub command_line: &'a str,
     /// Number of processors.
     pub cpus: u8,
+    /// The IOAPIC's lines that something is at.
+    pub lines: &'a [u8],
 }
 
 /// Why a machine cannot be started with this kernel.
@@ -91,7 +93,7 @@ pub fn load(memory: &Memory, boot: Boot<'_>) -> Result<Start, BootError> {
     }
     let line = [boot.command_line.as_bytes(), &[0]].concat();
     memory.write_slice(&line, GuestAddress(COMMAND_LINE)).map_err(BootError::Tell)?;
-    if !mptable::write(memory, boot.cpus) {
+    if !mptable::write(memory, boot.cpus, boot.lines) {
         let limit = memory_end(memory);
         return Err(BootError::TooLarge {
             what: "the table of processors",
@@ -163,7 +165,7 @@ mod tests {
     use crate::memory::{Backing, create};
 
     fn boot<'a>(kernel: &'a File, initrd: Option<&'a File>) -> Boot<'a> {
-        Boot { kernel, initrd, command_line: "console=ttyS0", cpus: 2 }
+        Boot { kernel, initrd, command_line: "console=ttyS0", cpus: 2, lines: &[4] }
     }
 
     fn read<const N: usize>(memory: &Memory, address: u64) -> [u8; N] {

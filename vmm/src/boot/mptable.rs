@@ -31,9 +31,10 @@ const VECTORED: u8 = 0;
 const NMI: u8 = 1;
 const EXTERNAL: u8 = 3;
 
-/// Writes the table for `cpus` processors. `false` if the guest has no memory there.
-pub(super) fn write(memory: &Memory, cpus: u8) -> bool {
-    let table = table(cpus);
+/// Writes the table for `cpus` processors and the lines that something is at: a kernel prepares each line that it is told of,
+/// which takes an exit for it. `false` if the guest has no memory there.
+pub(super) fn write(memory: &Memory, cpus: u8, lines: &[u8]) -> bool {
+    let table = table(cpus, lines);
     memory.write_slice(&table, GuestAddress(MP_TABLE)).is_ok()
         && memory.write_slice(&pointer(), GuestAddress(POINTER)).is_ok()
 }
@@ -48,7 +49,7 @@ fn pointer() -> [u8; 16] {
     bytes
 }
 
-fn table(cpus: u8) -> Vec<u8> {
+fn table(cpus: u8, lines: &[u8]) -> Vec<u8> {
     let ioapic = cpus;
     let mut entries = Vec::new();
     for cpu in 0..cpus {
@@ -63,7 +64,7 @@ fn table(cpus: u8) -> Vec<u8> {
     }
     entries.push([&[ENTRY_BUS, 0][..], b"ISA   "].concat());
     entries.push([&[ENTRY_IOAPIC, ioapic, 0x11, 1][..], &IOAPIC.to_le_bytes()].concat());
-    for line in 0..LINES {
+    for line in (0..LINES).filter(|line| lines.contains(line)) {
         // Polarity and trigger as the bus has them: an ISA bus's rising edge.
         entries.push(vec![ENTRY_INTERRUPT, VECTORED, 0, 0, 0, line, ioapic, line]);
     }
@@ -103,21 +104,24 @@ fn checksum(bytes: &[u8]) -> u8 {
 mod tests {
     use super::*;
 
+    const ALL: [u8; 24] =
+        [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23];
+
     #[test]
     fn both_structures_sum_up_to_zero() {
         assert_eq!(checksum(&pointer()), 0);
-        assert_eq!(checksum(&table(64)), 0);
+        assert_eq!(checksum(&table(64, &ALL)), 0);
     }
 
     #[test]
     fn the_largest_table_ends_before_the_pointer() {
-        assert!(MP_TABLE + table(64).len() as u64 <= POINTER);
+        assert!(MP_TABLE + table(64, &ALL).len() as u64 <= POINTER);
     }
 
     #[test]
     fn the_header_counts_bytes_and_entries() {
-        let table = table(2);
+        let table = table(2, &[0, 4, 23, 99]);
         assert_eq!(usize::from(u16::from_le_bytes([table[4], table[5]])), table.len());
-        assert_eq!(u16::from_le_bytes([table[34], table[35]]), 2 + 1 + 1 + 24 + 2);
+        assert_eq!(u16::from_le_bytes([table[34], table[35]]), 2 + 1 + 1 + 3 + 2);
     }
 }

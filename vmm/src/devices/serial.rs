@@ -72,7 +72,7 @@ impl Serial {
     pub const PORTS: (u64, u64) = (0x3f8, 8);
 
     /// Its interrupt line.
-    pub const LINE: u32 = 4;
+    pub const LINE: u8 = 4;
 
     /// A port whose output goes to `output`, which is never waited for if it is non-blocking, and whose interrupt is
     /// `interrupt`.

@@ -13,7 +13,7 @@ use crate::boot::{self, Boot, BootError};
 use crate::bus::{Bus, Registers, Taken};
 use crate::devices::{Clock, ResetPort, Serial};
 use crate::event::Event;
-use crate::kvm::{BareVm, Cpu, Kvm, KvmError, MachineKind, Msr, Notification, Vm};
+use crate::kvm::{BareVm, Cpu, CpuidLeaf, Kvm, KvmError, MachineKind, Msr, Notification, Vm};
 use crate::memory::{self, Backing, DEVICES, MemoryError, Shown};
 use crate::virtio::{Device, Interrupt, Transport};
 
@@ -21,7 +21,10 @@ use crate::virtio::{Device, Interrupt, Transport};
 const REGISTERS: u64 = 0x1000;
 
 /// The IOAPIC's lines for virtio devices: not the timer's, the cascade's, the serial port's and the clock's.
-const LINES: [u32; 18] = [5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23];
+const LINES: [u8; 18] = [5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23];
+
+/// The interval timer's line, where there is one.
+const TIMER: u8 = 0;
 
 /// The most virtio devices: lines are shared from the nineteenth on.
 const MAX_DEVICES: usize = 64;
@@ -34,13 +37,17 @@ const MSRS: [Msr; 2] = [Msr { index: 0x1a0, value: 1 }, Msr { index: 0x2ff, valu
 
 /// A machine that KVM is making, on a thread of its own: most of the time is spent waiting.
 #[derive(Debug)]
-pub struct Making(JoinHandle<Result<(Kvm, BareVm), MachineError>>);
+pub struct Making {
+    supported: Vec<CpuidLeaf>,
+    thread: JoinHandle<Result<(Kvm, BareVm), MachineError>>,
+}
 
 impl Making {
     /// Begins to make a machine with an open `/dev/kvm`.
-    pub fn begin(kvm: OwnedFd) -> io::Result<Making> {
+    pub fn begin(kvm: OwnedFd) -> Result<Making, MachineError> {
+        let kvm = Kvm::new(kvm)?;
+        let supported = kvm.supported_cpuid()?;
         let make = move || {
-            let kvm = Kvm::new(kvm)?;
             let names = kvm.lacking()?;
             if !names.is_empty() {
                 return Err(MachineError::Lacking { names });
@@ -48,11 +55,17 @@ impl Making {
             let vm = kvm.begin(MachineKind::Plain)?;
             Ok((kvm, vm))
         };
-        Ok(Making(std::thread::Builder::new().name("making".to_owned()).spawn(make)?))
+        let thread = std::thread::Builder::new().name("making".to_owned()).spawn(make)?;
+        Ok(Making { supported, thread })
+    }
+
+    /// Whether the machine's processors give random numbers.
+    pub fn gives_random_numbers(&self) -> bool {
+        cpuid::give_random_numbers(&self.supported)
     }
 
     fn finish(self) -> Result<(Kvm, BareVm), MachineError> {
-        self.0
+        self.thread
             .join()
             .unwrap_or_else(|_| Err(io::Error::other("the thread that made the machine failed").into()))
     }
@@ -153,8 +166,12 @@ impl Machine {
         let mut command_line = hardware.command_line;
         // The guest resets itself by the one line that tells a reset from a crash.
         command_line.push_str(" reboot=k");
+        // Whether a port raises its line is not to be tried out at each opening of ours, which does.
+        command_line.push_str(" 8250.skip_txen_test=1");
+        let mut lines = vec![TIMER, Serial::LINE];
         for index in 0..hardware.devices.len() {
             let (address, line) = place(index);
+            lines.push(line);
             // Writing into a string does not fail.
             let _ = write!(command_line, " virtio_mmio.device=4K@{address:#x}:{line}");
         }
@@ -163,8 +180,10 @@ impl Machine {
             initrd: hardware.initrd.as_ref(),
             command_line: &command_line,
             cpus: hardware.cpus,
+            lines: &lines,
         };
         let start = boot::load(&memory, boot)?;
+        let supported = hardware.making.supported.clone();
         let (kvm, vm) = hardware.making.finish()?;
         let mut vm = vm.with_memory(memory)?;
         vm.create_interrupt_controllers()?;
@@ -174,7 +193,7 @@ impl Machine {
             vm.create_timer()?;
         }
         let (board, events) = assemble(&mut vm, hardware.devices, hardware.console)?;
-        let cpus = processors(&kvm, &vm, hardware.cpus, deadline)?;
+        let cpus = processors(&supported, &vm, hardware.cpus, deadline)?;
         if let Some(first) = cpus.first() {
             first.start(start)?;
         }
@@ -183,18 +202,17 @@ impl Machine {
 }
 
 /// Address and interrupt line of a device.
-fn place(index: usize) -> (u64, u32) {
+fn place(index: usize) -> (u64, u8) {
     let address = DEVICES + REGISTERS * (index as u64);
     (address, LINES[index % LINES.len()])
 }
 
-fn processors(kvm: &Kvm, vm: &Vm, count: u8, deadline: bool) -> Result<Vec<Cpu>, MachineError> {
-    let supported = kvm.supported_cpuid()?;
+fn processors(supported: &[CpuidLeaf], vm: &Vm, count: u8, deadline: bool) -> Result<Vec<Cpu>, MachineError> {
     let mut cpus = Vec::with_capacity(usize::from(count));
     for number in 0..count {
         let cpu = vm.create_cpu(number)?;
         // Registers that depend on CPUID can be set only after it.
-        cpu.set_cpuid(&cpuid::leaves(&supported, number, count, deadline))?;
+        cpu.set_cpuid(&cpuid::leaves(supported, number, count, deadline))?;
         cpu.set_msrs(&MSRS)?;
         cpu.connect_local_interrupts()?;
         cpus.push(cpu);
@@ -210,7 +228,7 @@ fn assemble(
     let mut events = Events::new()?;
     let (mut ports, mut memory) = (Bus::default(), Bus::default());
     let line = Event::new()?;
-    vm.connect_interrupt(line.as_fd(), Serial::LINE)?;
+    vm.connect_interrupt(line.as_fd(), u32::from(Serial::LINE))?;
     let serial = Arc::new(Serial::new(console, line));
     let (start, length) = Serial::PORTS;
     ports.insert(start, length, Arc::clone(&serial) as Arc<dyn Registers>)?;
@@ -225,7 +243,7 @@ fn assemble(
     for (index, device) in devices.into_iter().enumerate() {
         let (address, number) = place(index);
         let line = Event::new()?;
-        vm.connect_interrupt(line.as_fd(), number)?;
+        vm.connect_interrupt(line.as_fd(), u32::from(number))?;
         if let Some(host) = device.host() {
             events.watch_host(index, host)?;
         }

@@ -23,6 +23,9 @@ const WITHOUT: u32 = 1 << 3 | 1 << 5 | 1 << 15;
 const TSC_DEADLINE: u32 = 1 << 24;
 const HYPERVISOR: u32 = 1 << 31;
 
+/// Bit of leaf 1, ECX: random numbers by RDRAND.
+const RANDOM: u32 = 1 << 30;
+
 /// Bit of leaf 1, EDX: there is more than one processor in the package.
 const SEVERAL: u32 = 1 << 28;
 
@@ -50,6 +53,11 @@ pub(super) fn leaves(supported: &[CpuidLeaf], cpu: u8, cpus: u8, deadline: bool)
         leaves.extend(topology(function, u32::from(cpu), u32::from(cpus)));
     }
     leaves
+}
+
+/// Whether processors made of these leaves give random numbers.
+pub(super) fn give_random_numbers(supported: &[CpuidLeaf]) -> bool {
+    supported.iter().any(|leaf| leaf.function == FEATURES && leaf.registers[2] & RANDOM != 0)
 }
 
 fn adapt(leaf: &mut CpuidLeaf, cpu: u32, cpus: u32) {
@@ -126,6 +134,15 @@ mod tests {
     #[test]
     fn one_processor_does_not_say_that_there_are_several() {
         assert_eq!(of(&leaves(&supported(), 0, 1, true), 1, 0).unwrap()[3], 0);
+    }
+
+    #[test]
+    fn random_numbers_are_told_by_their_bit_and_passed_on() {
+        let mut leaves = supported();
+        assert!(!give_random_numbers(&leaves));
+        leaves[1].registers[2] |= RANDOM;
+        assert!(give_random_numbers(&leaves));
+        assert_ne!(of(&super::leaves(&leaves, 0, 1, true), 1, 0).unwrap()[2] & RANDOM, 0);
     }
 
     #[test]
