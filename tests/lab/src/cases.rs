@@ -147,13 +147,13 @@ fn sixteen_machines_at_once_leave_nothing_behind() -> Result<String> {
     before.compare("sixteen at once")
 }
 
-/// A machine of a pod's devices whose guest only says a word.
+/// A machine of a pod's devices, whose guest waits to be asked something: it does not end by itself.
 fn short(number: u32) -> Result<Short> {
     let tap = crate::wire::tap(&format!("many{number}"))?;
     let disk = crate::disks::scratch("many", 64)?;
     let more =
         vec![("--disk many,ro,".to_owned(), disk), (format!("--nic 02:00:00:00:01:{number:02x},1500,"), tap)];
-    let machine = Guest::boot(Wanted { memory_mib: 64, initrd: None, more, ..image("vmlinux") })?;
+    let machine = Guest::boot(Wanted { memory_mib: 64, more, ..image("vmlinux") })?;
     Ok(Short(machine))
 }
 
