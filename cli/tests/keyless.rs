@@ -199,6 +199,19 @@ fn a_signing_configuration_says_whom_to_ask_and_the_environment_has_the_token() 
 }
 
 #[test]
+fn a_token_comes_from_standard_input_too() {
+    let place = Place::new(Fault::None);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_coffer"));
+    let line = format!("image sign image --reference v1 --identity-token - --json {}", place.services(1));
+    let token = fs::File::open(place.path().join("token")).expect("a token");
+    let output =
+        command.args(line.split(' ')).current_dir(place.path()).stdin(token).output().expect("a run");
+    let said: Value = serde_json::from_str(&well(&output)).expect("JSON");
+    assert_eq!((&said["identity"], &said["issuer"]), (&json!(MAIL), &json!(ISSUER)));
+    assert_eq!(place.verdicts(), [Some(0), Some(3)]);
+}
+
+#[test]
 fn an_index_is_signed_for_all_its_images() {
     let place = Place::new(Fault::None);
     let list = Added {

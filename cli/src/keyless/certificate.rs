@@ -173,3 +173,31 @@ fn checked(
     }
     Ok(Issued { leaf, holder, issuer })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_without_certificates_is_none() {
+        let answer = br#"{"signedCertificateEmbeddedSct": {"chain": {"certificates": []}}}"#;
+        let key = ShortLived::generate().expect("a key");
+        let expected = Expected { holders: Vec::new(), issuers: Vec::new() };
+        let taken = read(answer).and_then(|chain| checked(chain, &key, &expected, UnixTime(0)));
+        assert!(taken.is_err());
+        assert!(read(b"<html>").is_err());
+        assert!(
+            read(br#"{"signedCertificateEmbeddedSct": {"chain": {"certificates": ["no PEM"]}}}"#).is_err()
+        );
+    }
+
+    #[test]
+    fn each_key_is_another_and_signs() {
+        let [one, other] = [(); 2].map(|()| ShortLived::generate().expect("a key"));
+        assert_ne!(one.public, other.public);
+        let signature = one.sign(b"message").expect("a signature");
+        let public = PublicKey::from_file(&one.public).expect("a key");
+        assert!(public.verify(public.usual_algorithm(), b"message", &signature).is_ok());
+        assert!(public.verify(public.usual_algorithm(), b"another", &signature).is_err());
+    }
+}

@@ -148,3 +148,44 @@ fn is_zero(value: &Value) -> bool {
 fn in_base64(hex: &str) -> anyhow::Result<String> {
     Ok(Base64::encode_string(&hex::decode(hex).context("a hash or a name of it is not in hexadecimal")?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(change: impl FnOnce(&mut Value)) -> anyhow::Result<Value> {
+        let mut answer = json!({"name": {
+            "body": "e30=", "integratedTime": 7, "logID": "00ff", "logIndex": 3,
+            "verification": {
+                "inclusionProof": {"checkpoint": "c", "hashes": ["0a"], "logIndex": 1, "rootHash": "0b", "treeSize": 2},
+                "signedEntryTimestamp": "AA==",
+            },
+        }});
+        change(&mut answer);
+        promised(answer.to_string().as_bytes())
+    }
+
+    #[test]
+    fn hexadecimal_of_the_first_version_becomes_base64() {
+        let entry = answer(|_| {}).expect("an entry");
+        assert_eq!(entry["logId"]["keyId"], "AP8=");
+        assert_eq!(entry["inclusionProof"]["hashes"], json!(["Cg=="]));
+        // The place in the log and the place in the tree differ.
+        assert_eq!((&entry["logIndex"], &entry["inclusionProof"]["logIndex"]), (&json!("3"), &json!("1")));
+    }
+
+    #[test]
+    fn an_answer_with_two_entries_or_without_a_proof_is_none() {
+        assert!(answer(|answer| answer["other"] = answer["name"].clone()).is_err());
+        assert!(answer(|answer| drop(answer["name"]["verification"]["inclusionProof"].take())).is_err());
+        assert!(answer(|answer| answer["name"]["logID"] = json!("zz")).is_err());
+        assert!(proven(b"{\"logIndex\":\"1\"}").is_err());
+        assert!(proven(b"<html>").is_err());
+    }
+
+    #[test]
+    fn members_of_the_second_version_without_a_value_go() {
+        let entry = proven(br#"{"integratedTime":"0","inclusionPromise":null,"inclusionProof":{}}"#);
+        assert_eq!(entry.expect("an entry"), json!({"inclusionProof": {}}));
+    }
+}

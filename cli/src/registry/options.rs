@@ -17,7 +17,7 @@ const DOCKER: (&str, &str) = ("docker.io", "registry-1.docker.io");
 
 #[derive(Args)]
 pub(crate) struct RegistryArguments {
-    /// Certificates, in PEM, that may have signed a registry's, beside the system's
+    /// Certificates, in PEM, that may have signed a registry's or a signing service's, beside the system's
     #[arg(long, value_name = "FILE", env = "COFFER_REGISTRY_CA")]
     ca: Option<PathBuf>,
     /// Read what begins with FROM from TO first, as in docker.io=mirror.example.com/hub; may be repeated
