@@ -14,7 +14,8 @@ use coffer_vmm::inherited::Inherited;
 use coffer_vmm::machine::{self, End, Hardware, Machine, Making, Thread};
 use coffer_vmm::memory::Backing;
 use coffer_vmm::options::Options;
-use coffer_vmm::virtio::Device;
+use coffer_vmm::spec::{Limit, Rate};
+use coffer_vmm::virtio::{Device, Limiter};
 use coffer_vmm::vsock::{self, MAX_CONNECTIONS};
 use coffer_vmm::{control, jail, spec};
 
@@ -22,6 +23,7 @@ use crate::chain;
 
 pub(crate) const USAGE: &str = "run --kvm-fd N --kernel-fd N --initrd-fd N --console-fd N --control-fd N \
      --cmdline LINE --vcpus N --memory-mib N [--disk SERIAL,ro|rw,FD]… [--block SERIAL,ro|rw,FD]… [--nic MAC,MTU,FD]… \
+     [--disk-bytes RATE] [--disk-operations RATE] [--nic-bytes RATE] [--nic-operations RATE] \
      [--vsock-fd N --guest-cid N --dial PATH] [--huge-pages true] [--prefault true] --uid N --parent PID";
 
 /// Descriptors that are not the host's sockets: 256 disks, 64 devices with six events and a file each, 64 processors, and
@@ -44,12 +46,14 @@ pub(crate) fn run(mut options: Options) -> anyhow::Result<ExitCode> {
     for disk in disks {
         controller.attach(Disk::new(disk)?)?;
     }
-    let mut devices: Vec<Box<dyn Device>> = vec![Box::new(Scsi::new(controller.clone()))];
+    let (disk_limit, nic_limit) = (limit_of(&mut options, "--disk")?, limit_of(&mut options, "--nic")?);
+    let mut devices: Vec<Box<dyn Device>> =
+        vec![Box::new(Scsi::new(controller.clone(), Limiter::new(disk_limit)))];
     for disk in blocks {
-        devices.push(Box::new(Block::new(Disk::new(disk)?)));
+        devices.push(Box::new(Block::new(Disk::new(disk)?, Limiter::new(disk_limit))));
     }
     for nic in nics {
-        devices.push(Box::new(Net::new(nic)?));
+        devices.push(Box::new(Net::new(nic, nic_limit)?));
     }
     if let Some(listener) = listener {
         devices.push(Box::new(vsock(&mut options, listener, limit)?));
@@ -101,6 +105,27 @@ fn vsock(options: &mut Options, listener: OwnedFd, limit: usize) -> anyhow::Resu
     let device = vsock::Device::new(cid, UnixListener::from(listener), &dial, limit)
         .context("cannot set up the vsock device")?;
     Ok(Vsock::new(device))
+}
+
+/// The limit that the options beginning with `name` give.
+fn limit_of(options: &mut Options, name: &str) -> anyhow::Result<Limit> {
+    let mut rate = |what| -> anyhow::Result<Option<Rate>> {
+        Ok(options.take_if::<RateOption>(&format!("{name}-{what}"))?.map(|RateOption(rate)| rate))
+    };
+    Ok(Limit { bytes: rate("bytes")?, operations: rate("operations")? })
+}
+
+/// `PER-SECOND,BURST`
+struct RateOption(Rate);
+
+impl FromStr for RateOption {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<RateOption> {
+        let (per_second, burst) =
+            text.split_once(',').context("two parts, separated by a comma: a second's, and at once")?;
+        Ok(RateOption(Rate { per_second: per_second.parse()?, burst: burst.parse()? }))
+    }
 }
 
 /// Every descriptor that was passed.

@@ -2,6 +2,7 @@
 //!
 //! Files arrive as open descriptors, so the process that runs the guest needs no right to open anything.
 
+use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
@@ -33,6 +34,33 @@ pub struct VmSpec {
     pub uid: u32,
     /// `cgroup.procs` files into which the machine's processes are placed before the guest's memory is touched.
     pub cgroup_procs: Vec<PathBuf>,
+}
+
+/// How much a machine may move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Limits {
+    /// From and to all disks together.
+    pub disks: Limit,
+    /// Through each interface, in each direction.
+    pub nics: Limit,
+}
+
+/// How much may be moved: nothing said is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Limit {
+    /// Bytes.
+    pub bytes: Option<Rate>,
+    /// Requests of a disk, packets of an interface.
+    pub operations: Option<Rate>,
+}
+
+/// So many a second, and so many at once after a rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// In a second, in the long run.
+    pub per_second: NonZeroU64,
+    /// At once, at most.
+    pub burst: NonZeroU64,
 }
 
 /// A block device.

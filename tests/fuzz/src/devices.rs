@@ -9,8 +9,8 @@ use coffer_vmm::bus::Registers;
 use coffer_vmm::devices::{Balloon, Block, Disk, Disks, Net, Random, Scsi, Vsock};
 use coffer_vmm::event::Event;
 use coffer_vmm::memory::{Backing, Memory, Shown, create};
-use coffer_vmm::spec;
-use coffer_vmm::virtio::{Cause, Device, Interrupt, Transport};
+use coffer_vmm::spec::{self, Limit};
+use coffer_vmm::virtio::{Cause, Device, Interrupt, Limiter, Next, Transport};
 use coffer_vmm::vsock::packet::{HEADER_LEN, Packet};
 use coffer_vmm::vsock::{self};
 use vm_memory::{Bytes, GuestAddress};
@@ -98,7 +98,7 @@ fn drive(device: Box<dyn Device>, input: &[u8]) {
             // own, which libFuzzer's time limit ends.
             let mut again = transport.serve(cause);
             for _ in 0..4 {
-                again = again && transport.serve(Cause::Again);
+                again = if again == Next::AtOnce { transport.serve(Cause::Again) } else { again };
             }
         }
         if script.0.is_empty() {
@@ -199,14 +199,14 @@ fn disk(serial: &str, read_only: bool) -> Disk {
 
 pub(crate) fn block(input: &[u8]) {
     let read_only = input.first().is_some_and(|first| first & 1 == 1);
-    drive(Box::new(Block::new(disk("disk", read_only))), input);
+    drive(Box::new(Block::new(disk("disk", read_only), Limiter::new(Limit::default()))), input);
 }
 
 pub(crate) fn scsi(input: &[u8]) {
     let disks = Disks::new().expect("a controller");
     disks.attach(disk("one", true)).expect("a first disk");
     disks.attach(disk("two", false)).expect("a second disk");
-    drive(Box::new(Scsi::new(disks)), input);
+    drive(Box::new(Scsi::new(disks, Limiter::new(Limit::default()))), input);
 }
 
 pub(crate) fn random(input: &[u8]) {
@@ -230,7 +230,7 @@ pub(crate) fn vsock(input: &[u8]) {
 pub(crate) fn net(input: &[u8]) {
     let tap = tap().try_clone().expect("a descriptor");
     let nic = spec::Nic { tap, mac: [2, 0, 0, 0, 0, 1], mtu: 1500 };
-    drive(Box::new(Net::new(nic).expect("an interface")), input);
+    drive(Box::new(Net::new(nic, Limit::default()).expect("an interface")), input);
 }
 
 /// A tap in a network namespace that nothing else is in.

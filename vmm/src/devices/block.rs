@@ -14,7 +14,7 @@ use virtio_queue::{Queue, QueueT};
 use super::disk::{Disk, MAX_FORGET, Refusal, TURN};
 use crate::memory::Memory;
 use crate::spec::MAX_SERIAL;
-use crate::virtio::{Buffer, Cause, Chain, Device, Fault, Identity, Served, pop};
+use crate::virtio::{Buffer, Cause, Chain, Device, Fault, Identity, Limiter, Served, pop};
 
 /// Descriptors of the queue, and the most pieces of one request: header and status are two more.
 const QUEUES: &[u16] = &[256];
@@ -41,6 +41,7 @@ const BUDGET: usize = 64;
 #[derive(Debug)]
 pub struct Block {
     disk: Disk,
+    limiter: Limiter,
 }
 
 /// What became of a request: the status byte, and the bytes written before it.
@@ -53,9 +54,9 @@ struct Answer {
 type Range = (u64, u64);
 
 impl Block {
-    /// A device over `disk`.
-    pub fn new(disk: Disk) -> Block {
-        Block { disk }
+    /// A device over `disk`, which `limiter` keeps to a limit.
+    pub fn new(disk: Disk, limiter: Limiter) -> Block {
+        Block { disk, limiter }
     }
 
     fn features(&self) -> u64 {
@@ -187,6 +188,10 @@ impl Device for Block {
         let Some(queue) = queues.first_mut().filter(|queue| queue.ready()) else { return Ok(served) };
         let mut done = 0;
         for _ in 0..BUDGET {
+            if let Some(wait) = self.limiter.wait() {
+                served.wait(wait);
+                return Ok(served);
+            }
             let Some(chain) = pop(queue, memory).map_err(Fault::of(0))? else { return Ok(served) };
             let head = chain.head_index();
             let handled = Chain::collect(memory, chain).ok().and_then(|chain| self.handle(chain));
@@ -194,6 +199,7 @@ impl Device for Block {
             let (written, work) = handled.unwrap_or((0, 0));
             queue.add_used(memory, head, written).map_err(Fault::of(0))?;
             served.used(0);
+            self.limiter.spend(work);
             done += work;
             if done >= TURN {
                 break;
@@ -212,7 +218,7 @@ impl Device for Block {
 mod tests {
     use super::*;
     use crate::memory::{Backing, create};
-    use crate::spec;
+    use crate::spec::{self, Limit};
     use std::os::unix::fs::FileExt;
     use virtio_queue::desc::{RawDescriptor, split::Descriptor};
     use virtio_queue::mock::MockSplitQueue;
@@ -228,7 +234,7 @@ mod tests {
         file.set_len(sectors * 512).unwrap();
         let spec =
             spec::Disk { serial: "one".to_owned(), file: file.try_clone().unwrap().into(), read_only: false };
-        (Block::new(Disk::new(spec).unwrap()), file)
+        (Block::new(Disk::new(spec).unwrap(), Limiter::new(Limit::default())), file)
     }
 
     /// Sends the same request so many times: gives the last one's status, and whether there is more to do.

@@ -14,8 +14,8 @@ use virtio_bindings::virtio_net::{
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 
 use crate::memory::Memory;
-use crate::spec::Nic;
-use crate::virtio::{Access, Buffer, Cause, Device, Fault, Identity, Served, pop, write_to};
+use crate::spec::{Limit, Nic};
+use crate::virtio::{Access, Buffer, Cause, Device, Fault, Identity, Limiter, Served, pop, write_to};
 
 /// Numbers of the queues.
 const RX: usize = 0;
@@ -57,6 +57,9 @@ pub struct Net {
     merge: bool,
     /// Features whose offloads the tap is still to be told of, by the thread that may ask the kernel for it.
     changed: Option<u64>,
+    /// What keeps each direction to its limit.
+    received: Limiter,
+    sent: Limiter,
     /// A packet that the guest had no room for.
     packet: Vec<u8>,
     waiting: usize,
@@ -64,8 +67,8 @@ pub struct Net {
 }
 
 impl Net {
-    /// Takes over the tap of `nic`.
-    pub fn new(nic: Nic) -> Result<Net, NetError> {
+    /// Takes over the tap of `nic`, each of whose directions has this limit.
+    pub fn new(nic: Nic, limit: Limit) -> Result<Net, NetError> {
         let tap = File::from(nic.tap);
         rustix::io::ioctl_fionbio(&tap, true).map_err(|error| NetError::Tap(error.into()))?;
         let size = libc::c_int::try_from(HEADER).unwrap_or(0);
@@ -74,9 +77,18 @@ impl Net {
         if outcome < 0 {
             return Err(NetError::Tap(io::Error::last_os_error()));
         }
-        let packet = Vec::new();
-        let (merge, changed) = (false, None);
-        Ok(Net { tap, mac: nic.mac, mtu: nic.mtu, merge, changed, packet, waiting: 0, dropped: 0 })
+        Ok(Net {
+            tap,
+            mac: nic.mac,
+            mtu: nic.mtu,
+            merge: false,
+            changed: None,
+            received: Limiter::new(limit),
+            sent: Limiter::new(limit),
+            packet: Vec::new(),
+            waiting: 0,
+            dropped: 0,
+        })
     }
 
     fn features() -> u64 {
@@ -111,9 +123,15 @@ impl Net {
     /// From the guest to the tap.
     fn transmit(&mut self, memory: &Memory, queue: &mut Queue, served: &mut Served) -> Result<(), Fault> {
         for _ in 0..BUDGET {
+            if let Some(wait) = self.sent.wait() {
+                served.wait(wait);
+                return Ok(());
+            }
             let Some(chain) = pop(queue, memory).map_err(Fault::of(TX))? else { return Ok(()) };
             let head = chain.head_index();
-            match Buffer::collect(memory, chain, Access::Read) {
+            let packet = Buffer::collect(memory, chain, Access::Read);
+            self.sent.spend(packet.as_ref().map_or(0, |packet| body(packet.len())));
+            match packet {
                 Ok(packet) if packet.len() > HEADER && packet.len() <= PACKET => {
                     // A full tap drops, as a wire does; what it calls invalid is the guest's fault.
                     self.dropped += u64::from(write_to(&self.tap, &packet).is_err());
@@ -130,8 +148,16 @@ impl Net {
     /// From the tap to the guest.
     fn receive(&mut self, memory: &Memory, queue: &mut Queue, served: &mut Served) -> Result<(), Fault> {
         for _ in 0..BUDGET {
-            if self.waiting == 0 && !self.read() {
+            if let Some(wait) = self.received.wait() {
+                served.wait(wait);
                 return Ok(());
+            }
+            if self.waiting == 0 {
+                if !self.read() {
+                    return Ok(());
+                }
+                // Once for each packet, also for one that the guest has no room for yet.
+                self.received.spend(body(self.waiting));
             }
             match self.give(memory, queue, served)? {
                 Given::All => self.waiting = 0,
@@ -228,6 +254,11 @@ impl Net {
     }
 }
 
+/// Bytes of a packet behind its header.
+fn body(length: usize) -> u64 {
+    length.saturating_sub(HEADER) as u64
+}
+
 /// What became of a packet.
 enum Given {
     All,
@@ -294,8 +325,14 @@ impl Device for Net {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spec::Rate;
+    use crate::virtio::Next;
+    use std::num::NonZeroU64;
     use std::os::fd::OwnedFd;
     use std::os::unix::net::UnixDatagram;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
     use virtio_queue::desc::{RawDescriptor, split::Descriptor};
     use virtio_queue::mock::MockSplitQueue;
     use vm_memory::{Bytes, GuestAddress};
@@ -311,9 +348,18 @@ mod tests {
         let (ours, wire) = UnixDatagram::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         let tap = File::from(OwnedFd::from(ours));
-        let (packet, changed) = (Vec::new(), None);
-        let mut net =
-            Net { tap, mac: [2; 6], mtu: 1500, merge: false, changed, packet, waiting: 0, dropped: 0 };
+        let mut net = Net {
+            tap,
+            mac: [2; 6],
+            mtu: 1500,
+            merge: false,
+            changed: None,
+            received: Limiter::new(Limit::default()),
+            sent: Limiter::new(Limit::default()),
+            packet: Vec::new(),
+            waiting: 0,
+            dropped: 0,
+        };
         net.start(if merge { 1 << VIRTIO_NET_F_MRG_RXBUF } else { 0 });
         let mut queues = [Queue::new(16).unwrap(), Queue::new(16).unwrap()];
         net.serve(memory, &mut queues, Cause::Again).unwrap();
@@ -360,6 +406,26 @@ mod tests {
         let (served, used) = receive(&mut net, &memory, &[10; 16]);
         assert!(served.is_ok());
         assert_eq!((used, net.dropped), (9, 1));
+    }
+
+    #[test]
+    fn packets_beyond_the_limit_wait_and_are_not_lost() {
+        let memory = memory();
+        let (mut net, wire) = net(&memory, false);
+        let now = Arc::new(AtomicU64::new(0));
+        let told = Arc::clone(&now);
+        let rate = Rate { per_second: NonZeroU64::new(80).unwrap(), burst: NonZeroU64::MIN };
+        let limit = Limit { bytes: Some(rate), operations: None };
+        net.received =
+            Limiter::with(limit, Box::new(move || Duration::from_secs(told.load(Ordering::SeqCst))));
+        wire.send(&[1; HEADER + 80]).unwrap();
+        wire.send(&[2; HEADER + 80]).unwrap();
+        let (served, used) = receive(&mut net, &memory, &[100, 100]);
+        assert_eq!((served.unwrap().next(), used), (Next::In(Duration::from_secs(1)), 1));
+        now.store(1, Ordering::SeqCst);
+        let (served, used) = receive(&mut net, &memory, &[100, 100]);
+        assert_eq!((served.unwrap().next(), used), (Next::In(Duration::from_secs(1)), 1));
+        assert_eq!(memory.read_obj::<u8>(GuestAddress(0x1_0000)).unwrap(), 2);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::disk::{Disk, MAX_FORGET, MAX_SECTORS, Refusal, SECTOR, TURN};
 use super::scsi_command::{Answers, COMMAND, Command, LONGEST_LIST, parse, ranges, sense, units};
 use crate::event::Event;
 use crate::memory::Memory;
-use crate::virtio::{Access, Buffer, Cause, Chain, Device, Fault, Identity, Served, pop};
+use crate::virtio::{Access, Buffer, Cause, Chain, Device, Fault, Identity, Limiter, Served, pop};
 
 /// Numbers of the queues.
 const CONTROL: usize = 0;
@@ -172,6 +172,7 @@ impl State {
 #[derive(Debug)]
 pub struct Scsi {
     disks: Disks,
+    limiter: Limiter,
 }
 
 /// What a command came to: data for the guest, or why there is none.
@@ -185,9 +186,9 @@ enum Done {
 }
 
 impl Scsi {
-    /// A controller of `disks`.
-    pub fn new(disks: Disks) -> Scsi {
-        Scsi { disks }
+    /// A controller of `disks`, all of which together `limiter` keeps to a limit.
+    pub fn new(disks: Disks, limiter: Limiter) -> Scsi {
+        Scsi { disks, limiter }
     }
 
     /// Carries out one chain: gives the number of bytes written into it, and how much work it was, or nothing for a chain
@@ -282,9 +283,13 @@ impl Scsi {
         Ok(())
     }
 
-    fn requests(&self, memory: &Memory, queue: &mut Queue, served: &mut Served) -> Result<(), Fault> {
+    fn requests(&mut self, memory: &Memory, queue: &mut Queue, served: &mut Served) -> Result<(), Fault> {
         let mut done = 0;
         for _ in 0..BUDGET {
+            if let Some(wait) = self.limiter.wait() {
+                served.wait(wait);
+                return Ok(());
+            }
             let Some(chain) = pop(queue, memory).map_err(Fault::of(REQUESTS))? else { return Ok(()) };
             let head = chain.head_index();
             let handled = Chain::collect(memory, chain).ok().and_then(|chain| self.handle(chain));
@@ -292,6 +297,7 @@ impl Scsi {
             let (written, work) = handled.unwrap_or((0, 0));
             queue.add_used(memory, head, written).map_err(Fault::of(REQUESTS))?;
             served.used(REQUESTS);
+            self.limiter.spend(work);
             done += work;
             if done >= TURN {
                 break;
@@ -471,9 +477,12 @@ impl Device for Scsi {
 mod tests {
     use super::*;
     use crate::memory::{Backing, create};
-    use crate::spec;
+    use crate::spec::{self, Limit, Rate};
+    use crate::virtio::Next;
     use proptest::prelude::*;
     use std::io::Write;
+    use std::num::NonZeroU64;
+    use std::time::Duration;
     use virtio_queue::desc::{RawDescriptor, split::Descriptor};
     use virtio_queue::mock::MockSplitQueue;
     use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
@@ -491,7 +500,7 @@ mod tests {
         let disks = Disks::new().unwrap();
         disks.attach(disk("first", &[7; 4096], false)).unwrap();
         disks.attach(disk("second", &[9; 1024], true)).unwrap();
-        Scsi::new(disks)
+        Scsi::new(disks, Limiter::new(Limit::default()))
     }
 
     /// Sends a command with data and room for data: gives status, sense key and what came back.
@@ -590,7 +599,7 @@ mod tests {
         file.set_len(4 << 30).unwrap();
         let spec = spec::Disk { serial: "large".to_owned(), file: file.into(), read_only: false };
         disks.attach(Disk::new(spec).unwrap()).unwrap();
-        let mut scsi = Scsi::new(disks);
+        let mut scsi = Scsi::new(disks, Limiter::new(Limit::default()));
         let range = |sector: u8, sectors: u32| {
             [&[0, 0, 0, 0, sector, 0, 0, 0][..], &sectors.to_be_bytes(), &[0; 4]].concat()
         };
@@ -644,6 +653,23 @@ mod tests {
     }
 
     #[test]
+    fn a_request_beyond_the_limit_waits_in_its_queue() {
+        let mut scsi = controller();
+        let each = Rate { per_second: NonZeroU64::new(2).unwrap(), burst: NonZeroU64::MIN };
+        let limit = Limit { bytes: None, operations: Some(each) };
+        // No time passes.
+        scsi.limiter = Limiter::with(limit, Box::new(|| Duration::ZERO));
+        assert_eq!(send(&mut scsi, 0, &[0x28, 0, 0, 0, 0, 0, 0, 0, 1], &[], 512).2, [7; 512]);
+        let memory = create(2, Backing::default()).unwrap();
+        let mock = MockSplitQueue::create(&memory, GuestAddress(0), 16);
+        let header = Descriptor::new(0x1_0000, u32::try_from(REQUEST).unwrap(), 0, 0);
+        mock.add_desc_chains(&[header.into()], 0).unwrap();
+        let mut queues = [Queue::new(16).unwrap(), Queue::new(16).unwrap(), mock.create_queue().unwrap()];
+        let served = scsi.serve(&memory, &mut queues, Cause::Queue(REQUESTS)).unwrap();
+        assert_eq!((served.used, served.next()), (0, Next::In(Duration::from_millis(500))));
+    }
+
+    #[test]
     fn a_unit_that_is_not_there_is_named_as_such() {
         let mut scsi = controller();
         assert_eq!(send(&mut scsi, 9, &[0x12, 0, 0, 0, 1], &[], 36).2, [0x7f]);
@@ -683,7 +709,7 @@ mod tests {
 
     #[test]
     fn a_name_is_taken_once() {
-        let Scsi { disks } = controller();
+        let Scsi { disks, .. } = controller();
         let again = disks.attach(disk("first", &[0; 512], true));
         assert_eq!(again, Err(AttachError::Taken { serial: "first".to_owned() }));
         disks.detach("first").unwrap();
@@ -692,7 +718,7 @@ mod tests {
 
     #[test]
     fn the_unit_of_a_detached_disk_is_the_last_to_be_used_again() {
-        let Scsi { disks } = controller();
+        let Scsi { disks, .. } = controller();
         disks.detach("first").unwrap();
         for number in 2..256 {
             disks.attach(disk(&format!("disk-{number}"), &[0; 512], true)).unwrap();

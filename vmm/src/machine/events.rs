@@ -3,12 +3,13 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, CreateFlags, Event as Happening, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::event::Event;
-use crate::virtio::{Cause, Transport};
+use crate::virtio::{Cause, Next, Transport};
 
 /// Events taken at once.
 const MOST: usize = 64;
@@ -34,12 +35,19 @@ pub(super) struct Events {
     own: Vec<(u64, Arc<Event>)>,
     /// Devices that have more to do.
     again: Vec<usize>,
+    /// Devices that a limit makes wait, and until when.
+    later: Vec<(usize, Instant)>,
 }
 
 impl Events {
     /// Nothing to watch.
     pub(super) fn new() -> io::Result<Events> {
-        Ok(Events { epoll: epoll::create(CreateFlags::CLOEXEC)?, own: Vec::new(), again: Vec::new() })
+        Ok(Events {
+            epoll: epoll::create(CreateFlags::CLOEXEC)?,
+            own: Vec::new(),
+            again: Vec::new(),
+            later: Vec::new(),
+        })
     }
 
     fn token(device: usize, detail: u64) -> u64 {
@@ -75,7 +83,9 @@ impl Events {
 
     /// Serves whatever there is to serve, without waiting.
     pub(super) fn serve(&mut self, transports: &[Arc<Transport>]) -> io::Result<()> {
-        for device in std::mem::take(&mut self.again) {
+        let mut ready = std::mem::take(&mut self.again);
+        ready.extend(self.due());
+        for device in ready {
             self.serve_one(transports, device, Cause::Again);
         }
         let mut events: Vec<Happening> = Vec::with_capacity(MOST);
@@ -95,10 +105,34 @@ impl Events {
     }
 
     fn serve_one(&mut self, transports: &[Arc<Transport>], device: usize, cause: Cause) {
-        let again = transports.get(device).is_some_and(|transport| transport.serve(cause));
-        if again && !self.again.contains(&device) {
-            self.again.push(device);
+        let Some(transport) = transports.get(device) else { return };
+        match transport.serve(cause) {
+            Next::AtOnce if !self.again.contains(&device) => self.again.push(device),
+            // A time beyond what the clock can tell never comes, and neither does more of what the limit allows.
+            Next::In(wait) => {
+                self.later.retain(|(waiting, _)| *waiting != device);
+                self.later.extend(Instant::now().checked_add(wait).map(|until| (device, until)));
+            }
+            Next::AtOnce | Next::Event => {}
         }
+    }
+
+    /// Takes the devices that have waited long enough.
+    fn due(&mut self) -> Vec<usize> {
+        if self.later.is_empty() {
+            return Vec::new();
+        }
+        let now = Instant::now();
+        self.later.extract_if(.., |(_, until)| *until <= now).map(|(device, _)| device).collect()
+    }
+
+    /// How long may be waited for something to happen, if not for ever.
+    fn patience(&self) -> Option<Duration> {
+        if !self.again.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let until = self.later.iter().map(|(_, until)| *until).min()?;
+        Some(until.saturating_duration_since(Instant::now()))
     }
 
     /// Waits until one of three is readable: the devices (unless they are paused), `ended`, `asked`.
@@ -110,18 +144,16 @@ impl Events {
     ) -> io::Result<[bool; 3]> {
         let devices = if paused { ended } else { self.epoll.as_fd() };
         let mut watched = [devices, ended, asked].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let limit = (!self.again.is_empty() && !paused).then_some(&now);
-        loop {
-            match poll(&mut watched, limit) {
+        let patience = if paused { None } else { self.patience() };
+        // One that is longer than the kernel counts is as good as none.
+        let limit = patience.and_then(|patience| Timespec::try_from(patience).ok());
+        let count = loop {
+            match poll(&mut watched, limit.as_ref()) {
                 Err(rustix::io::Errno::INTR) => {}
-                outcome => {
-                    outcome?;
-                    break;
-                }
+                outcome => break outcome?,
             }
-        }
+        };
         let [devices, ended, asked] = watched.map(|fd| !fd.revents().is_empty());
-        Ok([!paused && (devices || !self.again.is_empty()), ended, asked])
+        Ok([!paused && (devices || count == 0 || !self.again.is_empty()), ended, asked])
     }
 }

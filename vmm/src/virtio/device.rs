@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use virtio_queue::Queue;
 
@@ -25,7 +26,7 @@ pub enum Cause {
     Queue(usize),
     /// Something happened at the device's own descriptor.
     Host,
-    /// The driver has just taken the device over, or there was more to do at the last call.
+    /// The driver has just taken the device over, or the last call left something to do.
     Again,
 }
 
@@ -36,6 +37,8 @@ pub struct Served {
     pub used: u64,
     /// Whether there is more to do at once.
     pub again: bool,
+    /// When there is more to do that a limit does not allow yet: how long from now.
+    pub later: Option<Duration>,
     /// Requests that could not be understood, and were refused.
     pub malformed: u64,
 }
@@ -45,6 +48,31 @@ impl Served {
     pub fn used(&mut self, queue: usize) {
         self.used |= u32::try_from(queue).ok().and_then(|queue| 1_u64.checked_shl(queue)).unwrap_or(0);
     }
+
+    /// Books that a limit makes the rest wait.
+    pub fn wait(&mut self, how_long: Duration) {
+        self.later = Some(self.later.map_or(how_long, |other| other.min(how_long)));
+    }
+
+    /// When the device is to be called again.
+    pub fn next(&self) -> Next {
+        match (self.again, self.later) {
+            (true, _) => Next::AtOnce,
+            (false, Some(how_long)) => Next::In(how_long),
+            (false, None) => Next::Event,
+        }
+    }
+}
+
+/// When a device is to be called again, with [`Cause::Again`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// When something happens, and then with that cause.
+    Event,
+    /// After the other devices had their turn.
+    AtOnce,
+    /// When so much time has passed, if nothing happens before.
+    In(Duration),
 }
 
 /// A ring that contradicts itself, or lies where the guest has no memory.

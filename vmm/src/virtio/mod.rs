@@ -7,6 +7,7 @@
 //! buffer     the door to guest memory: one descriptor chain as a list of bounded slices
 //! device     what a device is, and what one call of it did
 //! interrupt  the one line of a device
+//! rate       how much a device may move, and how long it has to wait for more
 //! transport  virtio over memory-mapped registers, version 2 (virtio 1.2, section 4.2)
 //! ```
 //! The guest writes every descriptor, ring and register; none of it is believed. A device that is misused stops, says
@@ -16,10 +17,12 @@ mod buffer;
 mod device;
 mod file;
 mod interrupt;
+mod rate;
 mod transport;
 
 pub use buffer::{Access, BadChain, Buffer, Chain, pop, walk};
-pub use device::{Cause, Device, Fault, Identity, Served};
+pub use device::{Cause, Device, Fault, Identity, Next, Served};
 pub use file::{read_at, read_from, write_at, write_to};
 pub use interrupt::Interrupt;
+pub use rate::Limiter;
 pub use transport::Transport;

@@ -12,7 +12,7 @@ use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRE
 use virtio_queue::{Queue, QueueT};
 use vm_memory::GuestAddress;
 
-use super::device::{Cause, Device, Fault, Identity};
+use super::device::{Cause, Device, Fault, Identity, Next};
 use super::interrupt::Interrupt;
 use crate::bus::{Effect, Registers};
 use crate::event::Event;
@@ -102,15 +102,15 @@ impl Transport {
         self.identity
     }
 
-    /// Lets the device work. Says whether there is more to do at once.
-    pub fn serve(&self, cause: Cause) -> bool {
+    /// Lets the device work. Says when it is to be called again.
+    pub fn serve(&self, cause: Cause) -> Next {
         let mut state = self.state();
         if state.status & NEEDS_RESET != 0 {
             self.let_go(&mut state, cause);
-            return false;
+            return Next::Event;
         }
         if state.status & DRIVER_OK == 0 {
-            return false;
+            return Next::Event;
         }
         let State { device, queues, .. } = &mut *state;
         let outcome = device.serve(&self.memory, queues, cause).and_then(|served| {
@@ -128,12 +128,12 @@ impl Transport {
                     self.interrupt.used();
                 }
                 state.malformed = state.malformed.saturating_add(served.malformed);
-                served.again
+                served.next()
             }
             Err(Fault { .. }) => {
                 self.fail(&mut state);
                 self.let_go(&mut state, cause);
-                false
+                Next::Event
             }
         }
     }
@@ -477,7 +477,7 @@ mod tests {
         assert_eq!((board.get(0x70), board.started.take()), (15, 1));
         // One chain of one descriptor is available.
         board.memory.write_obj(1_u16, GuestAddress(0x1_1002)).unwrap();
-        assert!(!board.transport.serve(Cause::Queue(0)));
+        assert_eq!(board.transport.serve(Cause::Queue(0)), Next::Event);
         assert_eq!(board.memory.read_obj::<u16>(GuestAddress(0x1_2002)).unwrap(), 1);
         assert_eq!((board.line.take(), board.get(0x60)), (1, 1));
         board.set(0x64, 1);
@@ -529,12 +529,12 @@ mod tests {
         board.describe(0, 0x1_0000);
         board.set(0x70, 15);
         board.memory.write_obj(17_u16, GuestAddress(0x1_1002)).unwrap();
-        assert!(!board.transport.serve(Cause::Queue(0)));
+        assert_eq!(board.transport.serve(Cause::Queue(0)), Next::Event);
         assert_eq!(board.calls.load(Ordering::SeqCst), 10_101);
-        assert!(!board.transport.serve(Cause::Host));
+        assert_eq!(board.transport.serve(Cause::Host), Next::Event);
         assert_eq!(board.calls.load(Ordering::SeqCst), 20_101);
         board.set(0x70, 0);
-        assert!(!board.transport.serve(Cause::Host));
+        assert_eq!(board.transport.serve(Cause::Host), Next::Event);
         assert_eq!(board.calls.load(Ordering::SeqCst) / 10_000, 2);
     }
 
