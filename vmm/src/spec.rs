@@ -28,6 +28,8 @@ pub struct VmSpec {
     pub disks: Vec<Disk>,
     /// Network interfaces present at boot.
     pub nics: Vec<Nic>,
+    /// How much the machine may move.
+    pub limits: Limits,
     /// Directory, owned by root with mode 0711, in which the machine's sockets are made.
     pub run_dir: PathBuf,
     /// User and group id, not 0, that the machine's processes run as.

@@ -8,6 +8,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use coffer_vmm::spec::Limits;
 use serde::Deserialize;
 
 use crate::images::config::Images;
@@ -36,6 +37,8 @@ pub struct Config {
     pub guest_dir: PathBuf,
     /// Sizes of machines.
     pub machine: MachineSizes,
+    /// How much machines may move.
+    pub limits: Limits,
     /// What containers write to.
     pub scratch: Scratch,
     /// Directory of the layer cache.
@@ -182,6 +185,7 @@ impl Default for Config {
                 max_memory_mib: 1 << 20,
                 overhead_mib: DEFAULT_OVERHEAD_MIB,
             },
+            limits: Limits::default(),
             scratch: Scratch::Disk { bytes: 10 << 30 },
             layers_dir: PathBuf::from("/var/lib/coffer/layers"),
             run_dir: PathBuf::from("/run/coffer"),
@@ -251,6 +255,7 @@ mod file {
         pub(super) allowed_annotations: Option<Vec<String>>,
         pub(super) paths: Option<Paths>,
         pub(super) machine: Option<Machine>,
+        pub(super) limits: Option<crate::limits::Table>,
         pub(super) scratch: Option<ScratchTable>,
         pub(super) users: Option<Users>,
         pub(super) tee: Option<crate::tee::Table>,
@@ -327,6 +332,7 @@ mod check {
                 log_level: file.log_level.unwrap_or(default.log_level),
                 allowed_annotations: self.annotations(file.allowed_annotations.unwrap_or_default())?,
                 machine: self.machine(file.machine.unwrap_or_default(), default.machine)?,
+                limits: file.limits.unwrap_or_default().into(),
                 scratch: self.scratch(
                     file.scratch.unwrap_or_default(),
                     if tee.simulated.is_some() { Scratch::Tmpfs } else { default.scratch },
@@ -472,6 +478,10 @@ mod check {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use coffer_vmm::spec::{Limit, Rate};
+    use std::num::NonZeroU64;
+
+    const EIGHT: Rate = Rate { per_second: NonZeroU64::new(8).unwrap(), burst: NonZeroU64::new(8).unwrap() };
 
     fn parse(text: &str) -> Result<Config, ConfigError> {
         Config::parse(text, Path::new("/etc/coffer/config.toml"))
@@ -531,6 +541,8 @@ mod tests {
             default_memory_mib = 512
             max_memory_mib = 2048
             overhead_mib = 100
+            [limits]
+            nic_bytes = { per_second = 8, burst = 8 }
             [scratch]
             kind = "tmpfs"
             [users]
@@ -562,6 +574,7 @@ mod tests {
                 max_memory_mib: 2048,
                 overhead_mib: 100,
             },
+            limits: Limits { nics: Limit { bytes: Some(EIGHT), operations: None }, ..Limits::default() },
             scratch: Scratch::Tmpfs,
             users: UserRange { first: 70_000, count: 10 },
             tee: Tee {

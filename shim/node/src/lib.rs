@@ -6,6 +6,7 @@
 //! cgroup ── where the VM's processes live     uid ───── the unprivileged user of one pod's processes
 //! cleanup ─ undoes a record                  trace ─── how long each phase of a start took
 //! host ──── what this machine can do       tee ───── which secure processor its pods have
+//! limits ── how much its pods' machines may move
 //! images ── directories of images, and the signature objects that guests are told of
 //! ```
 //!
@@ -18,6 +19,7 @@ pub mod config;
 pub mod host;
 pub mod images;
 pub mod layers;
+mod limits;
 pub mod net;
 pub mod process;
 pub mod record;

@@ -122,6 +122,7 @@ mod tests {
                 mac: [2, 0, 0, 0, 0, 10],
                 mtu: 1450,
             }],
+            limits: coffer_vmm::spec::Limits::default(),
             run_dir: "/run".into(),
             uid: 7,
             cgroup_procs: Vec::new(),

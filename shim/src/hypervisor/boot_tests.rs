@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::num::NonZeroU64;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use coffer_node::config::HypervisorChoice;
-use coffer_vmm::spec::{Disk, VmSpec};
+use coffer_vmm::spec::{Disk, Limit, Limits, Rate, VmSpec};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
@@ -120,6 +121,7 @@ fn spec(ground: &Ground, run_dir: &Path) -> VmSpec {
         memory_mib: 192,
         disks: Vec::new(),
         nics: Vec::new(),
+        limits: Limits::default(),
         run_dir: run_dir.to_owned(),
         uid: UID,
         cgroup_procs: Vec::new(),
@@ -476,10 +478,22 @@ fn plain_spec(run_dir: &Path) -> VmSpec {
         memory_mib: 192,
         disks: Vec::new(),
         nics: Vec::new(),
+        limits: Limits::default(),
         run_dir: run_dir.to_owned(),
         uid: UID,
         cgroup_procs: Vec::new(),
     }
+}
+
+#[tokio::test]
+async fn a_machine_on_qemu_is_refused_rather_than_not_limited() {
+    let run_dir = run_dir();
+    let choice = choose(HypervisorChoice::Qemu, Path::new("qemu-system-x86_64"), Path::new("/nonexistent"));
+    let once = Rate { per_second: NonZeroU64::MIN, burst: NonZeroU64::MIN };
+    let disks = Limit { bytes: Some(once), operations: None };
+    let limits = Limits { disks, nics: Limit::default() };
+    let refused = choice.hypervisor.boot(VmSpec { limits, ..plain_spec(run_dir.path()) }).await;
+    assert!(matches!(refused, Err(BootError::Spec { what: "limits", .. })));
 }
 
 #[tokio::test]

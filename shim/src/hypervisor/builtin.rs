@@ -16,7 +16,7 @@ use std::time::Instant;
 use async_trait::async_trait;
 use coffer_node::host::Virtualization;
 use coffer_protocol::GUEST_CID;
-use coffer_vmm::spec::{Disk, Nic, VmSpec};
+use coffer_vmm::spec::{Disk, Limits, Nic, Rate, VmSpec};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -114,6 +114,17 @@ fn describe(command: &mut Command, spec: &VmSpec) {
     for Nic { tap, mac: [a, b, c, d, e, f], mtu } in &spec.nics {
         let mac = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
         command.args(["--nic", &format!("{mac},{mtu},{}", tap.as_raw_fd())]);
+    }
+    let Limits { disks, nics } = &spec.limits;
+    for (name, rate) in [
+        ("--disk-bytes", disks.bytes),
+        ("--disk-operations", disks.operations),
+        ("--nic-bytes", nics.bytes),
+        ("--nic-operations", nics.operations),
+    ] {
+        if let Some(Rate { per_second, burst }) = rate {
+            command.args([name, &format!("{per_second},{burst}")]);
+        }
     }
 }
 

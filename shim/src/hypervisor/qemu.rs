@@ -16,7 +16,7 @@ use std::time::Instant;
 use async_trait::async_trait;
 use coffer_node::host::Accelerator;
 use coffer_protocol::GUEST_CID;
-use coffer_vmm::spec::{Disk, VmSpec};
+use coffer_vmm::spec::{Disk, Limits, VmSpec};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -134,6 +134,14 @@ impl Hypervisor for Qemu {
         if spec.nics.len() > MAX_NICS {
             let found = spec.nics.len().to_string();
             return Err(BootError::Spec { what: "interfaces", found, limit: "at most 5 fit" });
+        }
+        if spec.limits != Limits::default() {
+            let found = format!("{:?}", spec.limits);
+            return Err(BootError::Spec {
+                what: "limits",
+                found,
+                limit: "only the built-in monitor keeps any",
+            });
         }
         let (qemu, vmm) = self.programs()?;
         let sockets = Sockets::new().map_err(prepare("make socket pairs"))?;

@@ -241,7 +241,8 @@ impl Start {
             .await
             .map_err(|err| PodError::host("listen for the agent", err))?;
         let id = self.record.key().pod().to_owned();
-        let (mut machine_spec, plan) = machine_spec(id, size, run_dir.clone(), resources);
+        let (mut machine_spec, plan) =
+            machine_spec(id, (size, self.config.limits), run_dir.clone(), resources);
         let served = match &tee {
             Some(tee) => Some(tee.serve(&mut machine_spec).await),
             None => None,
@@ -329,7 +330,12 @@ struct Plan {
     first: First,
 }
 
-fn machine_spec(id: String, size: Size, run_dir: PathBuf, resources: Resources) -> (VmSpec, Plan) {
+fn machine_spec(
+    id: String,
+    (size, limits): (Size, coffer_vmm::spec::Limits),
+    run_dir: PathBuf,
+    resources: Resources,
+) -> (VmSpec, Plan) {
     let mut disks = Disks::default();
     let first = First { layers: resources.layers.iter().map(layer_disk).collect(), said: resources.said };
     let scratch = resources.scratch.is_some();
@@ -348,6 +354,7 @@ fn machine_spec(id: String, size: Size, run_dir: PathBuf, resources: Resources) 
         memory_mib: size.memory_mib,
         disks: drives,
         nics: resources.network.pod.nics,
+        limits,
         run_dir,
         uid: resources.uid,
         cgroup_procs: resources.cgroup_procs.clone(),
