@@ -20,6 +20,7 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("the_agent_comes_up_from_a_bzimage", the_agent_comes_up_from_a_bzimage),
     ("disks_are_found_read_and_written", crate::disks::disks_are_found_read_and_written),
     ("disks_come_and_go", crate::disks::disks_come_and_go),
+    ("disks_keep_to_their_limit", crate::disks::disks_keep_to_their_limit),
     ("bytes_go_through_a_tap_and_back", crate::net::bytes_go_through_a_tap_and_back),
     ("memory_that_the_guest_frees_comes_back", memory_that_the_guest_frees_comes_back),
     ("the_monitor_needs_little_memory", the_monitor_needs_little_memory),

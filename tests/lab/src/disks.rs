@@ -3,10 +3,12 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use crate::obedient::obedient;
+use crate::guest::Wanted;
+use crate::obedient::{image, obedient, obey};
 use crate::wire::add;
 
 /// A file of `sectors` sectors, which the guest sees as a disk.
@@ -68,4 +70,21 @@ pub(crate) fn disks_come_and_go() -> Result<String> {
     ensure!(answer == "ok", "detach: {answer}");
     guest.says("await-gone late", "ok")?;
     guest.stop()
+}
+
+/// Of 4 MiB half a MiB is free at once, and the rest comes at 1 MiB a second; the last request is paid for afterwards, and is
+/// as long as what a kernel reads ahead.
+pub(crate) fn disks_keep_to_their_limit() -> Result<String> {
+    let (layer, content) = file("limited", 8192)?;
+    let more = vec![("--disk layer-1,ro,".to_owned(), open(&layer, false)?)];
+    let limits = &["--disk-bytes", "1048576,524288"];
+    let mut guest = obey(Wanted { limits, more, ..image("vmlinux") })?;
+    let start = Instant::now();
+    guest.says("sum layer-1", &format!("{} {:016x}", content.len(), add(0, &content)))?;
+    let took = start.elapsed();
+    guest.stop()?;
+    fs::remove_file(layer)?;
+    let wanted = Duration::from_secs(2)..Duration::from_secs(6);
+    ensure!(wanted.contains(&took), "4 MiB in {} ms", took.as_millis());
+    Ok(format!("4 MiB in {} ms", took.as_millis()))
 }

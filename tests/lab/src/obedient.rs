@@ -25,6 +25,7 @@ pub(crate) fn image(kernel: &str) -> Wanted<'static> {
         cmdline: CMDLINE,
         cpus: 1,
         memory_mib: 256,
+        limits: &[],
         more: Vec::new(),
     }
 }
@@ -37,11 +38,14 @@ pub(crate) struct Obedient {
 
 /// Boots a guest that obeys, with further options of coffer-vmm's.
 pub(crate) fn obedient(cpus: u8, memory_mib: u32, more: Vec<(String, OwnedFd)>) -> Result<Obedient> {
+    obey(Wanted { cpus, memory_mib, more, ..image("vmlinux") })
+}
+
+/// The same, with everything else as `wanted` says.
+pub(crate) fn obey(wanted: Wanted<'_>) -> Result<Obedient> {
     let cmdline = format!("{CMDLINE} lab.role=obey");
     let initrd = Path::new("/coffer/lab.img");
-    let wanted =
-        Wanted { initrd: Some(initrd), cmdline: &cmdline, cpus, memory_mib, more, ..image("vmlinux") };
-    let machine = Guest::boot(wanted)?;
+    let machine = Guest::boot(Wanted { initrd: Some(initrd), cmdline: &cmdline, ..wanted })?;
     let (stream, _) = machine.agent(PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     Ok(Obedient { machine, lines: BufReader::new(stream) })
