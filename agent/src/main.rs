@@ -19,6 +19,7 @@ mod local;
 mod network;
 mod pod;
 mod sandbox;
+mod scratch;
 mod server;
 mod stream;
 mod volume;

@@ -77,6 +77,7 @@ fn findings(config: &Config) -> Vec<Finding> {
         let advice = "install Debian's package e2fsprogs, or set scratch to tmpfs";
         findings.push(tool("mkfs.ext4", Path::new("mkfs.ext4"), advice));
     }
+    findings.push(ok("scratch", scratch(config.scratch)));
     findings.extend(config.images.policy.as_deref().map(image_policy));
     findings.push(containerd());
     findings.push(encrypted_layers());
@@ -183,6 +184,17 @@ fn image_policy(path: &Path) -> Finding {
     }
 }
 
+/// Where what pods write goes.
+fn scratch(scratch: Scratch) -> String {
+    match scratch {
+        Scratch::Tmpfs => "each guest's memory".to_owned(),
+        Scratch::Disk { bytes } => format!("{} MiB on the node for each pod, in plain text", bytes >> 20),
+        Scratch::Encrypted { bytes } => {
+            format!("{} MiB on the node for each pod, encrypted by its guest", bytes >> 20)
+        }
+    }
+}
+
 fn device(check: &'static str, path: &str, advice: &str) -> Finding {
     match std::fs::OpenOptions::new().read(true).write(true).open(path) {
         Ok(_) => ok(check, path.to_owned()),
@@ -240,6 +252,15 @@ mod tests {
     fn qemu_that_is_asked_for_runs_where_the_monitor_could() {
         let finding = hypervisor(HypervisorChoice::Qemu, &virtualization(Some("vmx"), None));
         assert!(finding.found.starts_with("qemu-kvm: "), "{}", finding.found);
+    }
+
+    #[test]
+    fn an_encrypted_scratch_is_called_so() {
+        assert_eq!(
+            scratch(Scratch::Encrypted { bytes: 1 << 30 }),
+            "1024 MiB on the node for each pod, encrypted by its guest"
+        );
+        assert!(scratch(Scratch::Disk { bytes: 1 << 30 }).ends_with("in plain text"));
     }
 
     #[test]

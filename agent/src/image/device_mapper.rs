@@ -6,13 +6,18 @@
 //! ```
 //! Source: `include/uapi/linux/dm-ioctl.h` of Linux. Never here: what a table's line means.
 
-use std::fs::File;
+use std::fmt;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use nix::sys::stat::{major, minor};
+use zeroize::{Zeroize, Zeroizing};
+
 /// Made by the kernel where `/dev` is a devtmpfs.
-pub(super) const CONTROL: &str = "/dev/mapper/control";
+pub(crate) const CONTROL: &str = "/dev/mapper/control";
 
 /// The interface's version that this was written for; the kernel refuses another first number.
 const VERSION: [u32; 3] = [4, 0, 0];
@@ -23,6 +28,8 @@ const TYPE_BYTES: usize = 16;
 const LINE_BYTES: usize = 512;
 
 const READ_ONLY: u32 = 1 << 0;
+/// The kernel wipes its copies of the call.
+const SECURE_DATA: u32 = 1 << 15;
 /// Removes the device once nobody has it open any more.
 const DEFERRED_REMOVE: u32 = 1 << 17;
 
@@ -69,25 +76,56 @@ nix::ioctl_readwrite!(dm_table_load, 0xfd, 9, Header);
 type Request = unsafe fn(libc::c_int, *mut Header) -> nix::Result<libc::c_int>;
 
 /// The one target of a device.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Table {
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Table {
     /// Of 512 bytes.
-    pub(super) sectors: u64,
-    pub(super) target: &'static str,
-    pub(super) line: String,
+    pub(crate) sectors: u64,
+    pub(crate) target: &'static str,
+    pub(crate) line: Line,
+    pub(crate) writable: bool,
+}
+
+/// A target's parameters.
+#[derive(PartialEq, Eq)]
+pub(crate) enum Line {
+    /// For everybody to see.
+    Plain(String),
+    /// With a key in it.
+    Secret(Zeroizing<String>),
+}
+
+impl Line {
+    /// No line is as long as this.
+    pub(crate) const MOST: usize = LINE_BYTES;
+
+    fn text(&self) -> &str {
+        match self {
+            Line::Plain(text) => text,
+            Line::Secret(text) => text,
+        }
+    }
+}
+
+impl fmt::Debug for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Line::Plain(text) => fmt::Debug::fmt(text, f),
+            Line::Secret(_) => f.write_str("secret"),
+        }
+    }
 }
 
 /// A mapped device; dropping it removes it, at the latest when its last user has gone.
 #[derive(Debug)]
-pub(super) struct Mapped {
+pub(crate) struct Mapped {
     name: String,
     control: PathBuf,
     node: PathBuf,
 }
 
 impl Mapped {
-    /// Makes a read-only device.
-    pub(super) fn make(control: &Path, name: &str, table: &Table) -> io::Result<Self> {
+    /// Makes the device.
+    pub(crate) fn make(control: &Path, name: &str, table: &Table) -> io::Result<Self> {
         let file = File::options().read(true).write(true).open(control)?;
         let mut create = Call::named(name)?;
         create.send(&file, dm_dev_create)?;
@@ -95,10 +133,9 @@ impl Mapped {
         let mapped = Self {
             name: name.to_owned(),
             control: control.to_owned(),
-            node: PathBuf::from(format!("/dev/dm-{}", minor(create.header.dev))),
+            node: PathBuf::from(format!("/dev/dm-{}", number(create.header.dev))),
         };
         let mut load = Call::named(name)?;
-        load.header.flags = READ_ONLY;
         load.set_target(table)?;
         load.send(&file, dm_table_load)?;
         Call::named(name)?.send(&file, dm_dev_suspend)?;
@@ -106,8 +143,13 @@ impl Mapped {
     }
 
     /// Its node, which devtmpfs makes.
-    pub(super) fn node(&self) -> &Path {
+    pub(crate) fn node(&self) -> &Path {
         &self.node
+    }
+
+    /// Leaves it to the end of the guest.
+    pub(crate) fn keep(self) {
+        std::mem::forget(self);
     }
 }
 
@@ -165,9 +207,15 @@ impl Call {
 
     fn set_target(&mut self, table: &Table) -> io::Result<()> {
         self.header.target_count = 1;
+        if !table.writable {
+            self.header.flags |= READ_ONLY;
+        }
+        if matches!(table.line, Line::Secret(_)) {
+            self.header.flags |= SECURE_DATA;
+        }
         self.target.length = table.sectors;
         put(&mut self.target.target_type, table.target)?;
-        put(&mut self.target.line, &table.line)
+        put(&mut self.target.line, table.line.text())
     }
 
     fn send(&mut self, control: &File, request: Request) -> io::Result<()> {
@@ -177,6 +225,18 @@ impl Call {
         unsafe { request(control.as_raw_fd(), (&raw mut *self).cast::<Header>()) }?;
         Ok(())
     }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.target.line.zeroize();
+    }
+}
+
+/// How a table's line names the device with this node.
+pub(crate) fn numbers(node: &Path) -> io::Result<String> {
+    let device = fs::metadata(node)?.rdev();
+    Ok(format!("{}:{}", major(device), minor(device)))
 }
 
 /// Copies `text` with at least one zero behind it.
@@ -190,7 +250,7 @@ fn put(field: &mut [u8], text: &str) -> io::Result<()> {
 }
 
 /// The kernel's `new_encode_dev`: twelve bits of the minor number above the major one's.
-fn minor(dev: u64) -> u64 {
+fn number(dev: u64) -> u64 {
     (dev & 0xff) | ((dev >> 12) & 0xf_ff00)
 }
 
@@ -223,8 +283,26 @@ mod tests {
     }
 
     #[test]
+    fn a_key_is_not_shown_and_the_kernel_wipes_its_copies() {
+        let line = Line::Secret(Zeroizing::new("k3y".to_owned()));
+        let table = Table { sectors: 8, target: "crypt", line, writable: true };
+        assert!(!format!("{table:?}").contains("k3y"));
+        let mut call = Call::named("n").unwrap();
+        call.set_target(&table).unwrap();
+        assert_eq!((call.header.flags, &call.target.line[..4]), (SECURE_DATA, &b"k3y\0"[..]));
+    }
+
+    #[test]
+    fn a_device_is_read_only_unless_it_is_asked_for_otherwise() {
+        let table = Table { sectors: 8, target: "verity", line: Line::Plain(String::new()), writable: false };
+        let mut call = Call::named("n").unwrap();
+        call.set_target(&table).unwrap();
+        assert_eq!(call.header.flags, READ_ONLY);
+    }
+
+    #[test]
     fn a_minor_number_is_put_together_of_both_its_parts() {
-        assert_eq!(minor((253 << 8) | 7), 7);
-        assert_eq!(minor((253 << 8) | 0x34 | (0x12 << 20)), 0x1234);
+        assert_eq!(number((253 << 8) | 7), 7);
+        assert_eq!(number((253 << 8) | 0x34 | (0x12 << 20)), 0x1234);
     }
 }

@@ -9,7 +9,7 @@
 //! It never writes to a layer once it is there, and never finds a disk by its name: names depend on the order of probing.
 
 mod delivery;
-mod device_mapper;
+pub(crate) mod device_mapper;
 mod disks;
 mod layers;
 mod overlay;

@@ -11,13 +11,13 @@
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use coffer_layer::sealed::SealedLayer;
 use coffer_layer::verity::{BLOCK, level_places};
 
-use super::device_mapper::{CONTROL, Mapped, Table};
+use super::device_mapper::{CONTROL, Line, Mapped, Table, numbers};
 
 const SECTOR: u64 = 512;
 const BLOCK_BYTES: usize = 4096;
@@ -68,10 +68,9 @@ pub(crate) enum VerityError {
 pub(super) fn open(name: &str, disk: &Path, layer: &SealedLayer) -> Result<Mapped, VerityError> {
     let read = |source| VerityError::Read { source };
     let file = File::open(disk).map_err(read)?;
-    let number = file.metadata().map_err(read)?.rdev();
     let bytes = (&file).seek(SeekFrom::End(0)).map_err(read)?;
     check(&file, bytes, layer)?;
-    let device = format!("{}:{}", nix::sys::stat::major(number), nix::sys::stat::minor(number));
+    let device = numbers(disk).map_err(read)?;
     let made = Mapped::make(Path::new(CONTROL), name, &table(&device, layer));
     made.map_err(|source| VerityError::Device { source })
 }
@@ -83,7 +82,7 @@ fn table(device: &str, layer: &SealedLayer) -> Table {
     let line = format!(
         "1 {device} {device} {BLOCK} {BLOCK} {blocks} {blocks} sha256 {root} {salt} 1 panic_on_corruption"
     );
-    Table { sectors: layer.data_bytes / SECTOR, target: "verity", line }
+    Table { sectors: layer.data_bytes / SECTOR, target: "verity", line: Line::Plain(line), writable: false }
 }
 
 /// Walks from the first block up to the root.
@@ -137,7 +136,8 @@ mod tests {
         let layer = SealedLayer { data_bytes: 2 * BLOCK, root: Root([0x11; HASH]), salt: SALT };
         let (root, salt) = ("11".repeat(32), "22".repeat(32));
         let line = format!("1 8:16 8:16 4096 4096 2 2 sha256 {root} {salt} 1 panic_on_corruption");
-        assert_eq!(table("8:16", &layer), Table { sectors: 16, target: "verity", line });
+        let expected = Table { sectors: 16, target: "verity", line: Line::Plain(line), writable: false };
+        assert_eq!(table("8:16", &layer), expected);
     }
 
     /// A file of so many blocks with its tree, and what a manifest says of it.

@@ -118,6 +118,7 @@ fn of_sandbox(error: &SandboxError) -> Class {
         | SandboxError::Memory { .. }
         | SandboxError::NoScratch { .. }
         | SandboxError::Scratch { .. }
+        | SandboxError::Encrypted { .. }
         | SandboxError::Network { .. }
         | SandboxError::Sysctl(_) => Class::Internal,
     }

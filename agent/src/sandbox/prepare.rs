@@ -13,9 +13,15 @@ use crate::attest::{AttestError, Launched};
 use crate::gate::{GateError, NodePolicy};
 use crate::image::{DiskError, find_disk};
 use crate::network::{self, NetworkError};
+use crate::scratch::{self, EncryptedError};
 
 /// What Docker and containerd give a container without a size of its own.
 const DEFAULT_SHM: u64 = 64 << 20;
+
+/// The disk has no blocks but those that were written, so nothing is read ahead of that, and none is given back. What the host
+/// spoils of the file system's own blocks ends all writing.
+const ENCRYPTED_OPTIONS: &str =
+    "noinit_itable,nobarrier,inode_readahead_blks=0,no_prefetch_block_bitmaps,errors=remount-ro";
 
 /// What a pod's guest shall be like.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +43,8 @@ pub(crate) struct Settings {
 pub(crate) enum Space {
     /// A disk with an ext4 file system, found by its serial.
     Disk(String),
+    /// A disk of which an encrypted one is made, found by its serial.
+    Encrypted(String),
     /// The guest's memory, at most so many bytes; 0 is half of it.
     Memory(u64),
 }
@@ -83,6 +91,12 @@ pub(crate) enum SandboxError {
         device: PathBuf,
         /// The kernel's answer.
         source: nix::Error,
+    },
+    /// No encrypted disk could be made of the scratch disk.
+    #[error("encrypted scratch")]
+    Encrypted {
+        /// Why.
+        source: EncryptedError,
     },
     /// The network is not as it should be.
     #[error("network")]
@@ -143,16 +157,24 @@ pub(crate) async fn prepare(settings: &Settings) -> Result<(), SandboxError> {
 
 async fn mount_scratch(space: &Space) -> Result<(), SandboxError> {
     let target = Path::new(SCRATCH);
-    let serial = match space {
-        Space::Memory(bytes) => return mount_memory(target, "mode=0755", *bytes, MsFlags::empty()),
-        Space::Disk(serial) => serial,
+    let find = async |serial| {
+        make_dir(target)?;
+        find_disk(serial).await.map_err(|source| SandboxError::NoScratch { source })
     };
-    make_dir(target)?;
-    let device = find_disk(serial).await.map_err(|source| SandboxError::NoScratch { source })?;
     // What is on it dies with the pod: no write barriers, no lazy initialization in the background, and blocks that
     // become free are given back to the host.
-    let options = "noinit_itable,discard,nobarrier";
-    mount(Some(&device), target, Some("ext4"), MsFlags::MS_NOATIME, Some(options))
+    match space {
+        Space::Memory(bytes) => mount_memory(target, "mode=0755", *bytes, MsFlags::empty()),
+        Space::Disk(serial) => mount_disk(find(serial).await?, "noinit_itable,discard,nobarrier"),
+        Space::Encrypted(serial) => {
+            let made = scratch::make(find(serial).await?).await;
+            mount_disk(made.map_err(|source| SandboxError::Encrypted { source })?, ENCRYPTED_OPTIONS)
+        }
+    }
+}
+
+fn mount_disk(device: PathBuf, options: &str) -> Result<(), SandboxError> {
+    mount(Some(&device), Path::new(SCRATCH), Some("ext4"), MsFlags::MS_NOATIME, Some(options))
         .map_err(|source| SandboxError::Scratch { device, source })
 }
 

@@ -35,13 +35,14 @@ pub(super) fn settings(request: CreateSandboxRequest) -> Parsed<Settings> {
     let scratch = request.scratch.unwrap_or_default();
     let scratch = match scratch.serial.as_str() {
         "" => Space::Memory(scratch.tmpfs_bytes),
+        serial if scratch.encrypted => Space::Encrypted(serial.to_owned()),
         serial => Space::Disk(serial.to_owned()),
     };
     let launched = request.attestation.into_option();
     let launched = launched.map(launched_as).transpose()?;
     if let (Some(_), Space::Disk(serial)) = (&launched, &scratch) {
         // It could be read and changed there, beneath everything that is checked.
-        let expected = "nothing where there is a secure processor: a disk of the node is not encrypted";
+        let expected = "nothing, or to be encrypted, where there is a secure processor";
         return Err(field("scratch.serial", serial, expected));
     }
     let image_policy = request.image_policy.into_option().map(node_policy);
@@ -230,17 +231,21 @@ mod tests {
     #[test]
     fn a_disk_of_the_node_is_no_scratch_beside_a_secure_processor() {
         let attestation = agent::Attestation { host_key: vec![7; HOST_KEY_BYTES], ..Default::default() };
-        let asked = |serial: &str, attestation: Option<agent::Attestation>| {
+        let asked = |serial: &str, encrypted: bool, attestation: Option<agent::Attestation>| {
+            let scratch = agent::Scratch { serial: serial.to_owned(), encrypted, ..Default::default() };
             settings(CreateSandboxRequest {
-                scratch: Some(agent::Scratch { serial: serial.to_owned(), ..Default::default() }).into(),
+                scratch: Some(scratch).into(),
                 attestation: attestation.into(),
                 ..Default::default()
             })
         };
-        assert!(asked("scratch", None).is_ok());
-        assert!(asked("", Some(attestation.clone())).is_ok());
-        let refused = asked("scratch", Some(attestation)).unwrap_err().to_string();
-        assert!(refused.contains("not encrypted"), "{refused}");
+        let space = |asked: Parsed<Settings>| asked.unwrap().scratch;
+        assert_eq!(space(asked("s", false, None)), Space::Disk("s".to_owned()));
+        assert_eq!(space(asked("s", true, None)), Space::Encrypted("s".to_owned()));
+        assert_eq!(space(asked("s", true, Some(attestation.clone()))), Space::Encrypted("s".to_owned()));
+        assert_eq!(space(asked("", false, Some(attestation.clone()))), Space::Memory(0));
+        let refused = asked("s", false, Some(attestation)).unwrap_err().to_string();
+        assert!(refused.contains("to be encrypted"), "{refused}");
     }
 
     #[test]

@@ -18,6 +18,8 @@ const MUST_HAVE: &[&str] = &[
     "CPU_MITIGATIONS",
     "CPUSETS",
     "DEVTMPFS",
+    "DM_CRYPT",
+    "DM_INTEGRITY",
     "DM_VERITY",
     "EROFS_FS",
     "EXT4_FS",

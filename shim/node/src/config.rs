@@ -24,6 +24,9 @@ pub const PATH_VARIABLE: &str = "COFFER_CONFIG";
 /// and the guest's kernel. The `RuntimeClass`'s `overhead.podFixed` is made from it.
 pub const DEFAULT_OVERHEAD_MIB: u32 = 192;
 
+/// Size of a scratch disk, if none is given.
+const DEFAULT_SCRATCH_BYTES: u64 = 10 << 30;
+
 /// Everything the operator can set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -89,6 +92,11 @@ pub struct MachineSizes {
 pub enum Scratch {
     /// A sparse file on the host, of this size in bytes.
     Disk {
+        /// Size in bytes.
+        bytes: u64,
+    },
+    /// The same, which the guest encrypts and authenticates under a key of its own.
+    Encrypted {
         /// Size in bytes.
         bytes: u64,
     },
@@ -186,7 +194,7 @@ impl Default for Config {
                 overhead_mib: DEFAULT_OVERHEAD_MIB,
             },
             limits: Limits::default(),
-            scratch: Scratch::Disk { bytes: 10 << 30 },
+            scratch: Scratch::Disk { bytes: DEFAULT_SCRATCH_BYTES },
             layers_dir: PathBuf::from("/var/lib/coffer/layers"),
             run_dir: PathBuf::from("/run/coffer"),
             allowed_annotations: Vec::new(),
@@ -293,6 +301,7 @@ mod file {
     #[serde(rename_all = "lowercase")]
     pub(super) enum ScratchKind {
         Disk,
+        Encrypted,
         Tmpfs,
     }
 
@@ -314,9 +323,16 @@ mod check {
     /// The smallest guest that our kernel and agent start in.
     const MIN_MEMORY_MIB: u32 = 64;
 
-    /// The smallest scratch that holds an ext4 file system with room in it, and the largest that ext4 with 32-bit
-    /// block numbers takes.
-    const SCRATCH_MIB: (u64, u64) = (64, 16 << 20);
+    /// The smallest scratch that holds an ext4 file system with room in it.
+    const MIN_SCRATCH_MIB: u64 = 64;
+
+    /// What ext4 with 32-bit block numbers takes.
+    const MAX_DISK_MIB: u64 = 16 << 20;
+
+    /// The guest makes the file system while its pod waits, and what it writes and holds for that grows with the disk.
+    const MAX_ENCRYPTED_MIB: u64 = 1 << 20;
+    const ENCRYPTED_BOUND: &str =
+        " when scratch is encrypted, as the guest makes the file system at each start";
 
     pub(super) struct Check<'a> {
         pub(super) path: &'a Path,
@@ -333,10 +349,7 @@ mod check {
                 allowed_annotations: self.annotations(file.allowed_annotations.unwrap_or_default())?,
                 machine: self.machine(file.machine.unwrap_or_default(), default.machine)?,
                 limits: file.limits.unwrap_or_default().into(),
-                scratch: self.scratch(
-                    file.scratch.unwrap_or_default(),
-                    if tee.simulated.is_some() { Scratch::Tmpfs } else { default.scratch },
-                )?,
+                scratch: self.scratch(file.scratch.unwrap_or_default(), tee.simulated.is_some())?,
                 users: self.users(file.users.unwrap_or_default(), default.users)?,
                 images: self.images(file.image.unwrap_or_default(), tee.simulated.is_some())?,
                 tee,
@@ -393,26 +406,38 @@ mod check {
             Ok(sizes)
         }
 
-        /// A `default` in memory is that of pods with a secure processor, which take no other: a disk of the node is not
-        /// encrypted.
-        fn scratch(&self, given: ScratchTable, default: Scratch) -> Result<Scratch, ConfigError> {
-            let default_mib = match (default, given.kind) {
-                (Scratch::Tmpfs, Some(ScratchKind::Disk)) => {
-                    return self.refuse("scratch.kind", "disk", "\"tmpfs\" where tee.kind is not \"none\"");
+        /// Pods with a secure processor (`measured`) refuse a disk that anybody on the node could read and change.
+        fn scratch(&self, given: ScratchTable, measured: bool) -> Result<Scratch, ConfigError> {
+            let default = if measured { ScratchKind::Encrypted } else { ScratchKind::Disk };
+            let kind = given.kind.unwrap_or(default);
+            let bytes = |mib: Option<u64>| mib.map_or(super::DEFAULT_SCRATCH_BYTES, |mib| mib << 20);
+            match (kind, given.size_mib) {
+                (ScratchKind::Disk, _) if measured => {
+                    let allowed = "\"encrypted\" or \"tmpfs\" where tee.kind is not \"none\"";
+                    self.refuse("scratch.kind", "disk", allowed)
                 }
-                (Scratch::Tmpfs, _) | (_, Some(ScratchKind::Tmpfs)) => {
-                    return match given.size_mib {
-                        None => Ok(Scratch::Tmpfs),
-                        Some(size) => {
-                            self.refuse("scratch.size_mib", size, "left out when scratch is in memory")
-                        }
-                    };
+                (ScratchKind::Tmpfs, Some(size)) => {
+                    self.refuse("scratch.size_mib", size, "left out when scratch is in memory")
                 }
-                (Scratch::Disk { bytes }, _) => bytes >> 20,
-            };
-            let mib = given.size_mib.unwrap_or(default_mib);
-            self.within("scratch.size_mib", mib, SCRATCH_MIB.0, SCRATCH_MIB.1)?;
-            Ok(Scratch::Disk { bytes: mib << 20 })
+                (ScratchKind::Tmpfs, None) => Ok(Scratch::Tmpfs),
+                (ScratchKind::Disk, mib) => {
+                    self.scratch_size(mib, MAX_DISK_MIB, "")?;
+                    Ok(Scratch::Disk { bytes: bytes(mib) })
+                }
+                (ScratchKind::Encrypted, mib) => {
+                    self.scratch_size(mib, MAX_ENCRYPTED_MIB, ENCRYPTED_BOUND)?;
+                    Ok(Scratch::Encrypted { bytes: bytes(mib) })
+                }
+            }
+        }
+
+        fn scratch_size(&self, mib: Option<u64>, most: u64, why: &str) -> Result<(), ConfigError> {
+            match mib {
+                Some(mib) if !(MIN_SCRATCH_MIB..=most).contains(&mib) => {
+                    self.refuse("scratch.size_mib", mib, format!("from {MIN_SCRATCH_MIB} to {most}{why}"))
+                }
+                _ => Ok(()),
+            }
         }
 
         fn users(&self, given: Users, default: UserRange) -> Result<UserRange, ConfigError> {
@@ -644,14 +669,27 @@ mod tests {
     }
 
     #[test]
-    fn beside_a_secure_processor_scratch_is_in_memory() {
+    fn beside_a_secure_processor_scratch_is_encrypted_or_in_memory() {
         let disk = parse("[scratch]\nsize_mib = 1024").expect("parses").scratch;
         assert_eq!(disk, Scratch::Disk { bytes: 1 << 30 });
-        assert_eq!(parse("[tee]\nkind = \"sim\"").expect("parses").scratch, Scratch::Tmpfs);
-        let found = parse("[tee]\nkind = \"sim\"\n[scratch]\nkind = \"disk\"");
+        let beside = |scratch: &str| parse(&format!("[tee]\nkind = \"sim\"\n{scratch}"));
+        assert_eq!(beside("").expect("parses").scratch, Scratch::Encrypted { bytes: 10 << 30 });
+        let sized = beside("[scratch]\nsize_mib = 100").expect("parses").scratch;
+        assert_eq!(sized, Scratch::Encrypted { bytes: 100 << 20 });
+        assert_eq!(beside("[scratch]\nkind = \"tmpfs\"").expect("parses").scratch, Scratch::Tmpfs);
+        let found = beside("[scratch]\nkind = \"disk\"");
         assert!(matches!(found, Err(ConfigError::Value { key: "scratch.kind", .. })), "{found:?}");
-        let found = parse("[tee]\nkind = \"sim\"\n[scratch]\nsize_mib = 100");
-        assert!(matches!(found, Err(ConfigError::Value { key: "scratch.size_mib", .. })), "{found:?}");
+    }
+
+    #[test]
+    fn an_encrypted_scratch_has_a_bound_of_its_own() {
+        let encrypted = |mib: u64| parse(&format!("[scratch]\nkind = \"encrypted\"\nsize_mib = {mib}"));
+        let most = encrypted(1 << 20).expect("parses").scratch;
+        assert_eq!(most, Scratch::Encrypted { bytes: 1 << 40 });
+        let found = encrypted((1 << 20) + 1).expect_err("too large").to_string();
+        assert!(found.contains("from 64 to 1048576 when scratch is encrypted"), "{found}");
+        assert!(encrypted(63).is_err());
+        assert!(parse("[scratch]\nsize_mib = 1048577").is_ok());
     }
 
     #[test]

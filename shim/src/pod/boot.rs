@@ -260,7 +260,7 @@ impl Start {
         let (ready, agent, hello) = self.meet(&machine, listener.accept(), &run_dir).await?;
         self.trace_guest(running, &hello);
         let began = Instant::now();
-        let mut request = sandbox_request(spec, plan.network, plan.scratch);
+        let mut request = sandbox_request(spec, plan.network, self.config.scratch);
         request.attestation = tee.map(|tee| tee.message()).into();
         request.image_policy = self.gate.as_ref().and_then(Gate::policy).cloned().into();
         agent.create_sandbox(&request).await.map_err(|err| with_console(err, &*machine))?;
@@ -325,7 +325,6 @@ struct Plan {
     redirect: Option<Redirect>,
     holder: Option<Holder>,
     cgroup_procs: Vec<PathBuf>,
-    scratch: bool,
     disks: Disks,
     first: First,
 }
@@ -338,7 +337,6 @@ fn machine_spec(
 ) -> (VmSpec, Plan) {
     let mut disks = Disks::default();
     let first = First { layers: resources.layers.iter().map(layer_disk).collect(), said: resources.said };
-    let scratch = resources.scratch.is_some();
     let mut drives: Vec<Disk> = resources.scratch.into_iter().collect();
     for layer in resources.layers {
         if disks.hold(&id, &layer.serial) {
@@ -364,15 +362,13 @@ fn machine_spec(
         redirect: resources.network.redirect,
         holder: resources.network.holder,
         cgroup_procs: resources.cgroup_procs,
-        scratch,
         disks,
         first,
     };
     (spec, plan)
 }
 
-fn sandbox_request(spec: &HostSpec, network: NetworkConfig, scratch: bool) -> CreateSandboxRequest {
-    let serial = if scratch { SCRATCH_SERIAL.to_owned() } else { String::new() };
+fn sandbox_request(spec: &HostSpec, network: NetworkConfig, scratch: Scratch) -> CreateSandboxRequest {
     // A mount that is refused is refused when its container is made.
     let shm_bytes = spec.plan_volumes().ok().and_then(|plan| plan.shm_bytes).unwrap_or_default();
     CreateSandboxRequest {
@@ -380,7 +376,7 @@ fn sandbox_request(spec: &HostSpec, network: NetworkConfig, scratch: bool) -> Cr
         network: Some(network).into(),
         sysctls: spec.sysctls(),
         shm_bytes,
-        scratch: Some(GuestScratch { serial, ..Default::default() }).into(),
+        scratch: Some(guest_scratch(scratch)).into(),
         ..Default::default()
     }
 }
@@ -417,15 +413,27 @@ fn host_part(
         let dir = config.guest_dir.clone();
         return Err(PodError::host("use the guest image", NeedsAcpi { dir }));
     }
-    let scratch = match config.scratch {
-        Scratch::Tmpfs => None,
-        Scratch::Disk { bytes } => {
-            let scratch = layers::Scratch::open(&config.layers_dir).and_then(|scratch| scratch.disk(bytes));
-            let file = scratch.map_err(|err| PodError::host("make the scratch disk", err))?;
-            Some(Disk { serial: SCRATCH_SERIAL.to_owned(), file, read_only: false })
-        }
-    };
+    let scratch = scratch_disk(config).map_err(|err| PodError::host("make the scratch disk", err))?;
     Ok(HostPart { uid, cgroup_procs: place(cgroups_path, limits, record)?, scratch, image })
+}
+
+fn scratch_disk(config: &Config) -> Result<Option<Disk>, layers::ScratchError> {
+    let scratch = || layers::Scratch::open(&config.layers_dir);
+    let file = match config.scratch {
+        Scratch::Tmpfs => return Ok(None),
+        Scratch::Disk { bytes } => scratch()?.disk(bytes)?,
+        Scratch::Encrypted { bytes } => scratch()?.empty(bytes)?,
+    };
+    Ok(Some(Disk { serial: SCRATCH_SERIAL.to_owned(), file, read_only: false }))
+}
+
+/// What the guest is told of it.
+fn guest_scratch(config: Scratch) -> GuestScratch {
+    let serial = match config {
+        Scratch::Tmpfs => String::new(),
+        Scratch::Disk { .. } | Scratch::Encrypted { .. } => SCRATCH_SERIAL.to_owned(),
+    };
+    GuestScratch { serial, encrypted: matches!(config, Scratch::Encrypted { .. }), ..Default::default() }
 }
 
 /// The cgroup's files into which the machine's processes go. The quota holds inside the guest and in kubelet's pod
@@ -505,5 +513,34 @@ fn with_console(error: PodError, machine: &dyn Machine) -> PodError {
             PodError::GuestGone { doing, console: format!(": no answer in {} s{console}", limit.as_secs()) }
         }
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    #[test]
+    fn a_guest_is_told_what_to_make_of_the_disk_that_it_is_given() {
+        let told = |scratch| {
+            let GuestScratch { serial, encrypted, .. } = guest_scratch(scratch);
+            (serial, encrypted)
+        };
+        assert_eq!(told(Scratch::Tmpfs), (String::new(), false));
+        assert_eq!(told(Scratch::Disk { bytes: 1 }), ("scratch".to_owned(), false));
+        assert_eq!(told(Scratch::Encrypted { bytes: 1 }), ("scratch".to_owned(), true));
+    }
+
+    #[test]
+    fn nothing_is_on_a_disk_that_the_guest_encrypts() {
+        let root = tempfile::tempdir().unwrap();
+        let with = |scratch| Config { scratch, layers_dir: root.path().to_owned(), ..Config::default() };
+        assert!(scratch_disk(&with(Scratch::Tmpfs)).unwrap().is_none());
+        let disk = scratch_disk(&with(Scratch::Encrypted { bytes: 1 << 30 })).unwrap().unwrap();
+        let found = File::from(disk.file).metadata().unwrap();
+        assert_eq!((found.len(), std::os::unix::fs::MetadataExt::blocks(&found)), (1 << 30, 0));
+        assert!(!disk.read_only);
     }
 }

@@ -25,6 +25,7 @@ fn run(words: &[&str]) -> io::Result<ExitCode> {
     match words {
         ["bytes", count, seed] => stream::bytes(number(count)?, number(seed)?),
         ["hash"] => stream::hash(),
+        ["forget"] => stream::forget(),
         ["serve", address, reply] => stream::serve(address, reply),
         ["ask", address, question] => stream::ask(address, question),
         ["get", socket, path] => stream::get(socket, path),

@@ -3,6 +3,7 @@
 //! `mkfs.ext4` runs once per size and node and leaves a template of a few hundred KiB of real blocks; a disk is a copy
 //! of those blocks into an unnamed file, or a reflink where the file system can. No journal: a scratch does not
 //! survive its pod. Its inode tables are marked as zeroed, so that the guest does not fill the sparse file with zeros.
+//! A disk that the guest encrypts is an unnamed file without anything in it.
 
 use std::fs::{self, File};
 use std::io;
@@ -83,6 +84,13 @@ impl Scratch {
         let disk = self.unnamed()?;
         copy(&template, &disk, bytes)
             .map_err(|source| self.failed("fill a scratch disk in", &self.dir, source))?;
+        Ok(disk.into())
+    }
+
+    /// A fresh disk of `bytes` bytes holding nothing at all, opened for reading and writing.
+    pub fn empty(&self, bytes: u64) -> Result<OwnedFd, ScratchError> {
+        let disk = self.unnamed()?;
+        disk.set_len(bytes).map_err(|source| self.failed("size a scratch disk in", &self.dir, source))?;
         Ok(disk.into())
     }
 
@@ -259,6 +267,16 @@ mod tests {
             .map(|entry| entry.expect("listed").file_name())
             .collect();
         assert_eq!(left.len(), 2, "only the template and the lock: {left:?}");
+    }
+
+    #[test]
+    fn a_disk_for_the_guest_to_encrypt_has_a_size_and_nothing_else() {
+        let root = tempfile::tempdir().expect("a directory");
+        let disk = File::from(Scratch::open(root.path()).expect("opened").empty(SIZE).expect("made"));
+        let metadata = disk.metadata().expect("examined");
+        assert_eq!((metadata.len(), metadata.blocks(), metadata.nlink()), (SIZE, 0, 0));
+        let left = fs::read_dir(root.path().join("scratch")).expect("listed").count();
+        assert_eq!(left, 0, "no template is made");
     }
 
     #[test]
