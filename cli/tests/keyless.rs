@@ -18,8 +18,10 @@ mod request;
 #[path = "served/simulated_sigstore.rs"]
 mod simulated_sigstore;
 
+use std::ffi::OsString;
 use std::fs;
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::SystemTime;
@@ -265,6 +267,24 @@ fn a_token_that_is_no_good_is_shown_to_nobody() {
 }
 
 #[test]
+fn a_token_of_the_environment_that_is_no_text_is_not_shown() {
+    let place = Place::new(Fault::None);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_coffer"));
+    let line = format!("image sign image --reference v1 {}", place.services(1));
+    let mut token = token(|_| {}).into_bytes();
+    token.push(0xff);
+    command
+        .args(line.split(' '))
+        .current_dir(place.path())
+        .env("SIGSTORE_ID_TOKEN", OsString::from_vec(token));
+    let output = command.output().expect("a run");
+    let error = String::from_utf8(output.stderr).expect("text");
+    assert!(!output.status.success() && error.contains("SIGSTORE_ID_TOKEN"), "{error}");
+    assert!(!error.contains(SEAL), "the token is shown: {error}");
+    assert_eq!(place.sigstore.heard(), Vec::<String>::new());
+}
+
+#[test]
 fn a_certificate_that_does_not_come_ends_it() {
     let refused = |fault: Fault| Place::new(fault).refused(1, "");
     let error = refused(Fault::TokenRefused);
@@ -307,8 +327,11 @@ fn an_entry_that_the_log_does_not_give_or_of_something_else_is_not_attached() {
 #[test]
 fn a_time_stamp_that_does_not_come_or_of_something_else_is_not_attached() {
     let refused = |fault: Fault, why: &str| {
-        let error = Place::new(fault).refused(2, "");
+        let place = Place::new(fault);
+        let error = place.refused(2, "");
         assert!(error.contains(why), "{error}");
+        // No log made it public.
+        assert_eq!(place.sigstore.heard(), ["POST /api/v2/signingCert", "POST /clock"]);
     };
     refused(Fault::ClockRefuses, "answers 400 when asked for a time stamp: the clock stands");
     refused(Fault::ClockRejects, "a status other than granted");

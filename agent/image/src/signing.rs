@@ -2,4 +2,5 @@
 //! of one piece. Whether it is trusted says only a policy.
 
 pub use crate::extension::{ALTERNATIVE_NAME, EXTENDED_USAGE, LOG_PROMISES, holder, oidc_issuer};
-pub use crate::sigstore::{MadeError, check_made};
+pub use crate::sigstore::{MadeError, check_made, check_stamp, check_use};
+pub use crate::trusted_root::whole_seconds;

@@ -84,15 +84,14 @@ pub(crate) fn verify(
     work: &Work,
 ) -> Result<Stamp, TimestampError> {
     let token = bounded(stamp)?;
-    let time = token.time_of(message)?;
-    token.check_attributes()?;
+    let time = token.claimed(message)?;
     let chain = token.check_signed_by(clocks, time, work)?;
     Ok(Stamp { time, chain })
 }
 
-/// The time in `stamp`, if it is of `message`; whose word that is was not looked at.
+/// The time in `stamp`, if it is of `message` and of one piece; whose word that is was not looked at.
 pub(crate) fn claimed(stamp: &[u8], message: &[u8]) -> Result<UnixTime, TimestampError> {
-    bounded(stamp)?.time_of(message)
+    bounded(stamp)?.claimed(message)
 }
 
 fn bounded(stamp: &[u8]) -> Result<Token<'_>, TimestampError> {
@@ -103,6 +102,12 @@ fn bounded(stamp: &[u8]) -> Result<Token<'_>, TimestampError> {
 }
 
 impl<'a> Token<'a> {
+    fn claimed(&self, message: &[u8]) -> Result<UnixTime, TimestampError> {
+        let time = self.time_of(message)?;
+        self.check_attributes()?;
+        Ok(time)
+    }
+
     fn read(stamp: &'a [u8]) -> Result<Self, TimestampError> {
         let form = |part| TimestampError::Form { part };
         let mut outer = Walk::only(stamp, SEQUENCE).ok_or(form("the response"))?.walk();

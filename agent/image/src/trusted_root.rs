@@ -273,8 +273,8 @@ fn window(member: &'static str, raw: &RawWindow) -> Result<Window, TrustedRootEr
     Ok(Window { start: time(&raw.start, false)?, end: time(&raw.end, true)? })
 }
 
-/// A time in UTC; a fraction of a second is cut off at an end, and rounded up at a start.
-fn whole_seconds(text: &str, ends: bool) -> Option<UnixTime> {
+/// A time in UTC; a fraction of a second is cut off at an end, and rounded up at a start. `None` for what is none.
+pub fn whole_seconds(text: &str, ends: bool) -> Option<UnixTime> {
     let Some((seconds, fraction)) = text.split_once('.') else { return text.parse().ok() };
     let digits = fraction.strip_suffix('Z')?;
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {

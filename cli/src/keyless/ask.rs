@@ -10,6 +10,8 @@ use zeroize::Zeroizing;
 use super::token::IdentityToken;
 use crate::registry::{Asked, Transport};
 
+/// Who alone is shown the token.
+pub(super) const FULCIO: &str = "Fulcio";
 /// The longest answer, in bytes.
 const MAX_ANSWER: usize = 256 << 10;
 /// As much of what a service says of a failure is repeated, in characters.
@@ -57,15 +59,16 @@ impl Asker<'_> {
         bail!(
             "{service} at {address} answers {} when asked for {what}: {said}; nothing was attached: {}",
             answer.status,
-            advice(answer.status)
+            advice(service, answer.status)
         )
     }
 }
 
-fn advice(status: u16) -> &'static str {
+fn advice(service: &str, status: u16) -> &'static str {
     match status {
         300..400 => "nobody is followed elsewhere, so give the address that answers itself",
-        400 | 401 | 403 => "get a new token, of an issuer that this service knows",
+        400 | 401 | 403 if service == FULCIO => "get a new token, of an issuer that this service knows",
+        400 | 401 | 403 => "look whether it takes signatures of this authority's certificates",
         404 | 405 => "look whether the address is that of such a service, and of this version",
         409 => "it has such an entry already; sign again, which makes another key",
         _ => "try again later",

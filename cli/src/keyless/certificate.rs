@@ -8,12 +8,12 @@ use base64ct::{Base64, Encoding};
 use coffer_attestation::time::UnixTime;
 use coffer_attestation::verdict::printable;
 use coffer_attestation::x509::{Certificate, PublicKey};
-use coffer_image::signing::{ALTERNATIVE_NAME, EXTENDED_USAGE, LOG_PROMISES, holder, oidc_issuer};
+use coffer_image::signing::{ALTERNATIVE_NAME, EXTENDED_USAGE, LOG_PROMISES, check_use, holder, oidc_issuer};
 use der::pem::LineEnding;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::ask::{Asker, Question};
+use super::ask::{Asker, FULCIO, Question};
 use super::confirm::Expected;
 use super::token::SKEW;
 
@@ -101,7 +101,7 @@ pub(super) fn issue(
     fulcio: &str,
     key: &ShortLived,
     expected: &Expected,
-    now: UnixTime,
+    now: fn() -> UnixTime,
 ) -> anyhow::Result<Issued> {
     let proof = key.sign(asker.token.challenge().as_bytes())?;
     let request = Request {
@@ -116,13 +116,13 @@ pub(super) fn issue(
     serde_json::to_writer(&mut *body, &request)?;
     let address = format!("{fulcio}/api/v2/signingCert");
     let answer = asker.post(Question {
-        service: "Fulcio",
+        service: FULCIO,
         address: address.clone(),
         what: "a certificate",
         media_type: "application/json",
         body: &body,
     })?;
-    let issued = read(&answer).and_then(|chain| checked(chain, key, expected, now));
+    let issued = read(&answer).and_then(|chain| checked(chain, key, expected, now()));
     issued.with_context(|| {
         format!("the certificate of Fulcio at {address} is not taken, and nothing was signed")
     })
@@ -152,13 +152,18 @@ fn checked(
     );
     let (holder, issuer) = (holder(&leaf).unwrap_or_default(), oidc_issuer(&leaf).unwrap_or_default());
     ensure!(
-        expected.holders.contains(&holder) && expected.issuers.contains(&issuer),
-        "it is for {:?} of {:?}, and the token is for {:?} of {:?}: if that is who signs, say --identity NAME",
-        printable(&holder),
+        expected.issuers.contains(&issuer),
+        "it names {:?} as the issuer of the token, which is of {:?}",
         printable(&issuer),
-        expected.holders,
         expected.issuers
     );
+    ensure!(
+        expected.holders.contains(&holder),
+        "it is for {:?}, and the token is for {:?}: if that is who signs, say --identity NAME",
+        printable(&holder),
+        expected.holders
+    );
+    check_use(&leaf)?;
     ensure!(leaf.extension(&LOG_PROMISES).is_some(), "no log of certificates has promised to show it");
     ensure!(
         leaf.not_before().0 <= now.0.saturating_add(SKEW) && now <= leaf.not_after(),
@@ -180,11 +185,7 @@ mod tests {
 
     #[test]
     fn an_answer_without_certificates_is_none() {
-        let answer = br#"{"signedCertificateEmbeddedSct": {"chain": {"certificates": []}}}"#;
-        let key = ShortLived::generate().expect("a key");
-        let expected = Expected { holders: Vec::new(), issuers: Vec::new() };
-        let taken = read(answer).and_then(|chain| checked(chain, &key, &expected, UnixTime(0)));
-        assert!(taken.is_err());
+        assert!(read(br#"{"signedCertificateEmbeddedSct": {"chain": {"certificates": []}}}"#).is_err());
         assert!(read(b"<html>").is_err());
         assert!(
             read(br#"{"signedCertificateEmbeddedSct": {"chain": {"certificates": ["no PEM"]}}}"#).is_err()

@@ -1,6 +1,8 @@
 //! Time stamps (RFC 3161): an authority says when it saw a signature.
 
-use anyhow::ensure;
+use anyhow::Context;
+use coffer_attestation::x509::Certificate;
+use coffer_image::signing::check_stamp;
 use sha2::{Digest, Sha256};
 
 use super::ask::{Asker, Question};
@@ -13,8 +15,13 @@ const HEAD: [u8; 24] = [
 /// That the authority's certificates are wanted too. Without a nonce: a signature by a new key was never stamped before.
 const TAIL: [u8; 3] = [0x01, 1, 0xff];
 
-/// TimeStampResp for `signature`. What it is worth is found where the whole signature is confirmed.
-pub(super) fn stamp(asker: &Asker<'_>, address: &str, signature: &[u8]) -> anyhow::Result<Vec<u8>> {
+/// TimeStampResp for `signature` by the key of `leaf`. Whether its signer is trusted is found where the whole signature is confirmed.
+pub(super) fn stamp(
+    asker: &Asker<'_>,
+    address: &str,
+    signature: &[u8],
+    leaf: &Certificate,
+) -> anyhow::Result<Vec<u8>> {
     let request = [&HEAD[..], &Sha256::digest(signature), &TAIL].concat();
     let answer = asker.post(Question {
         service: "the time-stamping authority",
@@ -23,9 +30,9 @@ pub(super) fn stamp(asker: &Asker<'_>, address: &str, signature: &[u8]) -> anyho
         media_type: "application/timestamp-query",
         body: &request,
     })?;
-    ensure!(
-        !answer.is_empty(),
-        "the time-stamping authority at {address} answers with nothing: nothing was attached"
-    );
+    // Here, because a refusal comes as an answer, and a log would already have been asked when the whole is confirmed.
+    check_stamp(&answer, signature, leaf).with_context(|| {
+        format!("the answer of the time-stamping authority at {address} is not taken: nothing was attached")
+    })?;
     Ok(answer)
 }

@@ -1,8 +1,11 @@
 //! Who is asked: the services of a signing configuration, or those that were named one by one. Never anybody else.
 
+use std::cmp::Reverse;
+
 use anyhow::{Context, bail, ensure};
 use coffer_attestation::handshake::{Limits, read_json};
 use coffer_attestation::time::UnixTime;
+use coffer_image::signing::whole_seconds;
 use hyper::Uri;
 use serde::Deserialize;
 
@@ -11,7 +14,7 @@ const MEDIA_TYPE: &str = "application/vnd.dev.sigstore.signingconfig.v0.2+json";
 /// The most logs, and the most clocks: a bundle that has more is not judged.
 const MAX_SERVICES: usize = 4;
 
-/// Addresses without a slash at their end.
+/// Addresses; those that a path is put behind are without a slash at their end.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Services {
     pub(super) fulcio: String,
@@ -94,7 +97,7 @@ impl Services {
                 log.address
             );
         }
-        Ok(Self { fulcio: address(fulcio)?, logs, clocks })
+        Ok(Self { fulcio: base(fulcio)?, logs, clocks })
     }
 
     /// Chooses from a signing configuration, as of `now`.
@@ -129,11 +132,12 @@ impl Services {
 
 impl Log {
     pub(super) fn new(text: &str, version: Version) -> anyhow::Result<Self> {
-        Ok(Self { address: address(text)?, version })
+        Ok(Self { address: base(text)?, version })
     }
 }
 
-/// Of each operator the newest version that is understood and counts now: one, so many, or all of them, as is asked.
+/// Of the highest version that is understood and of which one counts now: one of each operator, the latest to begin first. Of them
+/// one, so many, or all, as is asked (protobuf-specs, sigstore_trustroot.proto, SigningConfig).
 fn chosen<'a>(
     member: &str,
     all: &'a [Service],
@@ -141,24 +145,33 @@ fn chosen<'a>(
     choice: Option<&Choice>,
     now: UnixTime,
 ) -> anyhow::Result<Vec<&'a Service>> {
-    let mut found: Vec<&Service> = Vec::new();
-    for version in versions {
-        for service in all.iter().filter(|service| service.major_api_version == *version) {
-            let is_new = !found.iter().any(|known| known.operator == service.operator);
-            if is_new
-                && service
-                    .valid_for
-                    .holds(now)
-                    .with_context(|| format!("{member} of the signing configuration"))?
-            {
-                found.push(service);
-            }
+    if all.is_empty() {
+        return Ok(Vec::new());
+    }
+    let choice = choice.with_context(|| {
+        format!("the signing configuration does not say how many of its {member} to ask (selector)")
+    })?;
+    let mut counting = Vec::new();
+    for service in all {
+        let window = &service.valid_for;
+        let start = window.start().with_context(|| format!("{member} of the signing configuration"))?;
+        if window.holds(start, now).with_context(|| format!("{member} of the signing configuration"))? {
+            counting.push((start, service));
         }
     }
-    let wanted = match choice.map_or((Selector::Any, None), |choice| (choice.selector, choice.count)) {
-        (Selector::Any, _) => found.len().min(1),
-        (Selector::All, _) => found.len(),
-        (Selector::Exact, count) => count.filter(|count| *count > 0).context("EXACT needs a count")?,
+    counting.sort_by_key(|(start, _)| Reverse(*start));
+    let mut found: Vec<&Service> = Vec::new();
+    let of = |version: &&u32| counting.iter().any(|(_, service)| service.major_api_version == **version);
+    let highest = versions.iter().find(of);
+    for (_, service) in counting.iter().filter(|(_, service)| Some(&service.major_api_version) == highest) {
+        if !found.iter().any(|known| known.operator == service.operator) {
+            found.push(service);
+        }
+    }
+    let wanted = match choice.selector {
+        Selector::Any => found.len().min(1),
+        Selector::All => found.len(),
+        Selector::Exact => choice.count.filter(|count| *count > 0).context("EXACT needs a count")?,
     };
     ensure!(
         wanted <= found.len() && wanted <= MAX_SERVICES,
@@ -171,29 +184,37 @@ fn chosen<'a>(
 }
 
 impl Window {
-    fn holds(&self, now: UnixTime) -> anyhow::Result<bool> {
-        let start = self.start.as_deref().map(time).transpose()?;
-        let end = self.end.as_deref().map(time).transpose()?;
-        Ok(start.is_none_or(|start| start <= now) && end.is_none_or(|end| now <= end))
+    /// Without one it began with the epoch.
+    fn start(&self) -> anyhow::Result<UnixTime> {
+        self.start.as_deref().map_or(Ok(UnixTime(0)), |text| time(text, false))
+    }
+
+    fn holds(&self, start: UnixTime, now: UnixTime) -> anyhow::Result<bool> {
+        let end = self.end.as_deref().map(|text| time(text, true)).transpose()?;
+        Ok(start <= now && end.is_none_or(|end| now <= end))
     }
 }
 
-/// A fraction of a second is cut off.
-fn time(text: &str) -> anyhow::Result<UnixTime> {
-    let whole = text.split_once('.').map_or_else(|| text.to_owned(), |(whole, _)| format!("{whole}Z"));
-    Ok(whole.parse()?)
+fn time(text: &str, ends: bool) -> anyhow::Result<UnixTime> {
+    let shown = || format!("{:?} is no time", text.chars().take(64).collect::<String>());
+    whole_seconds(text, ends).with_context(shown)
+}
+
+/// The address of a service that a path is put behind.
+fn base(text: &str) -> anyhow::Result<String> {
+    Ok(address(text)?.trim_end_matches('/').to_owned())
 }
 
 /// An address whose holder shows a certificate: the token opens doors, and answers are believed as far as they go.
 pub(super) fn address(text: &str) -> anyhow::Result<String> {
     let uri: Uri = text.parse().with_context(|| format!("{text:?} is no address"))?;
     let authority = uri.authority().map_or("", |authority| authority.as_str());
-    let is_bare = !authority.is_empty() && !authority.contains('@') && uri.query().is_none();
+    let is_bare = !authority.is_empty() && !authority.contains('@') && !text.contains(['?', '#']);
     ensure!(
         uri.scheme_str() == Some("https") && is_bare,
         "{text:?} is no address of a service: write https://HOST, with a path if it has one; without TLS none is asked"
     );
-    Ok(text.trim_end_matches('/').to_owned())
+    Ok(text.to_owned())
 }
 
 #[cfg(test)]
@@ -239,9 +260,49 @@ mod tests {
     fn all_of_them_is_one_of_each_operator() {
         let services = config(|config| {
             config["rekorTlogConfig"] = json!({"selector": "ALL"});
+            config["rekorTlogUrls"] = json!([
+                service("https://a.example.com", 2, "a"),
+                service("https://b.example.com", 2, "b"),
+                service("https://also-a.example.com", 2, "a"),
+            ]);
+        });
+        let addresses: Vec<_> = services.expect("services").logs.into_iter().map(|log| log.address).collect();
+        assert_eq!(addresses, ["https://a.example.com", "https://b.example.com"]);
+    }
+
+    #[test]
+    fn versions_are_not_mixed() {
+        let services = config(|config| {
+            config["rekorTlogConfig"] = json!({"selector": "ALL"});
             config["rekorTlogUrls"][0]["operator"] = json!("b");
         });
-        assert_eq!(services.expect("services").logs.len(), 2);
+        let versions: Vec<_> = services.expect("services").logs.into_iter().map(|log| log.version).collect();
+        assert_eq!(versions, [Version::V2]);
+    }
+
+    #[test]
+    fn who_began_last_is_asked_wherever_it_stands() {
+        let services = config(|config| {
+            config["caUrls"] = json!([
+                service("https://old.example.com", 1, "a"),
+                service("https://new.example.com", 1, "a")
+            ]);
+            config["caUrls"][1]["validFor"]["start"] = json!("2025-06-01T00:00:00Z");
+        });
+        assert_eq!(services.expect("services").fulcio, "https://new.example.com");
+    }
+
+    #[test]
+    fn a_configuration_that_does_not_say_how_many_is_refused() {
+        let error = config(|config| config["tsaConfig"] = json!(null)).expect_err("refused").to_string();
+        assert!(error.contains("how many of its tsaUrls"), "{error}");
+    }
+
+    #[test]
+    fn a_time_with_something_behind_it_is_refused() {
+        let start = |text: &str| config(|config| config["caUrls"][0]["validFor"]["start"] = json!(text));
+        assert!(start("2025-01-01T00:00:00.garbage").is_err());
+        assert!(start("2025-01-01T00:00:00.5+02:00").is_err());
     }
 
     #[test]
@@ -268,5 +329,13 @@ mod tests {
         assert!(address("http://ca.example.com").is_err());
         assert!(address("https://user@ca.example.com").is_err());
         assert!(address("ca.example.com").is_err());
+    }
+
+    #[test]
+    fn a_path_can_be_put_behind_an_address() {
+        assert!(base("https://ca.example.com#part").is_err());
+        assert!(base("https://ca.example.com/?q").is_err());
+        assert_eq!(base("https://ca.example.com/a/").expect("an address"), "https://ca.example.com/a");
+        assert_eq!(address("https://clock.example.com/tsa/").expect("one"), "https://clock.example.com/tsa/");
     }
 }

@@ -53,7 +53,7 @@ impl Keyless {
     ) -> anyhow::Result<Made> {
         let asker = Asker { transport: &self.transport, token: &self.token };
         let key = ShortLived::generate()?;
-        let issued = issue(&asker, &self.services.fulcio, &key, &self.expected, now())?;
+        let issued = issue(&asker, &self.services.fulcio, &key, &self.expected, now)?;
         let Issued { leaf, holder, issuer } = issued;
         let covered = signed_bytes(kind, payload);
         let signature = key.sign(&covered)?;
@@ -61,7 +61,7 @@ impl Keyless {
         let envelope = envelope(kind, payload, &signature);
         // Clocks first: a log makes public, for ever, what a clock then might refuse.
         let stamps = self.services.clocks.iter().map(|clock| {
-            let stamp = stamp(&asker, clock, &signature)?;
+            let stamp = stamp(&asker, clock, &signature, &leaf)?;
             Ok(json!({"signedTimestamp": Base64::encode_string(&stamp)}))
         });
         let stamps = stamps.collect::<anyhow::Result<Vec<Value>>>()?;

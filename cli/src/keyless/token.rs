@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use base64ct::{Base64UrlUnpadded, Encoding};
 use coffer_attestation::handshake::{Limits, read_json};
 use coffer_attestation::time::UnixTime;
@@ -72,9 +72,14 @@ impl IdentityToken {
             Some(path) => File::open(path)
                 .and_then(bounded)
                 .with_context(|| format!("reading the identity token {}", path.display()))?,
-            None => Zeroizing::new(std::env::var(VARIABLE).with_context(|| {
-                format!("there is no identity token: give --identity-token, or set {VARIABLE}")
-            })?),
+            None => {
+                let text = std::env::var_os(VARIABLE).with_context(|| {
+                    format!("there is no identity token: give --identity-token, or set {VARIABLE}")
+                })?;
+                // The error of the standard library has the value in it.
+                let text = text.into_string().map_err(|_| anyhow!("what {VARIABLE} holds is no text"))?;
+                Zeroizing::new(text)
+            }
         };
         Self::parse(text.trim(), now)
     }
@@ -89,9 +94,11 @@ impl IdentityToken {
         let bytes = Base64UrlUnpadded::decode_vec(claims).ok().map(Zeroizing::new);
         // What is wrong with it is not said: it would be told in the token's own words.
         let claims: Option<Claims> = bytes.and_then(|bytes| read_json(&bytes, LIMITS).ok());
-        let claims = claims.context(
+        let mut claims = claims.context(
             "the identity token's claims cannot be read: it needs iss, sub, aud and exp, as OpenID Connect has them",
         )?;
+        // Some issuers leave the member empty for whom they know no address of.
+        claims.email = claims.email.filter(|address| !address.is_empty());
         claims.check(now)?;
         Ok(Self { text: Zeroizing::new(text.to_owned()), claims })
     }

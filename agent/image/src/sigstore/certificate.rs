@@ -20,12 +20,7 @@ pub(super) fn issuer<'a>(
     times: &[UnixTime],
     work: &Work,
 ) -> Result<&'a Certificate, String> {
-    if !extension::is_for(leaf, &CODE_SIGNING) {
-        return Err("the certificate is not for signing code".to_owned());
-    }
-    if leaf.is_authority() || !leaf.may_sign_messages() {
-        return Err("the certificate's key is not for signatures".to_owned());
-    }
+    check_use(leaf)?;
     if times.is_empty() {
         return Err("nobody vouches for the time at which it signed".to_owned());
     }
@@ -40,6 +35,17 @@ pub(super) fn issuer<'a>(
         }
     }
     Err(why)
+}
+
+/// Checks that `leaf` is for signing code, and for that alone.
+pub(super) fn check_use(leaf: &Certificate) -> Result<(), String> {
+    if !extension::is_for(leaf, &CODE_SIGNING) {
+        return Err("the certificate is not for signing code".to_owned());
+    }
+    if leaf.is_authority() || !leaf.may_sign_messages() {
+        return Err("the certificate's key is not for signatures".to_owned());
+    }
+    Ok(())
 }
 
 /// Checks that a trusted log of certificates has promised to show `leaf`.

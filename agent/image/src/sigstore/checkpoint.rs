@@ -11,28 +11,42 @@ const MAX_LINES: usize = 16;
 /// The most signatures that call themselves the log's and are verified.
 const MAX_SIGNATURES: usize = 2;
 
-/// Size and root, if `log` signed the note.
-pub(super) fn verify(note: &str, log: &LogKey, work: &Work) -> Result<(u64, Vec<u8>), String> {
-    if note.len() > MAX_BYTES {
-        return Err("the checkpoint is too long".to_owned());
-    }
-    let (text, signatures) = note.rsplit_once("\n\n").ok_or("the checkpoint has no signatures")?;
-    // The empty line's first line feed belongs to the text.
-    let text = format!("{text}\n");
-    let mut lines = text.lines();
-    let mut line = || lines.next().ok_or("the checkpoint has no size and root");
-    line()?;
-    let size = line()?.parse().map_err(|_| "the checkpoint's size is no number")?;
-    let root = Base64::decode_vec(line()?).map_err(|_| "the checkpoint's root is no base64")?;
-    let signed = signatures.lines().take(MAX_LINES).filter_map(|line| signature_of(line, log));
-    let mut why = "the log's key did not sign the checkpoint".to_owned();
-    for signature in signed.take(MAX_SIGNATURES) {
-        match log.key.verify_usual(text.as_bytes(), &signature, work) {
-            Ok(()) => return Ok((size, root)),
-            Err(reason) => why = format!("the checkpoint of the log: {reason}"),
+/// A note; whoever signed it was not looked at.
+pub(super) struct Checkpoint<'a> {
+    pub(super) size: u64,
+    pub(super) root: Vec<u8>,
+    text: String,
+    signatures: &'a str,
+}
+
+impl<'a> Checkpoint<'a> {
+    pub(super) fn read(note: &'a str) -> Result<Self, String> {
+        if note.len() > MAX_BYTES {
+            return Err("the checkpoint is too long".to_owned());
         }
+        let (text, signatures) = note.rsplit_once("\n\n").ok_or("the checkpoint has no signatures")?;
+        // The empty line's first line feed belongs to the text.
+        let text = format!("{text}\n");
+        let mut lines = text.lines();
+        let mut line = || lines.next().ok_or("the checkpoint has no size and root");
+        line()?;
+        let size = line()?.parse().map_err(|_| "the checkpoint's size is no number")?;
+        let root = Base64::decode_vec(line()?).map_err(|_| "the checkpoint's root is no base64")?;
+        Ok(Self { size, root, text, signatures })
     }
-    Err(why)
+
+    /// Checks that `log` signed it.
+    pub(super) fn check_signed_by(&self, log: &LogKey, work: &Work) -> Result<(), String> {
+        let signed = self.signatures.lines().take(MAX_LINES).filter_map(|line| signature_of(line, log));
+        let mut why = "the log's key did not sign the checkpoint".to_owned();
+        for signature in signed.take(MAX_SIGNATURES) {
+            match log.key.verify_usual(self.text.as_bytes(), &signature, work) {
+                Ok(()) => return Ok(()),
+                Err(reason) => why = format!("the checkpoint of the log: {reason}"),
+            }
+        }
+        Err(why)
+    }
 }
 
 /// A dash, the signer's name, and base64 of four bytes that hint at the key with the signature behind them. Other signers have

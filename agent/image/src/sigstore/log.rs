@@ -1,10 +1,10 @@
 //! Transparency logs of signatures (Rekor, versions 1 and 2): that an entry is in one of them, and since when.
 
 use base64ct::{Base64, Encoding};
-use coffer_attestation::audit::Hash;
 use coffer_attestation::time::UnixTime;
 
-use super::{checkpoint, merkle};
+use super::checkpoint::Checkpoint;
+use super::merkle;
 use crate::trusted_root::LogKey;
 use crate::work::Work;
 
@@ -38,11 +38,18 @@ pub(super) struct Proof {
 }
 
 impl Entry {
-    /// The root that the proof leads to, if it is the one that it names.
-    pub(super) fn check_leads_to_root(&self, proof: &Proof) -> Result<Hash, String> {
+    /// The checkpoint that the proof leads to, if it names the same tree; whoever signed that was not looked at.
+    pub(super) fn leads_to<'a>(&self, proof: &'a Proof) -> Result<Checkpoint<'a>, String> {
         let found = merkle::root(&self.body, proof.index, proof.size, &proof.hashes);
         let found = found.ok_or("the log's proof has not the form of one")?;
-        if proof.root == found { Ok(found) } else { Err("the log's proof leads to another root".to_owned()) }
+        if proof.root != found {
+            return Err("the log's proof leads to another root".to_owned());
+        }
+        let checkpoint = Checkpoint::read(&proof.checkpoint)?;
+        if checkpoint.root != found || checkpoint.size != proof.size {
+            return Err("the log's checkpoint is of another tree".to_owned());
+        }
+        Ok(checkpoint)
     }
 }
 
@@ -82,18 +89,9 @@ fn by_log(entry: &Entry, log: &LogKey, work: &Work) -> Result<Option<UnixTime>, 
         return Err("the entry has neither the log's promise nor its proof".to_owned());
     }
     if let Some(proof) = &entry.proof {
-        check_proof(entry, proof, log, work)?;
+        entry.leads_to(proof)?.check_signed_by(log, work)?;
     }
     entry.promise.as_ref().map(|promise| check_promise(entry, promise, log, work)).transpose()
-}
-
-fn check_proof(entry: &Entry, proof: &Proof, log: &LogKey, work: &Work) -> Result<(), String> {
-    let found = entry.check_leads_to_root(proof)?;
-    let (size, root) = checkpoint::verify(&proof.checkpoint, log, work)?;
-    if root != found || size != proof.size {
-        return Err("the log's checkpoint is of another tree".to_owned());
-    }
-    Ok(())
 }
 
 /// The promise covers the entry, its time, its place and the log in canonical JSON (RFC 8785).

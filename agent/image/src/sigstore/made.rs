@@ -1,9 +1,11 @@
 //! Looks at a bundle that was just made, with no trusted root: what of it must hold whomever one trusts.
 
 use coffer_attestation::dsse::signed_bytes;
+use coffer_attestation::time::UnixTime;
+use coffer_attestation::x509::Certificate;
 
 use super::signed::{Message, Signed, SignedError};
-use super::{body, bundle};
+use super::{body, bundle, certificate};
 use crate::keys::verify_as_cosign;
 use crate::timestamp;
 use crate::work::Work;
@@ -29,6 +31,12 @@ pub enum MadeError {
         /// What is wrong.
         reason: String,
     },
+    /// Its certificate is for something else, or it was not in force.
+    #[error("its certificate does not serve: {reason}")]
+    Certificate {
+        /// What is wrong.
+        reason: String,
+    },
     /// The log answered for something else.
     #[error("the log's entry is not of it: {reason}")]
     Entry {
@@ -44,7 +52,8 @@ pub enum MadeError {
 }
 
 /// Checks that the bundle `made` is a keyless signature in an envelope, by its certificate's key; that each log's entry is of it and
-/// its proof leads to the root that it names; that each time stamp is of it. Who signed those is not looked at.
+/// its proof leads to the checkpoint that it names; that each time stamp is of it; and that the certificate was in force at each time
+/// that is said. Who signed those is not looked at.
 ///
 /// # Errors
 /// [`MadeError`]
@@ -66,12 +75,39 @@ pub fn check_made(made: &[u8]) -> Result<(), MadeError> {
     for entry in &signed.entries {
         let proof = entry.proof.as_ref().ok_or(MadeError::Missing { part: "proof that it is in the log" })?;
         let holds = body::check(&entry.body, &signed, &bytes, leaf.der())
-            .and_then(|()| entry.check_leads_to_root(proof).map(drop));
+            .and_then(|()| entry.leads_to(proof).map(drop));
         holds.map_err(|reason| MadeError::Entry { reason })?;
+        if let Some(promise) = &entry.promise {
+            check_in_force(leaf, UnixTime(promise.time))?;
+        }
     }
-    for stamp in &signed.timestamps {
-        let claimed = timestamp::claimed(stamp, signature);
-        claimed.map_err(|error| MadeError::Stamp { reason: error.to_string() })?;
+    signed.timestamps.iter().try_for_each(|stamp| check_stamp(stamp, signature, leaf))
+}
+
+/// Checks that a time stamp is of `signature`, at a time at which its certificate `leaf` was in force. Who signed it is not looked
+/// at.
+///
+/// # Errors
+/// [`MadeError::Stamp`], [`MadeError::Certificate`]
+pub fn check_stamp(stamp: &[u8], signature: &[u8], leaf: &Certificate) -> Result<(), MadeError> {
+    let claimed = timestamp::claimed(stamp, signature);
+    check_in_force(leaf, claimed.map_err(|error| MadeError::Stamp { reason: error.to_string() })?)
+}
+
+/// Checks that `leaf` is for signing code, and for that alone.
+///
+/// # Errors
+/// [`MadeError::Certificate`]
+pub fn check_use(leaf: &Certificate) -> Result<(), MadeError> {
+    certificate::check_use(leaf).map_err(|reason| MadeError::Certificate { reason })
+}
+
+fn check_in_force(leaf: &Certificate, time: UnixTime) -> Result<(), MadeError> {
+    if leaf.not_before() <= time && time <= leaf.not_after() {
+        return Ok(());
     }
-    Ok(())
+    let (from, until) = (leaf.not_before(), leaf.not_after());
+    Err(MadeError::Certificate {
+        reason: format!("it counts from {from} until {until}, and the signature was seen at {time}"),
+    })
 }

@@ -19,6 +19,6 @@ mod signed;
 mod statement;
 mod verify;
 
-pub use made::{MadeError, check_made};
+pub use made::{MadeError, check_made, check_stamp, check_use};
 pub(crate) use signed::Signed;
 pub(crate) use verify::verify;
