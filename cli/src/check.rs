@@ -74,7 +74,7 @@ fn findings(config: &Config) -> Vec<Finding> {
         tool("nft", Path::new("nft"), "install Debian's package nftables: port-forward into a pod needs it"),
     ];
     if matches!(config.scratch, Scratch::Disk { .. }) {
-        let advice = "install Debian's package e2fsprogs, or set scratch to tmpfs";
+        let advice = "install Debian's package e2fsprogs, or set scratch.kind to encrypted or tmpfs";
         findings.push(tool("mkfs.ext4", Path::new("mkfs.ext4"), advice));
     }
     findings.push(ok("scratch", scratch(config.scratch)));

@@ -1,6 +1,8 @@
 //! What a pod writes, on the node's disk: in plain text, or such that the node can neither read it nor change it unseen.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -25,11 +27,12 @@ const WRITE: &str =
 const READ: &str = "testbox hash < /marker";
 const MARKER_BYTES: usize = 8 << 20;
 
-/// More files than a group of the file system has inodes for, more bytes than one holds, and all of it gone and some there again.
-const CHURN: &str = "mkdir /d && i=0 && while [ $i -lt 8400 ]; do echo $i > /d/$i; i=$((i+1)); done && \
-    yes abcdefg | head -c 150994944 > /large && testbox forget < /large && testbox hash < /large > /dev/null && \
-    cat /d/* | wc -l && rm -r /d /large && mkdir /d && while [ $i -gt 8200 ]; do i=$((i-1)); echo $i > /d/$i; done && \
-    cat /d/* | wc -l";
+/// More files than a group of the file system has inodes for, made by four at once; more bytes than one holds; all of it gone, and some
+/// there again.
+const CHURN: &str = "for j in 0 1 2 3; do (mkdir /d$j; i=0; while [ $i -lt 2100 ]; do echo $i > /d$j/$i; i=$((i+1)); done) & done; \
+    wait; yes abcdefg | head -c 150994944 > /large && testbox forget < /large && testbox hash < /large > /dev/null && \
+    cat /d0/* /d1/* /d2/* /d3/* | wc -l && rm -r /d? /large && mkdir /d && i=200 && \
+    while [ $i -gt 0 ]; do i=$((i-1)); echo $i > /d/$i; done && cat /d/* | wc -l";
 
 /// Small, so that a test can read all of it.
 const SIZE: &str = "128";
@@ -39,17 +42,20 @@ const BLOCK: usize = 4096;
 /// The pod's scratch as the node has it: an unnamed file that its machine holds open.
 fn disk(node: &Node) -> Result<PathBuf> {
     let below = node.layout.layers().join("scratch");
-    let mut found = Vec::new();
+    let mut found = BTreeMap::new();
     for machine in of_node(&node.layout).iter().filter(|process| process.is_machine()) {
         for entry in fs::read_dir(format!("/proc/{}/fd", machine.pid))?.flatten() {
             let path = entry.path();
-            let is_disk = fs::metadata(&path).is_ok_and(|file| file.len() == SIZE_BYTES);
-            if is_disk && fs::read_link(&path).is_ok_and(|target| target.starts_with(&below)) {
-                found.push(path);
-            }
+            let file = fs::metadata(&path).ok().filter(|file| file.len() == SIZE_BYTES);
+            let is_below = fs::read_link(&path).is_ok_and(|target| target.starts_with(&below));
+            found.extend(file.filter(|_| is_below).map(|file| (file.ino(), path)));
         }
     }
-    found.pop().with_context(|| format!("no machine of the node has a file below {} open", below.display()))
+    ensure!(found.len() <= 1, "machines of the node have several such files open: {found:?}");
+    let (_, path) = found
+        .pop_first()
+        .with_context(|| format!("no machine of the node has a file below {} open", below.display()))?;
+    Ok(path)
 }
 
 fn is_written(block: &[u8]) -> bool {
@@ -117,7 +123,11 @@ fn encrypted_scratch_is_neither_read_nor_changed_by_the_node(node: &mut Node) ->
 }
 
 fn an_encrypted_scratch_is_a_file_system_as_any_other(node: &mut Node) -> Result<()> {
-    node.write_coffer_config(&[("scratch.kind", "\"encrypted\""), ("scratch.size_mib", "320")])?;
+    node.write_coffer_config(&[
+        ("scratch.kind", "\"encrypted\""),
+        ("scratch.size_mib", "320"),
+        ("machine.default_vcpus", "2"),
+    ])?;
     let mut pod = Pod::start(node, sandbox(node, "churn"))?;
     let main = pod.run(&container("main", &["sleep", "1000"]))?;
     let counted = pod.sh(&main, CHURN)?;

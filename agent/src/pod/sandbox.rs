@@ -72,8 +72,11 @@ impl Pod {
         settings: &Settings,
         share_pids: bool,
     ) -> Result<Option<SharedPidNamespace>, PodError> {
+        // First: beside a secure processor nothing is done by the word of a host that keeps it back.
+        let launched =
+            vouching(settings.launched.as_ref(), processor_present()).map_err(PodError::sandbox)?;
         sandbox::prepare(settings).await.map_err(PodError::sandbox)?;
-        let gate = self.make_gate(settings).await?;
+        let gate = self.make_gate(launched, settings).await?;
         // A sandbox is prepared once.
         let _ = self.shared.gate.set(Arc::new(gate));
         let registered = self.shared.volumes.register_shm(PathBuf::from(sandbox::SHM));
@@ -86,9 +89,8 @@ impl Pod {
     }
 
     /// Only what the processor vouches for decides where there is one.
-    async fn make_gate(&self, settings: &Settings) -> Result<Gate, PodError> {
-        let launched = settings.launched.as_ref();
-        let gate = match vouching(launched, processor_present()).map_err(PodError::sandbox)? {
+    async fn make_gate(&self, launched: Option<&Launched>, settings: &Settings) -> Result<Gate, PodError> {
+        let gate = match launched {
             Some(launched) => Gate::of_initdata(self.attest(launched.clone()).await?.as_deref()),
             None => Gate::of_node(settings.image_policy.as_ref()),
         };

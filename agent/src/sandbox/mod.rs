@@ -1,7 +1,7 @@
 //! What the containers of the pod share: host name, kernel settings, network, `/dev/shm`, scratch space.
 //!
 //! ```text
-//! Settings ── prepare ── host name → /dev/shm → scratch (disk or tmpfs) → network → sysctls
+//! Settings ── prepare ── host name → /dev/shm → scratch (disk, encrypted or not, or tmpfs) → network → sysctls
 //! ```
 //!
 //! It is prepared once; a guest whose preparation failed is thrown away by the shim, so nothing is undone here.

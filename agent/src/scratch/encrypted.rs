@@ -35,6 +35,16 @@ pub(crate) enum EncryptedError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// No file system can be made on it.
+    #[error(
+        "the disk {disk} has {found} bytes: no file system with its tags fits, or none of that size can be made"
+    )]
+    Size {
+        /// Its node.
+        disk: PathBuf,
+        /// Its size.
+        found: u64,
+    },
     /// No key could be made.
     #[error("no random key from the kernel")]
     Random {
@@ -71,16 +81,21 @@ pub(crate) async fn make(disk: PathBuf) -> Result<PathBuf, EncryptedError> {
 
 fn make_now(disk: &Path) -> Result<PathBuf, EncryptedError> {
     let using = |source| EncryptedError::Disk { disk: disk.to_owned(), source };
-    let sectors = data_sectors(clear(disk).map_err(using)? / SECTOR);
+    let found = clear(disk).map_err(using)?;
+    let sectors = data_sectors(found / SECTOR);
+    let bytes = sectors * SECTOR;
+    if !ext4::fits(bytes) {
+        return Err(EncryptedError::Size { disk: disk.to_owned(), found });
+    }
     let tags = tags(&numbers(disk).map_err(using)?, sectors);
     let tags = map("scratch-tags", &tags)?;
     let below = numbers(tags.node()).map_err(using)?;
-    let key = key()?;
+    let mut key = Zeroizing::new([0; KEY_BYTES]);
+    random(&mut *key).map_err(|source| EncryptedError::Random { source })?;
     let upper = map("scratch", &crypt(&below, sectors, &key))?;
-    let bytes = sectors * SECTOR;
     let made = fill(upper.node(), bytes);
     made.map_err(|source| EncryptedError::FileSystem { bytes, source })?;
-    // In this order, should one of them have to go after all: the lower one is held by the upper one.
+    // Had one failed, both would go, in whatever order: the kernel keeps the lower one until the upper one has gone.
     let node = upper.node().to_owned();
     upper.keep();
     tags.keep();
@@ -89,7 +104,7 @@ fn make_now(disk: &Path) -> Result<PathBuf, EncryptedError> {
 
 /// Sees to it that the kernel finds no layout of the host's; answers the disk's size in bytes.
 fn clear(disk: &Path) -> io::Result<u64> {
-    let mut file = File::options().read(true).write(true).open(disk)?;
+    let mut file = File::options().write(true).open(disk)?;
     file.write_all_at(&[0; BLOCK as usize], 0)?;
     file.sync_data()?;
     file.seek(SeekFrom::End(0))
@@ -99,12 +114,6 @@ fn fill(device: &Path, bytes: u64) -> io::Result<()> {
     let mut seed = [0; 16];
     random(&mut seed)?;
     ext4::write(&File::options().write(true).open(device)?, bytes, &seed)
-}
-
-fn key() -> Result<Zeroizing<[u8; KEY_BYTES]>, EncryptedError> {
-    let mut key = Zeroizing::new([0; KEY_BYTES]);
-    random(&mut *key).map_err(|source| EncryptedError::Random { source })?;
-    Ok(key)
 }
 
 /// Waits until the kernel has seen enough of chance.
@@ -161,10 +170,11 @@ mod tests {
     }
 
     #[test]
-    fn no_two_disks_have_one_key() {
-        let [one, other] = [key().unwrap(), key().unwrap()];
-        assert_ne!(*one, *other);
-        assert_ne!(one[..32], one[32..64], "both halves of an XTS key are one");
+    fn a_disk_without_room_is_refused_before_anything_is_made_of_it() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(1 << 20).unwrap();
+        let refused = make_now(file.path()).unwrap_err();
+        assert!(matches!(refused, EncryptedError::Size { found: 1_048_576, .. }), "{refused}");
     }
 
     #[test]

@@ -4,11 +4,12 @@
 //! group 0   superblock │ descriptors │ block bitmap │ inode bitmap │ inode table │ / │ /lost+found │ free
 //! others                               block bitmap │ inode bitmap │ inode table │ free
 //! ```
-//! Only what the kernel reads of an empty file system is written, at most 70 blocks or so: bitmaps of other groups are marked as not yet
-//! made, so that the kernel makes them, and of the inode tables only the first block is in use. A block of a table that
-//! has no inode yet is made and not read by the kernel, as long as it does not read ahead of the ones in use: mount with
-//! `inode_readahead_blks=0`. No journal and no copies of the superblock: the file system does not outlive its key. Blocks
-//! have no checksums of their own, because what lies below authenticates each.
+//! Only what the kernel reads of an empty file system is written: bitmaps of other groups are marked as not yet made, so that the
+//! kernel makes them, and of the inode tables two blocks are in use. A block of a table that holds no other inode is made and not
+//! read by the kernel (`__ext4_get_inode_loc`). An inode therefore is as long as a block: of two files that are made at the same time
+//! in one block, the first to be written would find the other's inode taken, and read what nobody has written. Nor may the kernel
+//! read ahead of the inodes in use: mount with `inode_readahead_blks=0`. No journal and no copies of the superblock: the file
+//! system does not outlive its key. Blocks have no checksums of their own, because what lies below authenticates each.
 //!
 //! Source: `Documentation/filesystems/ext4/` of Linux.
 
@@ -21,10 +22,11 @@ use super::layout::BLOCK;
 const BLOCK_BYTES: usize = BLOCK as usize;
 /// As many as a bitmap of one block has bits.
 const GROUP_BLOCKS: u32 = 32_768;
-const INODE_BYTES: u32 = 256;
-/// One for each 16 KiB, as `mkfs.ext4` has it.
-const GROUP_INODES: u32 = 8192;
-const TABLE_BLOCKS: u32 = GROUP_INODES * INODE_BYTES / BLOCK as u32;
+/// One in a block: see above.
+const INODE_BYTES: u32 = BLOCK as u32;
+/// One for each 32 KiB, half as many as `mkfs.ext4` makes: an eighth of the disk is for them.
+const GROUP_INODES: u32 = 4096;
+const TABLE_BLOCKS: u32 = GROUP_INODES;
 /// Two bitmaps and the inode table.
 const GROUP_OVERHEAD: u32 = 2 + TABLE_BLOCKS;
 /// A last group smaller than this is left out.
@@ -46,6 +48,11 @@ const INODE_ZEROED: u16 = 4;
 /// Any: nobody looks for it, and descriptors are summed up with it.
 const UUID: [u8; 16] = *b"coffer's scratch";
 
+/// Whether a file system of so many bytes can be made.
+pub(super) fn fits(bytes: u64) -> bool {
+    Shape::of(bytes).is_some()
+}
+
 /// Makes a file system on all of the disk's `bytes`. The hashes of directories begin with `seed`.
 pub(super) fn write(disk: &File, bytes: u64, seed: &[u8; 16]) -> io::Result<()> {
     let Some(shape) = Shape::of(bytes) else {
@@ -63,7 +70,8 @@ pub(super) fn write(disk: &File, bytes: u64, seed: &[u8; 16]) -> io::Result<()> 
     let bitmaps = shape.bitmaps(0);
     put(bitmaps, &shape.block_bitmap(0))?;
     put(bitmaps + 1, &bitmap(USED_INODES, GROUP_INODES))?;
-    put(bitmaps + 2, &shape.first_inodes())?;
+    put(bitmaps + 1 + ROOT, &inode(3, 0o755, shape.root()))?;
+    put(bitmaps + 1 + LOST_AND_FOUND, &inode(2, 0o700, shape.root() + 1))?;
     put(shape.root(), &directory(ROOT, &[("lost+found", LOST_AND_FOUND)]))?;
     put(shape.root() + 1, &directory(LOST_AND_FOUND, &[]))?;
     let last = shape.groups - 1;
@@ -141,8 +149,8 @@ impl Shape {
         // Never checked because of its mounts, and the magic number.
         word(0x34, 0xffff << 16);
         word(0x38, 0xef53 | 1 << 16);
-        // After an error it is read only.
-        word(0x3c, 2);
+        // After an error it goes on, unless the mount says otherwise.
+        word(0x3c, 1);
         // Revision, with features; the first inode for files.
         word(0x4c, 1);
         word(0x54, LOST_AND_FOUND);
@@ -192,30 +200,26 @@ impl Shape {
         descriptor.half(30, u32::from(sum));
         descriptor
     }
+}
 
-    /// The first block of group 0's inode table.
-    fn first_inodes(self) -> Vec<u8> {
-        let mut block = Block::of(BLOCK_BYTES);
-        let directories = [(ROOT, 3, 0o755, self.root()), (LOST_AND_FOUND, 2, 0o700, self.root() + 1)];
-        for (number, links, mode, place) in directories {
-            let at = (number - 1) as usize * INODE_BYTES as usize;
-            block.half(at, 0o040_000 | mode);
-            block.put(at + 4, &(BLOCK as u32).to_le_bytes());
-            block.half(at + 26, links);
-            // Its length in sectors; that it has extents.
-            block.put(at + 28, &8u32.to_le_bytes());
-            block.put(at + 32, &0x8_0000u32.to_le_bytes());
-            // One extent of at most four: block 0, one block long, there.
-            block.half(at + 40, 0xf30a);
-            block.half(at + 42, 1);
-            block.half(at + 44, 4);
-            block.half(at + 56, 1);
-            block.put(at + 60, &place.to_le_bytes());
-            // Bytes that this inode has beyond the first 128.
-            block.half(at + 128, 32);
-        }
-        block.0
-    }
+/// A directory's inode, which has so many names; its one block is at `place`.
+fn inode(links: u32, mode: u32, place: u32) -> Vec<u8> {
+    let mut block = Block::of(INODE_BYTES as usize);
+    block.half(0, 0o040_000 | mode);
+    block.put(4, &(BLOCK as u32).to_le_bytes());
+    block.half(26, links);
+    // Its length in sectors; that it has extents.
+    block.put(28, &8u32.to_le_bytes());
+    block.put(32, &0x8_0000u32.to_le_bytes());
+    // One extent of at most four: block 0, one block long, there.
+    block.half(40, 0xf30a);
+    block.half(42, 1);
+    block.half(44, 4);
+    block.half(56, 1);
+    block.put(60, &place.to_le_bytes());
+    // Bytes that are in use beyond the first 128.
+    block.half(128, 32);
+    block.0
 }
 
 /// A directory's one block.
@@ -300,14 +304,14 @@ mod tests {
     #[test]
     fn few_blocks_are_written() {
         let (disk, _, _) = checked(10 << 30);
-        assert_eq!(disk.metadata().unwrap().blocks() * 512, 8 * BLOCK);
+        assert!(disk.metadata().unwrap().blocks() * 512 <= 16 * BLOCK);
     }
 
     #[test]
-    fn what_is_read_ahead_of_the_first_write_is_what_is_written() {
+    fn the_parts_of_a_group_stand_behind_one_another() {
         let shape = Shape::of(10 << 30).unwrap();
         assert_eq!(shape, Shape { blocks: 2_621_440, groups: 80 });
-        assert_eq!((shape.bitmaps(0), shape.root(), shape.bitmaps(79)), (2, 516, 79 * GROUP_BLOCKS));
+        assert_eq!((shape.bitmaps(0), shape.root(), shape.bitmaps(79)), (2, 4100, 79 * GROUP_BLOCKS));
     }
 
     #[test]

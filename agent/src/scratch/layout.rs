@@ -12,7 +12,7 @@ pub(super) const BLOCK: u64 = 4096;
 /// An HMAC-SHA256 and the random start of the cipher.
 pub(super) const TAG: u64 = 32 + 16;
 
-/// Sectors kept for the superblock and the journal, which in this mode holds nothing and is as small as it may be: 208.
+/// Sectors kept for the superblock and the journal, which in this mode holds nothing and is as small as it may be: 272.
 const FRONT: u64 = (1 << 20) / SECTOR;
 /// The kernel's default, in sectors.
 const AREA: u64 = 32_768;
@@ -31,9 +31,13 @@ pub(super) fn data_sectors(disk: u64) -> u64 {
 mod tests {
     use super::*;
 
+    /// One section of the journal: a sector for its commits in front of eight blocks for each of its 32 entries, of which four
+    /// (8 bytes, 8 for each of a block's sectors, and a tag) stand in a sector.
+    const JOURNAL: u64 = 8 + 32 * 8;
+
     /// The last sector that the kernel touches for so many sectors of data, by the rules in `calculate_device_limits`.
     fn end(data: u64) -> u64 {
-        let (areas, front) = (data.div_ceil(AREA), 8 + 200);
+        let (areas, front) = (data.div_ceil(AREA), 8 + JOURNAL);
         front + areas * TAGS + data
     }
 

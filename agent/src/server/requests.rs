@@ -34,6 +34,9 @@ type Parsed<T> = Result<T, PodError>;
 pub(super) fn settings(request: CreateSandboxRequest) -> Parsed<Settings> {
     let scratch = request.scratch.unwrap_or_default();
     let scratch = match scratch.serial.as_str() {
+        "" if scratch.encrypted => {
+            return Err(field("scratch.serial", "", "a disk's, for an encrypted scratch"));
+        }
         "" => Space::Memory(scratch.tmpfs_bytes),
         serial if scratch.encrypted => Space::Encrypted(serial.to_owned()),
         serial => Space::Disk(serial.to_owned()),
