@@ -110,8 +110,9 @@ impl Events {
             Next::AtOnce if !self.again.contains(&device) => self.again.push(device),
             // A time beyond what the clock can tell never comes, and neither does more of what the limit allows.
             Next::In(wait) => {
-                self.later.retain(|(waiting, _)| *waiting != device);
-                self.later.extend(Instant::now().checked_add(wait).map(|until| (device, until)));
+                if let Some(until) = Instant::now().checked_add(wait) {
+                    postpone(&mut self.later, device, until);
+                }
             }
             Next::AtOnce | Next::Event => {}
         }
@@ -155,5 +156,30 @@ impl Events {
         };
         let [devices, ended, asked] = watched.map(|fd| !fd.revents().is_empty());
         Ok([!paused && (devices || count == 0 || !self.again.is_empty()), ended, asked])
+    }
+}
+
+/// Notes until when a device waits. One that waited before, in another queue, is called at the earlier time, and asked about both.
+fn postpone(later: &mut Vec<(usize, Instant)>, device: usize, until: Instant) {
+    match later.iter_mut().find(|(waiting, _)| *waiting == device) {
+        Some((_, known)) => *known = until.min(*known),
+        None => later.push((device, until)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_wait_in_one_queue_does_not_prolong_a_short_one_in_another() {
+        let now = Instant::now();
+        let [soon, late] = [1, 60].map(|seconds| now + Duration::from_secs(seconds));
+        let mut later = Vec::new();
+        postpone(&mut later, 3, soon);
+        postpone(&mut later, 3, late);
+        postpone(&mut later, 4, late);
+        postpone(&mut later, 4, soon);
+        assert_eq!(later, [(3, soon), (4, soon)]);
     }
 }

@@ -44,13 +44,12 @@ impl Limiter {
 
     /// How long is to be waited before anything is done; nothing if it may be done now.
     pub fn wait(&mut self) -> Option<Duration> {
-        let buckets: Vec<&mut Bucket> =
-            [&mut self.bytes, &mut self.operations].into_iter().flatten().collect();
-        if buckets.is_empty() {
+        if self.bytes.is_none() && self.operations.is_none() {
             return None;
         }
         let now = (self.clock)();
-        buckets.into_iter().filter_map(|bucket| bucket.wait(now)).max()
+        let buckets = [&mut self.bytes, &mut self.operations].into_iter().flatten();
+        buckets.filter_map(|bucket| bucket.wait(now)).max()
     }
 
     /// Books one operation of so many bytes.
