@@ -5,6 +5,7 @@
 //! packages    installs and unpacks what Debian has
 //! artefacts   builds what this workspace has
 //! figures     times and sizes of the benchmarks
+//! memory      keeps what was read of a file
 //! images      makes small OCI images without a network
 //! containerd  one private daemon with its own directories
 //! cri         the kubelet's side of the CRI
@@ -25,6 +26,7 @@ pub mod images;
 pub mod lab;
 pub mod leftovers;
 pub mod matrix;
+pub mod memory;
 pub mod node;
 pub mod packages;
 pub mod progress;

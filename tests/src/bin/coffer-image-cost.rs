@@ -6,9 +6,8 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::ptr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -18,10 +17,10 @@ use coffer_tests::cri::messages::{ContainerConfig, ImageSpec};
 use coffer_tests::figures::{mebi, median, millis, ratio};
 use coffer_tests::images::{Image, Layer, busybox};
 use coffer_tests::leftovers::of_node;
+use coffer_tests::memory::keep_in_memory;
 use coffer_tests::node::{Node, Pod, container, on_node, quoted, sandbox};
 use coffer_tests::publish::{Published, key, policy};
 use rustix::fs::{Advice, fadvise};
-use rustix::mm::{MapFlags, ProtFlags, mlock, mmap};
 use serde_json::Value;
 
 const SCOPE: &str = "coffer.test/trusted";
@@ -282,18 +281,6 @@ fn read_by_many(node: &Node, small: &Pair) -> Result<bool> {
     let met = within("read from disk for ten pods, MiB", mebi(all), mebi(bytes) * 1.1);
     pods.into_iter().try_for_each(|(pod, _)| pod.remove())?;
     Ok(met)
-}
-
-/// Has the kernel keep what it read of a file for as long as this process lives: a machine that gives memory back while nothing is
-/// short of it would otherwise read the file again for each pod that comes a little later, and that is not the pods' doing.
-#[allow(unsafe_code)] // Only a mapping can be locked.
-fn keep_in_memory(path: &Path) -> Result<()> {
-    let file = File::open(path)?;
-    let bytes = usize::try_from(file.metadata()?.len())?;
-    // SAFETY: the kernel chooses the address, so no other mapping is replaced, and nothing is read through the new one.
-    let place = unsafe { mmap(ptr::null_mut(), bytes, ProtFlags::READ, MapFlags::SHARED, &file, 0) }?;
-    // SAFETY: these are the bytes that were just mapped, and nobody unmaps them.
-    unsafe { mlock(place, bytes) }.context("cannot lock a file in memory")
 }
 
 /// What the processes of the node's pods have made the disks read, in bytes (proc_pid_io(5), `read_bytes`).
