@@ -18,5 +18,5 @@ mod pod;
 
 pub use begin::{Failure, Node, on_node, quoted, with_node};
 pub use events::Events;
-pub use numbers::{number_of, numbers};
+pub use numbers::{number_of, numbers, numbers_of_all};
 pub use pod::{Pod, container, sandbox};

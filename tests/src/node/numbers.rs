@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -15,9 +15,20 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 /// Every gauge without labels of the node's only pod: name and value.
 pub fn numbers(node: &Node) -> Result<BTreeMap<String, u64>> {
-    let path = socket(node)?;
+    match sockets(node).as_slice() {
+        [one] => ask(one),
+        found => bail!("one pod was expected, there are {}: {found:?}", found.len()),
+    }
+}
+
+/// The same of each pod of the node, in no order.
+pub fn numbers_of_all(node: &Node) -> Result<Vec<BTreeMap<String, u64>>> {
+    sockets(node).iter().map(|socket| ask(socket)).collect()
+}
+
+fn ask(socket: &Path) -> Result<BTreeMap<String, u64>> {
     let mut stream =
-        UnixStream::connect(&path).with_context(|| format!("no answer at {}", path.display()))?;
+        UnixStream::connect(socket).with_context(|| format!("no answer at {}", socket.display()))?;
     stream.set_read_timeout(Some(LIMIT))?;
     stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
     let mut text = String::new();
@@ -33,8 +44,8 @@ pub fn number_of(numbers: &BTreeMap<String, u64>, name: &str) -> Result<u64> {
     numbers.get(name).copied().with_context(|| format!("no {name} among {:?}", numbers.keys()))
 }
 
-/// `<run root>/<namespace>/<pod>/metrics.sock`.
-fn socket(node: &Node) -> Result<PathBuf> {
+/// `<run root>/<namespace>/<pod>/metrics.sock` of each pod.
+fn sockets(node: &Node) -> Vec<PathBuf> {
     let below = |directory: &PathBuf| -> Vec<PathBuf> {
         let entries = fs::read_dir(directory).into_iter().flatten().flatten();
         entries.map(|entry| entry.path()).collect()
@@ -43,9 +54,5 @@ fn socket(node: &Node) -> Result<PathBuf> {
         .into_iter()
         .flat_map(|directory| below(&directory))
         .map(|pod| pod.join("metrics.sock"));
-    let found: Vec<PathBuf> = pods.filter(|path| path.exists()).collect();
-    match found.as_slice() {
-        [one] => Ok(one.clone()),
-        found => bail!("one pod was expected, there are {}: {found:?}", found.len()),
-    }
+    pods.filter(|path| path.exists()).collect()
 }
