@@ -91,8 +91,14 @@ impl Drop for Streams {
 
 /// Guest to host, until the guest's end closes.
 async fn copy_out(stream: UnixStream, mut out: Output, mut phase: watch::Receiver<Phase>) {
+    forward_output(&stream, &mut out, &mut phase).await;
+    drop(stream);
+    out.close().await;
+}
+
+async fn forward_output(stream: &UnixStream, out: &mut Output, phase: &mut watch::Receiver<Phase>) {
     let mut broken = false;
-    while let Some(ready) = next_readable(&stream, &mut phase).await {
+    while let Some(ready) = next_readable(stream, phase).await {
         if !ready {
             return;
         }
@@ -232,10 +238,37 @@ mod tests {
         let mut process = Process::start().await;
         process.guest_out.write_all(b"early").await.unwrap();
         process.guest_out.shutdown().await.unwrap();
+        // The copy has seen the guest's end, and has closed its own.
+        assert_eq!(process.guest_out.read(&mut [0]).await.unwrap(), 0);
         let mut reader = process.reader();
         let mut got = Vec::new();
-        reader.read_to_end(&mut got).await.unwrap();
+        let read = timeout(Duration::from_secs(20), reader.read_to_end(&mut got)).await;
+        read.expect("a reader that waits for ever").unwrap();
         assert_eq!(got, b"early");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fifo_that_never_has_a_reader_is_given_up() {
+        let mut process = Process::start().await;
+        process.guest_out.shutdown().await.unwrap();
+        for output in &mut process.streams.outputs {
+            output.await.unwrap();
+        }
+        let path = process.dir.path().join("out");
+        assert!(pipe::OpenOptions::new().open_sender(path).is_err(), "somebody has the fifo open still");
+    }
+
+    #[tokio::test]
+    async fn a_fifo_whose_reader_was_there_is_not_held_when_it_has_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let stdout = fifo(dir.path(), "out");
+        let reader = pipe::OpenOptions::new().open_receiver(&stdout).unwrap();
+        let paths = StdioPaths { stdout: stdout.clone(), ..StdioPaths::default() };
+        let id = LoggerFor { namespace: "n".to_owned(), container: "c".to_owned() };
+        let host = HostEnds::open(&paths, &id).await.unwrap();
+        drop(reader);
+        let out = host.stdout.unwrap();
+        assert!(matches!(out, Output::Pipe(_)), "{out:?}");
     }
 
     #[tokio::test]

@@ -2,13 +2,23 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::net::unix::pipe;
+use tokio::time::{sleep, timeout};
 
 use super::StdioPaths;
 use super::logger;
 use super::uri::{self, Target, UnknownScheme};
+
+/// How long a fifo that nobody reads is kept after its writer's end: containerd does not wait longer for a command's output.
+const READER_LIMIT: Duration = Duration::from_secs(5);
+
+/// Nobody tells that a fifo was opened; so long is waited before it is looked again.
+const READER_PAUSE: Duration = Duration::from_millis(5);
 
 /// Opened host ends.
 #[derive(Debug, Default)]
@@ -23,6 +33,8 @@ pub(crate) struct HostEnds {
 pub(super) enum Output {
     /// A fifo, or the pipe to a logging program.
     Pipe(pipe::Sender),
+    /// A fifo that nobody but us had open when we opened it.
+    Unread(pipe::Sender),
     /// A file.
     File(File),
 }
@@ -98,16 +110,19 @@ fn open_input(target: Target, uri: &str) -> Result<Option<pipe::Receiver>, Stdio
 fn open_output(target: Target) -> Result<Option<Output>, StdioError> {
     match target {
         Target::Nothing | Target::Logger { .. } => Ok(None),
-        // For reading too: a reader that goes away (containerd restarts) breaks no pipe, and a later one reads on.
-        Target::Fifo(path) => pipe::OpenOptions::new()
-            .read_write(true)
-            .open_sender(&path)
-            .map(|sender| Some(Output::Pipe(sender)))
-            .map_err(|source| StdioError::Open { path, source }),
+        Target::Fifo(path) => open_fifo(&path).map(Some).map_err(|source| StdioError::Open { path, source }),
         Target::File(path) => append(&path)
             .map(|file| Some(Output::File(file)))
             .map_err(|source| StdioError::Open { path, source }),
     }
+}
+
+fn open_fifo(path: &Path) -> io::Result<Output> {
+    // For writing alone it opens only if it has a reader already, who sees no end: it stays open until the other is.
+    let reader = pipe::OpenOptions::new().open_sender(path);
+    // For reading too: a reader that goes away (containerd restarts) breaks no pipe, and a later one reads on.
+    let sender = pipe::OpenOptions::new().read_write(true).open_sender(path)?;
+    Ok(if reader.is_ok() { Output::Pipe(sender) } else { Output::Unread(sender) })
 }
 
 fn append(path: &Path) -> io::Result<File> {
@@ -122,7 +137,7 @@ impl Output {
     pub(super) async fn write_all(&mut self, mut data: &[u8]) -> io::Result<()> {
         let pipe = match self {
             Output::File(file) => return file.write_all(data),
-            Output::Pipe(pipe) => pipe,
+            Output::Pipe(pipe) | Output::Unread(pipe) => pipe,
         };
         while !data.is_empty() {
             pipe.writable().await?;
@@ -134,4 +149,29 @@ impl Output {
         }
         Ok(())
     }
+
+    /// Closes it; a fifo that had no reader waits for one first, at most for [`READER_LIMIT`].
+    ///
+    /// containerd opens its end beside the calls that it makes. If a process has ended before that, what it wrote would be lost
+    /// with the last open end, and containerd would then wait in vain for somebody who writes.
+    pub(super) async fn close(self) {
+        let Output::Unread(pipe) = self else { return };
+        let own = format!("/proc/self/fd/{}", pipe.as_fd().as_raw_fd());
+        let Ok(writer) = pipe::OpenOptions::new().open_sender(own) else { return };
+        // Only without our own reading end does the system tell whether there is another.
+        drop(pipe);
+        let read = async {
+            while !has_reader(&writer) {
+                sleep(READER_PAUSE).await;
+            }
+        };
+        let _ = timeout(READER_LIMIT, read).await;
+    }
+}
+
+/// Whether anybody has a fifo open for reading; if the system does not tell, nobody is waited for.
+fn has_reader(writer: &pipe::Sender) -> bool {
+    let mut fds = [PollFd::new(writer, PollFlags::empty())];
+    let asked = poll(&mut fds, Some(&Timespec::default()));
+    asked.is_err() || !fds.iter().any(|fd| fd.revents().contains(PollFlags::ERR))
 }

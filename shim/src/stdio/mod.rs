@@ -5,7 +5,8 @@
 //! ```
 //! Each descriptor has its own stream and its own task, so a reader that stops holds back nothing but its own
 //! writer. A copy never decides when a process has ended: after the exit, output that is on its way is delivered, and
-//! a stream on which nothing more comes is closed.
+//! a stream on which nothing more comes is closed. A fifo is closed only after somebody has opened it for reading, or not within
+//! seconds: containerd opens its end beside the calls that it makes, and may come after a short process's end.
 
 mod copy;
 mod host;
