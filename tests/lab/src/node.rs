@@ -40,7 +40,7 @@ const MODULES: &[&str] = &[
 ];
 
 /// Modules that a node's boot would load; others are loaded as they are needed.
-const BOOT: &[&str] = &["kvm-amd", "tun", "virtio_blk", "ext4", "loop", "veth", "bridge"];
+const BOOT: &[&str] = &["kvm-amd", "tun", "virtio_blk", "ext4", "loop", "veth", "bridge", "erofs"];
 
 /// The disk for what containerd keeps: the layer above the root file system takes no upper layers of its own.
 const DISK: &str = "/dev/vda";

@@ -52,21 +52,30 @@ pub struct Suite {
     pub variables: Vec<(&'static str, String)>,
 }
 
-/// What `full-test` runs: with the newest containerd every test that is not there for its size, and a few rounds of the
-/// leftovers' matrix. All of it runs by `cargo lab --pods`, in hours.
+/// What `full-test` runs, with the newest containerd: a few tests of each suite, and as many rounds of the leftovers' matrix as
+/// there are victims. `docs/testing.md` says what all of it takes, by `cargo lab --pods`.
 pub fn sample() -> Vec<Suite> {
     let suite = |name: &str, tests: &[&str]| Suite {
         name: name.to_owned(),
-        tests: tests.iter().map(|test| (*test).to_owned()).collect(),
+        tests: tests.iter().map(|test| format!("{test}::coffer_on_2")).collect(),
         ..Suite::default()
     };
-    let rounds = vec![("COFFER_ROUNDS", "8".to_owned())];
+    let ctr = [
+        "run_brings_output_and_exit_code",
+        "exec_brings_output_and_exit_code",
+        "a_terminal_has_the_size_that_it_is_given",
+    ];
+    let cri = [
+        "two_containers_share_network_and_memory_and_nothing_else",
+        "the_pod_has_the_address_that_the_network_gave_it",
+    ];
+    let rounds = vec![("COFFER_ROUNDS", "4".to_owned())];
     vec![
-        suite("pods_ctr", &["coffer_on_2"]),
-        suite("pods_cri", &["coffer_on_2"]),
-        suite("pods_volumes", &["coffer_on_2"]),
-        suite("pods_restart", &["pods_outlive_a_killed_containerd::coffer_on_2"]),
-        Suite { variables: rounds, ..suite("pods_leftovers", &[]) },
+        suite("pods_ctr", &ctr),
+        suite("pods_cri", &cri),
+        suite("pods_volumes", &["the_node_s_directories_are_seen_with_the_rights_given"]),
+        suite("pods_restart", &["pods_outlive_a_killed_containerd"]),
+        Suite { variables: rounds, ..suite("pods_leftovers", &["nothing_is_left_whatever_dies_whenever"]) },
     ]
 }
 
@@ -88,7 +97,7 @@ pub fn run_suites(wanted: &Node) -> Result<Outcome> {
         ("CARGO_TARGET_DIR", target()),
     ];
     told.extend(variables.map(|(name, path)| format!("set {name} {}", path.display())));
-    let passed_on = ["COFFER_SEED", "COFFER_ROUNDS"].into_iter();
+    let passed_on = ["COFFER_SEED", "COFFER_ROUNDS", "COFFER_PAIR"].into_iter();
     told.extend(passed_on.filter_map(|name| Some(format!("set {name} {}", std::env::var(name).ok()?))));
     told.push("set RUST_BACKTRACE 0".to_owned());
     for suite in &wanted.suites {
@@ -176,4 +185,27 @@ fn program(suite: &str) -> Result<PathBuf> {
         }
     }
     bail!("cargo built no program for {suite}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sample_names_tests_that_there_are() {
+        let missing: Vec<String> = sample()
+            .iter()
+            .flat_map(|suite| {
+                let file = workspace().join(format!("tests/tests/{}.rs", suite.name));
+                let text = std::fs::read_to_string(file).expect("a suite's file");
+                let wanted = suite.tests.iter().filter_map(|test| test.strip_suffix("::coffer_on_2"));
+                wanted
+                    .filter(|test| !text.contains(&format!(" {test};")))
+                    .map(str::to_owned)
+                    .collect::<Vec<_>>()
+            })
+            .collect();
+        assert_eq!(missing, Vec::<String>::new());
+        assert!(sample().iter().all(|suite| !suite.tests.is_empty()), "a suite of which all is run");
+    }
 }
