@@ -41,7 +41,7 @@ pub(crate) struct Wanted<'a> {
 /// A monitor that was started, whose machine does not run yet.
 pub(crate) struct Launched {
     control: OwnedFd,
-    ready: UnixListener,
+    pub(crate) ready: UnixListener,
     pub(crate) started: Instant,
     pub(crate) dir: PathBuf,
 }

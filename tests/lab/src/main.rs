@@ -46,8 +46,8 @@ fn main() {
         println!("LAB broken: {error:#}");
         stage::switch_off();
     }
-    if stage::argument("lab.bench").is_some() {
-        match bench::run() {
+    if let Some(which) = stage::argument("lab.bench") {
+        match if which == "io" { bench::run_io() } else { bench::run() } {
             Ok(()) => println!("LAB done with the benchmark"),
             Err(error) => println!("LAB fail bench {error:#}"),
         }

@@ -5,13 +5,13 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::Parser;
-use coffer_tests::lab::{Monitor, Node, Suite, Time, Wanted, run, run_suites, sample};
+use coffer_tests::lab::{Benchmark, Monitor, Node, Suite, Time, Wanted, run, run_suites, sample};
 use coffer_tests::packages;
 
 /// Boots guests with coffer-vmm in a nested machine, and says what became of each.
 #[derive(Parser)]
 struct Arguments {
-    /// Only cases whose name contains this; `bench` is the benchmark beside other monitors
+    /// Only cases whose name contains this; `bench` and `io` are benchmarks beside other monitors
     case: Option<String>,
     /// The host's time instead of counted instructions: faster with two idle processors, and not repeatable
     #[arg(long)]
@@ -44,7 +44,11 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let outcome = if arguments.case.as_deref() == Some("bench") { bench(&arguments) } else { lab(arguments) };
+    let outcome = match arguments.case.as_deref() {
+        Some("bench") => bench(&arguments, Benchmark::Starts),
+        Some("io") => bench(&arguments, Benchmark::Io),
+        _ => lab(arguments),
+    };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -86,7 +90,7 @@ impl Arguments {
     }
 }
 
-fn bench(arguments: &Arguments) -> Result<bool> {
+fn bench(arguments: &Arguments, benchmark: Benchmark) -> Result<bool> {
     if arguments.wall {
         bail!("the benchmark counts instructions: --wall would measure the host's load");
     }
@@ -95,14 +99,19 @@ fn bench(arguments: &Arguments) -> Result<bool> {
         arguments.monitor.iter().map(|line| Monitor::described(line)).collect::<Result<_>>()?;
     monitors.extend(arguments.firecracker.as_deref().map(Monitor::firecracker));
     monitors.extend(arguments.cloud_hypervisor.as_deref().map(Monitor::cloud_hypervisor));
-    let wanted = Wanted { console: arguments.console, bench: Some(monitors), ..Wanted::default() };
+    let wanted =
+        Wanted { console: arguments.console, bench: Some((benchmark, monitors)), ..Wanted::default() };
     let outcome = run(&wanted)?;
-    println!("{}", outcome.figures.table());
+    let (table, missed) = match benchmark {
+        Benchmark::Starts => (outcome.figures.table(), outcome.figures.complaints()?),
+        Benchmark::Io => (outcome.exchanges.table(), outcome.exchanges.complaints()?),
+    };
+    println!("{table}");
     let mut complaints = outcome.failed;
     if !outcome.done {
         complaints.push("the nested machine did not come to its end".to_owned());
     }
-    complaints.extend(outcome.figures.complaints()?);
+    complaints.extend(missed);
     for complaint in &complaints {
         println!("MISSED {complaint}");
     }

@@ -7,6 +7,7 @@
 //! nested    boots it, and reads what the program says on the console
 //! node      the same machine as a node, with this one's root file system, on which the pods' test suites run
 //! bench     what the benchmark's figures say; guests are what it boots, monitors those that ours is compared with
+//! io        what the figures of guests' I/O say
 //! ```
 //! It is booted anew each time, in a few seconds, from packages in the cache; it has no disk and no network.
 
@@ -14,11 +15,13 @@ mod bench;
 mod emulator;
 mod guests;
 mod initrd;
+mod io;
 mod monitors;
 mod nested;
 mod node;
 
 pub use bench::Figures;
+pub use io::Exchanges;
 pub use monitors::Monitor;
-pub use nested::{Outcome, Time, Wanted, run};
+pub use nested::{Benchmark, Outcome, Time, Wanted, run};
 pub use node::{Node, Suite, run_suites, sample};

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use super::bench::Figures;
 use super::emulator::emulator;
 use super::initrd;
+use super::io::Exchanges;
 use super::monitors::Monitor;
 use crate::artefacts;
 use crate::packages::{Unpacked, unpacked};
@@ -29,8 +30,17 @@ pub struct Wanted {
     pub time: Time,
     /// Whether the guests' consoles are shown.
     pub console: bool,
-    /// Instead of the cases, the benchmark: with QEMU, and these.
-    pub bench: Option<Vec<Monitor>>,
+    /// Instead of the cases, a benchmark: with QEMU, and these.
+    pub bench: Option<(Benchmark, Vec<Monitor>)>,
+}
+
+/// What monitors are compared by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Benchmark {
+    /// How long guests take to start, and what of.
+    Starts,
+    /// What guests move.
+    Io,
 }
 
 /// What came of it.
@@ -40,8 +50,10 @@ pub struct Outcome {
     pub passed: Vec<String>,
     /// Cases that failed, each with the reason.
     pub failed: Vec<String>,
-    /// What the benchmark measured.
+    /// What the benchmark of starts measured.
     pub figures: Figures,
+    /// What the benchmark of I/O measured.
+    pub exchanges: Exchanges,
     /// Whether the machine came to its end.
     pub done: bool,
 }
@@ -51,15 +63,15 @@ pub fn run(wanted: &Wanted) -> Result<Outcome> {
     let coffer = artefacts::coffer()?;
     let init = artefacts::lab()?;
     let kernel = unpacked(Unpacked::LabKernel)?;
-    let monitors = wanted.bench.as_ref().map(|given| [&[Monitor::qemu()], given.as_slice()].concat());
+    let monitors = wanted.bench.as_ref().map(|(_, given)| [&[Monitor::qemu()], given.as_slice()].concat());
     let archive = initrd::build(&kernel, &init, &coffer, &monitors.unwrap_or_default())
         .context("cannot put the nested machine together")?;
     let mut line = format!("lab.case={}", wanted.case);
     if wanted.console {
         line.push_str(" lab.console=1");
     }
-    if wanted.bench.is_some() {
-        line.push_str(" lab.bench=1");
+    if let Some((benchmark, _)) = wanted.bench {
+        line.push_str(if benchmark == Benchmark::Io { " lab.bench=io" } else { " lab.bench=starts" });
     }
     boot(
         &kernel,
@@ -168,6 +180,9 @@ impl Outcome {
             Some(("fail" | "broken:", rest)) => self.failed.push(rest.to_owned()),
             Some(("figure", rest)) if self.figures.note(rest).is_none() => {
                 self.failed.push(format!("a figure that is none: {rest}"));
+            }
+            Some(("io", rest)) if self.exchanges.note(rest).is_none() => {
+                self.failed.push(format!("an exchange that is none: {rest}"));
             }
             Some(("done", _)) => self.done = true,
             _ => {}

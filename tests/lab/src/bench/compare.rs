@@ -7,13 +7,19 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::measure;
-use super::monitor::{self, Monitor, Task};
+use super::monitor::{self, Devices, Monitor, Task};
 use super::places::Watch;
 use crate::stage;
 use crate::wire::persistent_tap;
 
 /// MiB of each guest.
 const MEMORY: u32 = 256;
+
+/// The disk of a guest that has one.
+const DISK: &str = "/tmp/bench.disk";
+
+/// An initrd whose first process says the mark and nothing else.
+const MARK: &str = "/bench/mark.img";
 
 /// What is booted: name, kernel, and whether the machine has a pod's devices.
 const GUESTS: [(&str, &str, bool); 3] =
@@ -39,7 +45,7 @@ pub(crate) fn run() -> Result<()> {
     let (guest, kernel, devices) = WATCHED;
     for monitor in &monitors {
         let watch = Watch::begin()?;
-        boot(monitor, &Task { kernel, devices, memory_mib: MEMORY })?;
+        boot(monitor, &task(kernel, devices))?;
         for (place, count) in watch.end()? {
             println!("LAB place {guest} {} {count}x {place}", monitor.name());
         }
@@ -47,14 +53,19 @@ pub(crate) fn run() -> Result<()> {
     for round in 0..=ROUNDS {
         for (guest, kernel, devices) in GUESTS {
             for monitor in &monitors {
-                let task = Task { kernel, devices, memory_mib: MEMORY };
-                let start = boot(monitor, &task).with_context(|| format!("{} of {guest}", monitor.name()))?;
+                let start = boot(monitor, &task(kernel, devices))
+                    .with_context(|| format!("{} of {guest}", monitor.name()))?;
                 println!("LAB figure {round} {guest} {} {start}", monitor.name());
                 std::thread::sleep(REST);
             }
         }
     }
     Ok(())
+}
+
+fn task(kernel: &'static str, devices: bool) -> Task {
+    let devices = devices.then_some(Devices { disk: DISK, ours: &["--disk layer-1,ro,"], tap: "bench1" });
+    Task { kernel, initrd: MARK, words: "", devices, memory_mib: MEMORY }
 }
 
 fn boot(monitor: &Monitor, task: &Task) -> Result<measure::Figures> {
@@ -64,13 +75,14 @@ fn boot(monitor: &Monitor, task: &Task) -> Result<measure::Figures> {
     Ok(figures)
 }
 
-fn prepare() -> Result<()> {
+/// What every benchmark needs.
+pub(super) fn prepare() -> Result<()> {
     stage::load(MODULES)?;
     // Huge pages come and go in the background, at times that nobody chose.
     let huge = Path::new("/sys/kernel/mm/transparent_hugepage/enabled");
     if huge.exists() {
         fs::write(huge, "never")?;
     }
-    fs::write("/tmp/bench.disk", vec![7; 8 << 20])?;
+    fs::write(DISK, vec![7; 8 << 20])?;
     persistent_tap(monitor::TAP)
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::monitor::{INITRD, Started, Task};
+use super::monitor::{Started, Task};
 use crate::memory::Beside;
 
 /// What every guest says as soon as it can.
@@ -24,7 +24,7 @@ const SETTLE: Duration = Duration::from_millis(50);
 /// Exits of all machines that KVM has counted since it was loaded.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Counts {
-    all: u64,
+    pub(super) all: u64,
     ports: u64,
     memory: u64,
 }
@@ -69,7 +69,7 @@ pub(super) fn measure(mut started: Started, before: Counts, task: &Task) -> Resu
     let outcome = wait_for_mark(&mut started).and_then(|mark| {
         let now = Counts::read()?;
         std::thread::sleep(SETTLE);
-        let files = [task.kernel, INITRD];
+        let files = [task.kernel, task.initrd];
         let memory = Beside::of(started.child.id(), &files, Some(task.memory_mib))?;
         let exits = Counts {
             all: now.all - before.all,

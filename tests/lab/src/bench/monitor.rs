@@ -2,24 +2,20 @@
 
 use std::fs::{self, File};
 use std::io::PipeReader;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 
+use super::exchange::VSOCK_PORT;
 use crate::guest::{Launched, Wanted, launch};
 use crate::wire::tap;
 
 /// The tap that monitors open by its name.
 pub(super) const TAP: &str = "bench0";
-
-/// The disk of a guest that has one.
-const DISK: &str = "/tmp/bench.disk";
-
-/// An initrd whose first process says the mark and nothing else.
-pub(super) const INITRD: &str = "/bench/mark.img";
 
 /// What makes the guest's own start the same for every monitor: the guest image's words, but for those on devices.
 const CMDLINE: &str = "console=ttyS0 quiet loglevel=1 panic=-1 reboot=t cgroup_no_v1=all tsc=reliable no_timer_check \
@@ -32,8 +28,22 @@ const OURS: &str = "acpi=off pci=off";
 #[derive(Debug)]
 pub(super) struct Task {
     pub(super) kernel: &'static str,
-    pub(super) devices: bool,
+    pub(super) initrd: &'static str,
+    /// What the guest is told besides, with a space before it.
+    pub(super) words: &'static str,
+    pub(super) devices: Option<Devices>,
     pub(super) memory_mib: u32,
+}
+
+/// A pod's devices: a disk, vsock, and an interface.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Devices {
+    /// The disk's file.
+    pub(super) disk: &'static str,
+    /// Options of ours that take it.
+    pub(super) ours: &'static [&'static str],
+    /// The tap of ours; the others' is [`TAP`].
+    pub(super) tap: &'static str,
 }
 
 /// One that was started.
@@ -41,9 +51,25 @@ pub(super) struct Started {
     pub(super) child: Child,
     pub(super) console: PipeReader,
     pub(super) at: Instant,
-    /// What must not be closed before its end, and what is removed then.
-    _kept: Option<Launched>,
+    own: Own,
+    /// What is removed at its end.
     pub(super) dir: PathBuf,
+}
+
+/// What must not be closed before its end.
+enum Own {
+    Ours(Launched),
+    Described(UnixListener),
+}
+
+impl Started {
+    /// Where the guest's connections to [`VSOCK_PORT`] arrive, with monitors whose vsock ends in Unix sockets.
+    pub(super) fn vsock(&self) -> BorrowedFd<'_> {
+        match &self.own {
+            Own::Ours(launched) => launched.ready.as_fd(),
+            Own::Described(listener) => listener.as_fd(),
+        }
+    }
 }
 
 /// A monitor.
@@ -86,14 +112,16 @@ impl Monitor {
 
 fn ours(task: &Task) -> Result<Started> {
     let mut more: Vec<(String, OwnedFd)> = Vec::new();
-    if task.devices {
-        more.push(("--disk layer-1,ro,".to_owned(), File::open(DISK)?.into()));
-        more.push(("--nic 02:00:00:00:00:0a,1500,".to_owned(), tap("bench1")?));
+    if let Some(Devices { disk, ours, tap: name }) = task.devices {
+        for option in ours {
+            more.push(((*option).to_owned(), File::open(disk)?.into()));
+        }
+        more.push(("--nic 02:00:00:00:00:0a,1500,".to_owned(), tap(name)?));
     }
-    let cmdline = format!("{CMDLINE} {OURS}");
+    let cmdline = format!("{CMDLINE} {OURS}{}", task.words);
     let wanted = Wanted {
         kernel: Path::new(task.kernel),
-        initrd: Some(Path::new(INITRD)),
+        initrd: Some(Path::new(task.initrd)),
         cmdline: &cmdline,
         cpus: 1,
         memory_mib: task.memory_mib,
@@ -105,7 +133,7 @@ fn ours(task: &Task) -> Result<Started> {
     // It is read when the monitor gets to it.
     launched.tell("start")?;
     let (at, dir) = (launched.started, launched.dir.clone());
-    Ok(Started { child, console, at, _kept: Some(launched), dir })
+    Ok(Started { child, console, at, own: Own::Ours(launched), dir })
 }
 
 fn described(name: &str, line: &str, config: &str, task: &Task) -> Result<Started> {
@@ -114,20 +142,22 @@ fn described(name: &str, line: &str, config: &str, task: &Task) -> Result<Starte
     let directory = dir.to_string_lossy().into_owned();
     let written = dir.join("config");
     let memory = task.memory_mib.to_string();
+    let cmdline = format!("{CMDLINE}{}", task.words);
+    let listener = UnixListener::bind(dir.join(format!("vsock_{VSOCK_PORT}")))?;
     let values = [
         ("{kernel}", task.kernel),
-        ("{initrd}", INITRD),
-        ("{cmdline}", CMDLINE),
+        ("{initrd}", task.initrd),
+        ("{cmdline}", cmdline.as_str()),
         ("{mib}", memory.as_str()),
-        ("{disk}", DISK),
+        ("{disk}", task.devices.map_or("", |devices| devices.disk)),
         ("{tap}", TAP),
         ("{dir}", directory.as_str()),
         ("{config}", &written.to_string_lossy()),
     ];
     let fill =
         |text: &str| values.iter().fold(text.to_owned(), |text, (place, value)| text.replace(place, value));
-    fs::write(&written, fill(&with_devices(config, task.devices)))?;
-    let line = with_devices(line, task.devices);
+    fs::write(&written, fill(&with_devices(config, task.devices.is_some())))?;
+    let line = with_devices(line, task.devices.is_some());
     // Words first, so that the kernel's command line stays one.
     let mut words = line.split_whitespace().map(fill);
     let program = words.next().context("an empty description")?;
@@ -136,7 +166,7 @@ fn described(name: &str, line: &str, config: &str, task: &Task) -> Result<Starte
     command.args(words).current_dir(&dir).stdin(Stdio::null()).stderr(output.try_clone()?).stdout(output);
     let at = Instant::now();
     let child = command.spawn().with_context(|| program)?;
-    Ok(Started { child, console, at, _kept: None, dir })
+    Ok(Started { child, console, at, own: Own::Described(listener), dir })
 }
 
 /// What is between `<pod>` and `</pod>` is for guests with devices only.
