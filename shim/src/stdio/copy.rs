@@ -1,6 +1,8 @@
 //! Copies between a process's host ends and its guest streams.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
@@ -19,6 +21,10 @@ const CHUNK: usize = 64 << 10;
 /// background process that inherited it).
 const SILENCE_LIMIT: Duration = Duration::from_secs(2);
 
+/// The most bytes that a process which has ended can have left on their way: the guest's pipe, which may be made 1 MiB long, and
+/// the buffers up to the fifo. What comes after them is somebody else's, who goes on writing.
+const ON_THE_WAY: u64 = 4 << 20;
+
 /// The guest's ends: one connection per descriptor.
 #[derive(Debug, Default)]
 pub(crate) struct GuestEnds {
@@ -36,6 +42,8 @@ pub(crate) struct Streams {
     phase: watch::Sender<Phase>,
     input: Option<JoinHandle<()>>,
     outputs: Vec<JoinHandle<()>>,
+    /// Bytes of output that were taken by whoever reads them.
+    taken: Arc<AtomicU64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -52,12 +60,13 @@ impl Streams {
             .stdin
             .zip(guest.stdin)
             .map(|(fifo, stream)| tokio::spawn(copy_in(fifo, stream, follow.clone())));
+        let taken = Arc::new(AtomicU64::new(0));
         let outputs = [host.stdout.zip(guest.stdout), host.stderr.zip(guest.stderr)]
             .into_iter()
             .flatten()
-            .map(|(out, stream)| tokio::spawn(copy_out(stream, out, follow.clone())))
+            .map(|(out, stream)| tokio::spawn(copy_out(stream, out, follow.clone(), Arc::clone(&taken))))
             .collect();
-        Self { phase, input, outputs }
+        Self { phase, input, outputs, taken }
     }
 
     /// Ends standard input after the bytes that are in the fifo already.
@@ -70,16 +79,32 @@ impl Streams {
         self.phase.send_modify(|phase| phase.exited = true);
     }
 
-    /// Waits until all output is delivered, at most for `limit`, then closes everything.
+    /// Waits until all output is delivered, then closes everything. It is given up once nobody has taken any of it for `limit`,
+    /// or more was taken than the process can have left: a slow reader gets all of it, however long that takes.
     pub(crate) async fn finish(mut self, limit: Duration) {
         self.exited();
+        let taken = Arc::clone(&self.taken);
+        let taken = || taken.load(Ordering::Relaxed);
+        let first = taken();
         let delivered = async {
             for output in &mut self.outputs {
                 let _ = output.await;
             }
         };
-        // What is late is cut off when `self` is dropped.
-        let _ = timeout(limit, delivered).await;
+        tokio::pin!(delivered);
+        let mut before = first;
+        while timeout(limit, &mut delivered).await.is_err() {
+            let now = taken();
+            if now == before || now - first > ON_THE_WAY {
+                // What is late is cut off when `self` is dropped.
+                tracing::warn!(
+                    taken = now,
+                    "output is cut off: nobody has read it, or somebody goes on writing it"
+                );
+                return;
+            }
+            before = now;
+        }
     }
 }
 
@@ -90,13 +115,23 @@ impl Drop for Streams {
 }
 
 /// Guest to host, until the guest's end closes.
-async fn copy_out(stream: UnixStream, mut out: Output, mut phase: watch::Receiver<Phase>) {
-    forward_output(&stream, &mut out, &mut phase).await;
+async fn copy_out(
+    stream: UnixStream,
+    mut out: Output,
+    mut phase: watch::Receiver<Phase>,
+    taken: Arc<AtomicU64>,
+) {
+    forward_output(&stream, &mut out, &mut phase, &taken).await;
     drop(stream);
     out.close().await;
 }
 
-async fn forward_output(stream: &UnixStream, out: &mut Output, phase: &mut watch::Receiver<Phase>) {
+async fn forward_output(
+    stream: &UnixStream,
+    out: &mut Output,
+    phase: &mut watch::Receiver<Phase>,
+    taken: &AtomicU64,
+) {
     let mut broken = false;
     while let Some(ready) = next_readable(stream, phase).await {
         if !ready {
@@ -110,7 +145,7 @@ async fn forward_output(stream: &UnixStream, out: &mut Output, phase: &mut watch
                 Ok(count) => {
                     let data = buffer.get(..count).unwrap_or_default();
                     // Without a reader the output is dropped: a full pipe must not stop the process.
-                    broken = broken || out.write_all(data).await.is_err();
+                    broken = broken || out.write_all(data, taken).await.is_err();
                     // A stream that never ends must not keep the others from their turn.
                     tokio::task::yield_now().await;
                 }
@@ -311,6 +346,51 @@ mod tests {
         let guest = tokio::spawn(async move { process.guest_out.write_all(&vec![1; 8 << 20]).await });
         process.streams.finish(Duration::from_secs(2)).await;
         assert!(guest.await.unwrap().is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_reader_gets_all_that_is_on_its_way() {
+        let mut process = Process::start().await;
+        let mut reader = process.reader();
+        // More than reader, fifo and socket hold together, and a second for each 32 KiB of it.
+        let sent: Vec<u8> = (0..700_000_u32).map(|number| number as u8).collect();
+        let expected = sent.clone();
+        let reads = tokio::spawn(async move {
+            let (mut got, mut piece) = (Vec::new(), vec![0; 32 << 10]);
+            loop {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                match reader.read(&mut piece).await.unwrap() {
+                    0 => return got,
+                    length => got.extend_from_slice(&piece[..length]),
+                }
+            }
+        });
+        let guest = tokio::spawn(async move { process.guest_out.write_all(&sent).await });
+        process.streams.finish(Duration::from_secs(2)).await;
+        guest.await.unwrap().unwrap();
+        assert!(reads.await.unwrap() == expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn finishing_is_bounded_though_somebody_goes_on_writing() {
+        let mut process = Process::start().await;
+        let mut reader = process.reader();
+        let reads = tokio::spawn(async move {
+            let (mut all, mut piece) = (0, vec![0; 64 << 10]);
+            loop {
+                // Slow enough for the limit to pass before the bytes are too many.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                match reader.read(&mut piece).await.unwrap() {
+                    0 => return all,
+                    length => all += length,
+                }
+            }
+        });
+        let guest =
+            tokio::spawn(async move { while process.guest_out.write_all(&[1; 4096]).await.is_ok() {} });
+        process.streams.finish(Duration::from_secs(2)).await;
+        guest.await.unwrap();
+        assert!(reads.await.unwrap() > 4 << 20);
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -133,16 +134,24 @@ fn append(path: &Path) -> io::Result<File> {
 }
 
 impl Output {
-    /// Writes all of `data`; waits while a pipe's reader does not read.
-    pub(super) async fn write_all(&mut self, mut data: &[u8]) -> io::Result<()> {
+    /// Writes all of `data`; waits while a pipe's reader does not read. Adds to `taken` what has been written, bit by bit.
+    pub(super) async fn write_all(&mut self, mut data: &[u8], taken: &AtomicU64) -> io::Result<()> {
+        let count = |written: usize| taken.fetch_add(written as u64, Ordering::Relaxed);
         let pipe = match self {
-            Output::File(file) => return file.write_all(data),
+            Output::File(file) => {
+                file.write_all(data)?;
+                count(data.len());
+                return Ok(());
+            }
             Output::Pipe(pipe) | Output::Unread(pipe) => pipe,
         };
         while !data.is_empty() {
             pipe.writable().await?;
             match pipe.try_write(data) {
-                Ok(written) => data = data.get(written..).unwrap_or_default(),
+                Ok(written) => {
+                    count(written);
+                    data = data.get(written..).unwrap_or_default();
+                }
                 Err(err) if err.kind() == io::ErrorKind::WouldBlock => {}
                 Err(err) => return Err(err),
             }
