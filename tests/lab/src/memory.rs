@@ -4,8 +4,8 @@ use std::fs;
 
 use anyhow::{Context, Result};
 
-/// What every guest's memory is mapped from, where a monitor names it.
-const GUEST: &str = "/memfd:guest-memory";
+/// What marks the memory of our guests: pages that are never joined.
+const GUEST: &str = "nh";
 
 /// Memory of a monitor's processes beside the guest's, in KiB.
 #[derive(Debug, Default)]
@@ -25,6 +25,8 @@ struct Mapping {
     /// Of what is resident, its part where others have it too.
     part: u64,
     anonymous: u64,
+    /// Whether it is the memory of a guest of ours.
+    guests: bool,
 }
 
 impl Beside {
@@ -36,8 +38,11 @@ impl Beside {
             beside.threads += field(pid, "Threads:").context("a process without threads")?;
             let mut file = 0;
             for mapping in mappings(pid)? {
-                let of_file = files.iter().chain([&GUEST]).any(|file| mapping.name.starts_with(file));
-                if of_file || unnamed_mib.is_some_and(|mib| mapping.bytes >= u64::from(mib) << 19) {
+                let of_file = files.iter().any(|file| mapping.name.starts_with(file));
+                if of_file
+                    || mapping.guests
+                    || unnamed_mib.is_some_and(|mib| mapping.bytes >= u64::from(mib) << 19)
+                {
                     continue;
                 }
                 // What a process shares with the one that made it is counted once, where that can be told.
@@ -56,7 +61,7 @@ impl Beside {
 pub(crate) fn of_guest(root: u32) -> Result<u64> {
     let mut sum = 0;
     for pid in tree(root)? {
-        let guests = mappings(pid)?.into_iter().filter(|mapping| mapping.name.starts_with(GUEST));
+        let guests = mappings(pid)?.into_iter().filter(|mapping| mapping.guests);
         sum += guests.map(|mapping| mapping.resident).sum::<u64>();
     }
     Ok(sum)
@@ -70,11 +75,19 @@ fn mappings(pid: u32) -> Result<Vec<Mapping>> {
             // A mapping's first line: addresses, rights, offset, device, inode, name.
             ([range, _, _, _, _, name @ ..], _) if range.contains('-') => {
                 let name = name.first().copied().unwrap_or_default().to_owned();
-                found.push(Mapping { name, bytes: length(range)?, resident: 0, part: 0, anonymous: 0 });
+                found.push(Mapping {
+                    name,
+                    bytes: length(range)?,
+                    resident: 0,
+                    part: 0,
+                    anonymous: 0,
+                    guests: false,
+                });
             }
             (["Rss:", kib, ..], Some(mapping)) => mapping.resident = kib.parse()?,
             (["Pss:", kib, ..], Some(mapping)) => mapping.part = kib.parse()?,
             (["Anonymous:", kib, ..], Some(mapping)) => mapping.anonymous = kib.parse()?,
+            (["VmFlags:", flags @ ..], Some(mapping)) => mapping.guests = flags.contains(&GUEST),
             _ => {}
         }
     }

@@ -28,7 +28,8 @@ const CHUNK: usize = 64 * 1024;
 /// What the memory is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Backing {
-    /// Pages of 2 MiB from the node's reserved ones; without it, ordinary pages that the kernel may join.
+    /// Pages of 2 MiB from the node's reserved ones; without it, ordinary private pages, which are never joined: a guest takes
+    /// what it touches and no more.
     pub huge_pages: bool,
     /// Whether all pages are made at once: the guest then never waits for one.
     pub prefault: bool,
@@ -84,11 +85,11 @@ pub fn create(mib: u32, backing: Backing) -> Result<Memory, MemoryError> {
     }
     let fail = |source: io::Error| MemoryError::Make { mib, source };
     let size = u64::from(mib) << 20;
-    let file = backing_file(size, backing).map_err(fail)?;
+    let file = backing.huge_pages.then(|| reserved_pages(size)).transpose().map_err(fail)?;
     let low = size.min(GAP_START);
-    let mut regions = vec![region(&file, 0, (0, low), backing).map_err(fail)?];
+    let mut regions = vec![region(file.as_ref(), 0, (0, low)).map_err(fail)?];
     if size > low {
-        regions.push(region(&file, low, (GAP_END, size - low), backing).map_err(fail)?);
+        regions.push(region(file.as_ref(), low, (GAP_END, size - low)).map_err(fail)?);
     }
     if backing.prefault {
         for region in &regions {
@@ -98,11 +99,8 @@ pub fn create(mib: u32, backing: Backing) -> Result<Memory, MemoryError> {
     Memory::from_regions(regions).map_err(|error| fail(io::Error::other(error)))
 }
 
-fn backing_file(size: u64, backing: Backing) -> io::Result<File> {
-    let mut flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    if backing.huge_pages {
-        flags |= MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB;
-    }
+fn reserved_pages(size: u64) -> io::Result<File> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB;
     let file = memfd_create("guest-memory", flags)?;
     ftruncate(&file, size)?;
     // Nobody who gets the descriptor can take pages away below a machine that runs.
@@ -110,19 +108,26 @@ fn backing_file(size: u64, backing: Backing) -> io::Result<File> {
     Ok(File::from(file))
 }
 
-/// Maps the file from `offset` to a place: its first address and its length.
-fn region(
-    file: &File,
-    offset: u64,
-    (start, length): (u64, u64),
-    backing: Backing,
-) -> io::Result<GuestRegionMmap<()>> {
+/// Maps the file from `offset`, or private pages, to a place: its first address and its length.
+fn region(file: Option<&File>, offset: u64, (start, length): (u64, u64)) -> io::Result<GuestRegionMmap<()>> {
     let size = usize::try_from(length).map_err(io::Error::other)?;
-    let offset = FileOffset::new(file.try_clone()?, offset);
     let access = libc::PROT_READ | libc::PROT_WRITE;
-    // Huge pages are reserved now: a guest that touched one which the node does not have would be killed.
-    let flags = libc::MAP_SHARED | if backing.huge_pages { 0 } else { libc::MAP_NORESERVE };
-    let mapping = MmapRegion::build(Some(offset), size, access, flags).map_err(io::Error::other)?;
+    let mapping = match file {
+        // Huge pages are reserved now: a guest that touched one which the node does not have would be killed.
+        Some(file) => {
+            let place = FileOffset::new(file.try_clone()?, offset);
+            MmapRegion::build(Some(place), size, access, libc::MAP_SHARED)
+        }
+        None => {
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+            MmapRegion::build(None, size, access, flags)
+        }
+    };
+    let mapping = mapping.map_err(io::Error::other)?;
+    if file.is_none() {
+        // SAFETY: the range is this mapping; no byte of it changes. A kernel that joins no pages refuses, and need not be told.
+        let _ = unsafe { madvise(mapping.as_ptr().cast(), size, Advice::LinuxNoHugepage) };
+    }
     GuestRegionMmap::new(mapping, GuestAddress(start))
         .ok_or_else(|| io::Error::other("the region wraps around"))
 }
@@ -161,13 +166,9 @@ pub fn map_file(
     copy(memory, address + mapped, file, offset + mapped, length - mapped)
 }
 
+/// Whether it is made of the node's reserved pages. A part of a huge page cannot be replaced.
 fn is_huge(memory: &Memory) -> bool {
-    // A part of a huge page cannot be replaced.
-    let huge = |region: &GuestRegionMmap<()>| {
-        let file = region.file_offset().map(FileOffset::file);
-        file.and_then(|file| rustix::fs::fstatfs(file).ok()).is_none_or(|stat| stat.f_bsize > 4096)
-    };
-    memory.iter().any(huge)
+    memory.iter().any(|region| region.file_offset().is_some())
 }
 
 /// Maps whole pages; says whether the file can be mapped at all.
@@ -226,16 +227,19 @@ pub fn copy_now(memory: &Memory, address: u64, length: u64) {
     let _ = unsafe { madvise(guard.as_ptr().cast(), size, Advice::LinuxPopulateWrite) };
 }
 
-/// Gives whole pages back to the node: the guest finds zeros in them. `false` if the guest has no memory there.
+/// Gives whole pages back to the node: the guest finds zeros in them, or what a file has that was mapped there. `false` if the
+/// guest has no memory there.
 pub fn give_back(memory: &Memory, address: u64, length: u64) -> bool {
     if !address.is_multiple_of(PAGE) || !length.is_multiple_of(PAGE) || length == 0 {
         return false;
     }
     let Ok(size) = usize::try_from(length) else { return false };
     let Ok(slice) = GuestMemoryBackend::get_slice(memory, GuestAddress(address), size) else { return false };
+    // Shared pages are their file's, and stay in it unless it is told.
+    let advice = if is_huge(memory) { Advice::LinuxRemove } else { Advice::LinuxDontNeed };
     let guard = slice.ptr_guard_mut();
-    // SAFETY: the range is the guest's memory, which everybody uses through volatile accesses that may find zeros.
-    unsafe { madvise(guard.as_ptr().cast(), size, Advice::LinuxRemove) }.is_ok()
+    // SAFETY: the range is the guest's memory, which everybody uses through volatile accesses that may find anything.
+    unsafe { madvise(guard.as_ptr().cast(), size, advice) }.is_ok()
 }
 
 #[cfg(test)]
@@ -253,6 +257,17 @@ mod tests {
         let mut bytes = vec![0; length];
         memory.read_slice(&mut bytes, GuestAddress(address)).unwrap();
         bytes
+    }
+
+    /// Pages of a range that are there.
+    fn resident(memory: &Memory, address: u64, length: usize) -> usize {
+        let slice = GuestMemoryBackend::get_slice(memory, GuestAddress(address), length).unwrap();
+        let mut pages = vec![0; length / 4096];
+        // SAFETY: a byte for each page of a range that is mapped.
+        let done =
+            unsafe { libc::mincore(slice.ptr_guard_mut().as_ptr().cast(), length, pages.as_mut_ptr()) };
+        assert_eq!(done, 0);
+        pages.iter().filter(|page| **page & 1 != 0).count()
     }
 
     #[test]
@@ -278,12 +293,8 @@ mod tests {
     #[test]
     fn all_pages_are_there_when_asked_for() {
         let memory = create(4, Backing { prefault: true, huge_pages: false }).unwrap();
-        let blocks = |memory: &Memory| {
-            let region = memory.iter().next().unwrap();
-            rustix::fs::fstat(region.file_offset().unwrap().file()).unwrap().st_blocks
-        };
-        assert_eq!(blocks(&memory), 4 << 11);
-        assert_eq!(blocks(&create(4, Backing::default()).unwrap()), 0);
+        assert_eq!(resident(&memory, 0, 4 << 20), 1024);
+        assert_eq!(resident(&create(4, Backing::default()).unwrap(), 0, 4 << 20), 0);
     }
 
     #[test]
@@ -333,11 +344,9 @@ mod tests {
     fn pages_given_back_are_zero_and_gone() {
         let memory = create(4, Backing::default()).unwrap();
         memory.write_slice(&[1; 8192], GuestAddress(0x10_0000)).unwrap();
+        assert_eq!(resident(&memory, 0x10_0000, 16384), 2);
         assert!(give_back(&memory, 0x10_0000, 8192));
-        assert_eq!(
-            rustix::fs::fstat(memory.iter().next().unwrap().file_offset().unwrap().file()).unwrap().st_blocks,
-            0
-        );
+        assert_eq!(resident(&memory, 0x10_0000, 8192), 0);
         assert_eq!(read(&memory, 0x10_0000, 1), [0]);
     }
 

@@ -1,4 +1,4 @@
-//! The guest's memory: one memfd, mapped below and above the gap that 32-bit devices live in.
+//! The guest's memory: private pages, or one file of reserved huge ones, mapped below and above the gap that 32-bit devices live in.
 //!
 //! ```text
 //! layout  where memory, devices and what the kernel is told lie in the guest's address space
