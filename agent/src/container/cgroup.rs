@@ -63,6 +63,12 @@ impl Hierarchy {
 }
 
 impl Cgroup {
+    /// One that is only a directory.
+    #[cfg(test)]
+    pub(super) fn at(path: &Path) -> Self {
+        Self { path: path.to_owned() }
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }

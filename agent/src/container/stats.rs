@@ -17,12 +17,14 @@ pub(super) fn read(cgroup: &Cgroup) -> Stats {
     let mut stats = Stats::new();
     stats.cpu = MessageField::some(cpu(&pairs(&text("cpu.stat"))));
     let mut memory = MemoryStat::new();
+    // Before the sum: a working set is the sum less what these lines call inactive, and a process that has just
+    // begun reads its program's pages meanwhile. The other way round it would use less than nothing.
+    memory.stat = pairs(&text("memory.stat"));
     memory.usage = number("memory.current");
     memory.usage_limit = number("memory.max");
     memory.swap_usage = number("memory.swap.current");
     memory.swap_limit = number("memory.swap.max");
     memory.max_usage = number("memory.peak");
-    memory.stat = pairs(&text("memory.stat"));
     stats.memory = MessageField::some(memory);
     stats.memory_events = MessageField::some(events(&pairs(&text("memory.events"))));
     let mut pids = PidsStat::new();
@@ -98,6 +100,13 @@ fn parse_number(text: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::{self, OpenOptions};
+    use std::io::Write as _;
+    use std::thread;
+
+    use nix::sys::stat::Mode;
+    use nix::unistd::mkfifo;
+
     use super::*;
 
     #[test]
@@ -109,6 +118,23 @@ mod tests {
     #[test]
     fn an_io_line_without_counters_is_left_out() {
         assert!(io_entry("254:16").is_none());
+    }
+
+    #[test]
+    fn the_sum_of_memory_is_read_after_its_parts() {
+        let directory = tempfile::tempdir().unwrap();
+        let cgroup = Cgroup::at(directory.path());
+        let [parts, sum] = ["memory.stat", "memory.current"].map(|file| cgroup.path().join(file));
+        mkfifo(&parts, Mode::S_IRWXU).unwrap();
+        // A pipe opens when somebody reads it: the sum is there from then on, and not before.
+        let kernel = thread::spawn(move || {
+            let mut lines = OpenOptions::new().write(true).open(parts).unwrap();
+            fs::write(sum, "8192\n").unwrap();
+            lines.write_all(b"inactive_file 4096\n").unwrap();
+        });
+        let memory = read(&cgroup).memory.unwrap();
+        kernel.join().unwrap();
+        assert_eq!((memory.usage, memory.stat.get("inactive_file")), (8192, Some(&4096)));
     }
 
     #[test]
