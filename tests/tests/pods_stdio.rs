@@ -1,6 +1,8 @@
 //! Streams: complete, independent of each other, and never what an exit waits for.
 
+use std::fs::{self, File};
 use std::io::Read;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -9,7 +11,7 @@ use coffer_tests::leftovers::{Process, of_node};
 use coffer_tests::node::{Node, Pod, container, number_of, numbers, sandbox};
 use coffer_tests::pod_tests;
 use coffer_tests::progress::step;
-use coffer_tests::run::Run;
+use coffer_tests::run::{Run, ends_within};
 use coffer_tests::wait;
 
 pod_tests! {
@@ -36,21 +38,29 @@ fn a_pipe_into_a_container_ends_by_itself(node: &mut Node) -> Result<()> {
 }
 
 fn a_gibibyte_arrives_unchanged(node: &mut Node) -> Result<()> {
-    let bytes = (1_u64 << 30).to_string();
-    let script = r#""$0" --address "$1" --namespace "$2" run --rm --runtime "$3" "$4" c1 testbox bytes "$5" 11 | "$6" hash"#;
-    let (program, address) = (node.ctr_program(), node.layout.socket());
-    let arriving = Run::new("/bin/sh").args(["-c", script]).arg(program).arg(address).arg(&node.layout.tag);
-    let arriving =
-        arriving.arg(node.runtime.name()).arg(coffer_tests::images::BUSYBOX).arg(&bytes).arg(testbox()?);
-    let arrived = step("1 GiB through standard output", || arriving.limit(GIBIBYTE).text())?;
-    let made = Run::new("/bin/sh")
-        .args(["-c", r#""$0" bytes "$1" 11 | "$0" hash"#])
-        .arg(testbox()?)
-        .arg(&bytes)
-        .limit(GIBIBYTE)
-        .text()?;
+    const BYTES: u64 = 1 << 30;
+    // It ends with its input, and that only when all has arrived: `ctr` stops reading at an exit, whatever still comes.
+    let script = format!("testbox bytes {BYTES} 11; exec cat");
+    let file = node.layout.data.join("gibibyte");
+    let mut ctr = node.ctr_run(&["--rm"], "c1", &["sh", "-c", &script]).into_command();
+    let mut ctr = ctr.stdin(Stdio::piped()).stdout(File::create(&file)?).spawn()?;
+    let input = ctr.stdin.take();
+    step("1 GiB through standard output", || {
+        wait::until("the whole gibibyte", GIBIBYTE, || {
+            ensure!(ctr.try_wait()?.is_none(), "ctr ended with {} bytes", file.metadata()?.len());
+            Ok((file.metadata()?.len() >= BYTES).then_some(()))
+        })
+    })?;
+    drop(input);
+    ensure!(ends_within(&ctr, GIBIBYTE)? && ctr.wait()?.success(), "ctr failed");
+    let hash = |script: &str| {
+        let run = Run::new("/bin/sh").args(["-c", script]).arg(testbox()?).arg(&file);
+        run.arg(BYTES.to_string()).limit(GIBIBYTE).text()
+    };
+    let arrived = hash(r#""$0" hash < "$1""#)?;
+    let made = hash(r#""$0" bytes "$2" 11 | "$0" hash"#)?;
     ensure!(arrived == made, "{arrived} arrived of {made}");
-    Ok(())
+    Ok(fs::remove_file(&file)?)
 }
 
 fn a_large_input_arrives_unchanged(node: &mut Node) -> Result<()> {
