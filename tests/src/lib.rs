@@ -13,6 +13,7 @@
 //! leftovers   what is on the node before and after
 //! verifier    the service that releases secrets, its reference values, a guest's initdata
 //! node        all of it together: what a test starts with
+//! totals      counts what test runners print
 //! publish     what publishers do with images, for nodes to run
 //! ```
 //!
@@ -33,5 +34,6 @@ pub mod progress;
 pub mod publish;
 pub mod run;
 pub mod terminal;
+pub mod totals;
 pub mod verifier;
 pub mod wait;

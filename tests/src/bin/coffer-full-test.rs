@@ -11,31 +11,25 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use coffer_tests::artefacts::{self, Coffer, workspace};
 use coffer_tests::containerd::Version;
-use coffer_tests::packages;
+use coffer_tests::lab::{self, Beside};
+use coffer_tests::packages::{self, Unpacked, unpacked};
 use coffer_tests::progress::{say, step};
+use coffer_tests::totals::Totals;
 
 /// Runs every test and every check of the workspace.
 #[derive(Parser)]
 struct Arguments {
     /// Only the tests whose name contains this, and no checks
     only: Option<String>,
-    /// Also run the nested machine's cases and its sample of the pods' suites on the built-in monitor
+    /// Leave out the nested machine: the built-in monitor's cases, and the sample of the pods' suites on it
     #[arg(long)]
-    nested: bool,
+    no_nested: bool,
     /// Leave out a suite of `tests/tests`, such as `pods_leftovers`; it counts as skipped
     #[arg(long, value_name = "SUITE")]
     without: Vec<String>,
     /// Leave out the pod tests whose name contains this; it counts as skipped
     #[arg(long, value_name = "TEST")]
     skip: Vec<String>,
-}
-
-/// What was run so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Totals {
-    passed: u64,
-    failed: u64,
-    skipped: u64,
 }
 
 fn main() -> ExitCode {
@@ -65,12 +59,13 @@ fn run(arguments: &Arguments) -> Result<Totals> {
         )?;
     }
     test(arguments, &coffer, crates(), &mut totals)?;
-    // It takes one processor and its own time, so it can go on beside the suites of this machine.
-    let nested = arguments.nested.then(|| Nested::begin(&coffer)).transpose()?;
-    test(arguments, &coffer, pods(arguments)?, &mut totals)?;
+    let pods = pods(arguments)?;
+    let nested = nested(arguments, &coffer, &mut totals)?;
+    let tested = test(arguments, &coffer, pods, &mut totals);
     if let Some(nested) = nested {
         nested.end(&mut totals)?;
     }
+    tested?;
     if arguments.only.is_none() {
         measure(&mut totals, &coffer)?;
     }
@@ -99,44 +94,22 @@ fn test(arguments: &Arguments, coffer: &Coffer, part: Vec<String>, totals: &mut 
     Ok(())
 }
 
-/// The nested machine's cases and the sample of pod tests in it, under way; what they print is kept until their end.
-struct Nested {
-    runs: thread::JoinHandle<Result<Vec<(bool, String)>>>,
-}
-
-impl Nested {
-    fn begin(coffer: &Coffer) -> Result<Nested> {
-        let binaries = coffer.binaries.clone();
-        let guest = coffer.guest.clone();
-        let runs = thread::Builder::new().spawn(move || {
-            let arguments: [&[&str]; 2] = [&[], &["--sample"]];
-            let outputs = arguments.map(|arguments| {
-                let mut command =
-                    cargo(&["run", "--quiet", "-p", "coffer-tests", "--bin", "coffer-nested", "--"]);
-                command.args(arguments).env("COFFER_BIN_DIR", &binaries).env("COFFER_GUEST_DIR", &guest);
-                let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
-                Ok((output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned()))
-            });
-            outputs.into_iter().collect()
-        });
-        Ok(Nested { runs: runs.context("cannot start a thread")? })
+/// Starts the nested machine, unless it was not asked for or cannot run here.
+fn nested(arguments: &Arguments, coffer: &Coffer, totals: &mut Totals) -> Result<Option<Beside>> {
+    if arguments.only.is_some() {
+        return Ok(None);
     }
-
-    fn end(self, totals: &mut Totals) -> Result<()> {
-        let runs = step("waiting for the nested machine", || self.runs.join());
-        for (succeeded, output) in runs.ok().context("the thread of the nested machine failed")?? {
-            let before = *totals;
-            for line in output.lines() {
-                println!("{line}");
-                totals.add(line);
-            }
-            if !succeeded && totals.failed == before.failed {
-                say("the nested machine failed");
-                totals.failed += 1;
-            }
-        }
-        Ok(())
+    if arguments.no_nested {
+        say("left out, as asked: the nested machine");
+        totals.skipped += 1;
+        return Ok(None);
     }
+    if let Some(reason) = lab::lacking()? {
+        say(&format!("skipped: the nested machine: {reason}"));
+        totals.skipped += 1;
+        return Ok(None);
+    }
+    Beside::begin(coffer).map(Some)
 }
 
 /// Prints the cost table. It fails for what a pod takes in memory and for pods that do not start, not for times: those are as
@@ -181,6 +154,7 @@ fn prepare() -> Result<()> {
     for version in [Version::V1_6, Version::V1_7, Version::V2] {
         version.programs()?;
     }
+    unpacked(Unpacked::LabKernel)?;
     artefacts::testbox().map(drop)
 }
 
@@ -233,49 +207,4 @@ fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments).current_dir(workspace());
     command
-}
-
-impl Totals {
-    /// Counts `test result: ok. 5 passed; 0 failed; 1 ignored; …`, the nested machine's `LAB pass …` and
-    /// `skipped: NAME: reason`. A skipped test has also passed as its runner sees it.
-    fn add(&mut self, line: &str) {
-        if line.starts_with("LAB pass ") {
-            self.passed += 1;
-        }
-        if line.starts_with("LAB fail ") {
-            self.failed += 1;
-        }
-        if line.starts_with("skipped: ") {
-            self.skipped += 1;
-            self.passed = self.passed.saturating_sub(1);
-        }
-        let Some(counts) = line.strip_prefix("test result: ") else { return };
-        let number = |what: &str| {
-            let part = counts.split(['.', ';']).map(str::trim).find_map(|part| part.strip_suffix(what));
-            part.and_then(|number| number.trim().parse::<u64>().ok()).unwrap_or(0)
-        };
-        self.passed += number("passed");
-        self.failed += number("failed");
-        self.skipped += number("ignored");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Totals;
-
-    #[test]
-    fn a_result_line_is_counted() {
-        let mut totals = Totals::default();
-        totals.add("test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 2 filtered out; finished in 1.2s");
-        assert_eq!(totals, Totals { passed: 12, failed: 3, skipped: 1 });
-    }
-
-    #[test]
-    fn a_skipped_test_has_not_passed() {
-        let mut totals = Totals { passed: 0, failed: 0, skipped: 0 };
-        totals.add("test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out");
-        totals.add("skipped: a_test: needs root");
-        assert_eq!(totals, Totals { passed: 1, failed: 0, skipped: 1 });
-    }
 }

@@ -6,12 +6,14 @@
 //! emulator  this machine's QEMU without a fault that makes nested guests hang
 //! nested    boots it, and reads what the program says on the console
 //! node      the same machine as a node, with this one's root file system, on which the pods' test suites run
+//! beside    both beside other suites, as `cargo full-test` runs them
 //! bench     what the benchmark's figures say; guests are what it boots, monitors those that ours is compared with
 //! io        what the figures of guests' I/O say
 //! ```
 //! It is booted anew each time, in a few seconds, from packages in the cache; it has no disk and no network.
 
 mod bench;
+mod beside;
 mod emulator;
 mod guests;
 mod initrd;
@@ -21,6 +23,7 @@ mod nested;
 mod node;
 
 pub use bench::Figures;
+pub use beside::{Beside, lacking};
 pub use io::Exchanges;
 pub use monitors::Monitor;
 pub use nested::{Benchmark, Outcome, Time, Wanted, run};

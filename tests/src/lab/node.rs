@@ -15,7 +15,7 @@ use crate::progress::step;
 use crate::run::Run;
 
 /// MiB of memory of the node: containerd, its files in memory, and a dozen pods.
-const MEMORY: u32 = 6144;
+pub(super) const MEMORY: u32 = 6144;
 
 /// Of the disk; it takes no more of the host's than what is written.
 const DISK: &str = "16G";
