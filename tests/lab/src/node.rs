@@ -4,6 +4,7 @@
 //! The file `/node` in the initrd tells what is to be done, one thing per line:
 //!
 //! ```text
+//! show PATH             a directory of the machine around that lies in its /tmp, which is another one here
 //! modules DIRECTORY     the kernel's modules, as the machine around has them
 //! share TAG PATH        a directory of the machine around that can be written to
 //! set NAME VALUE        for the environment of everything that is run later
@@ -59,13 +60,16 @@ pub(crate) fn play(told: &str) -> Result<(u32, u32)> {
     if stage::argument("lab.console").is_some() {
         std::thread::spawn(crate::busy::watch);
     }
-    enter_root().context("cannot enter the root file system of the machine around")?;
+    let shown: Vec<&str> = told.lines().filter_map(|line| line.strip_prefix("show ")).collect();
+    enter_root(&shown).context("cannot enter the root file system of the machine around")?;
     let (mut passed, mut failed, mut once) = (0, 0, Vec::new());
     let mut environment: Vec<(&str, &str)> =
         vec![("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), ("HOME", "/root")];
     for line in told.lines() {
         let words: Vec<&str> = line.split(' ').collect();
         match words[..] {
+            // Done before all else.
+            ["show", _] => {}
             ["modules", directory] => boot(directory)?,
             ["share", tag, path] => share(tag, path)?,
             ["set", name, value] => environment.push((name, value)),
@@ -91,22 +95,32 @@ pub(crate) fn play(told: &str) -> Result<(u32, u32)> {
     Ok((passed, failed))
 }
 
-fn enter_root() -> Result<()> {
+fn enter_root(shown: &[&str]) -> Result<()> {
     for directory in ["/outer", "/above", "/root"] {
         fs::create_dir_all(directory)?;
     }
     mount(Some("outer"), "/outer", Some("9p"), MsFlags::MS_RDONLY, Some(SHARE)).context("the outer root")?;
     mount(Some("above"), "/above", Some("tmpfs"), MsFlags::empty(), None::<&str>)?;
-    fs::create_dir("/above/upper")?;
-    fs::create_dir("/above/work")?;
-    let layers = "lowerdir=/outer,upperdir=/above/upper,workdir=/above/work";
-    mount(Some("root"), "/root", Some("overlay"), MsFlags::empty(), Some(layers))
-        .context("the layer above")?;
+    layered("", 0)?;
     for moved in ["/proc", "/sys", "/dev", "/run", "/tmp"] {
         let to = format!("/root{moved}");
         mount(Some(moved), to.as_str(), None::<&str>, MsFlags::MS_MOVE, None::<&str>).context(moved)?;
     }
+    for (path, number) in shown.iter().zip(1..) {
+        layered(path, number)?;
+    }
     stage::become_root("/root")
+}
+
+/// Mounts a directory of the machine around at its own place, with a layer of its own above.
+fn layered(path: &str, number: u32) -> Result<()> {
+    let (lower, at, above) = (format!("/outer{path}"), format!("/root{path}"), format!("/above/{number}"));
+    fs::create_dir_all(&at)?;
+    fs::create_dir_all(format!("{above}/upper"))?;
+    fs::create_dir_all(format!("{above}/work"))?;
+    let layers = format!("lowerdir={lower},upperdir={above}/upper,workdir={above}/work");
+    mount(Some("root"), at.as_str(), Some("overlay"), MsFlags::empty(), Some(layers.as_str()))
+        .with_context(|| format!("the layer above {lower}"))
 }
 
 /// What a node's boot does.

@@ -88,7 +88,8 @@ pub fn run_suites(wanted: &Node) -> Result<Outcome> {
     let modules = indexed(&kernel)?;
     let logs = target().join("coffer-test-logs");
     std::fs::create_dir_all(&logs)?;
-    let mut told = vec![format!("modules {}", modules.display()), format!("share logs {}", logs.display())];
+    let mut told = shown(&[workspace(), &target(), &coffer.binaries, &coffer.guest, &testbox, &cache()]);
+    told.extend([format!("modules {}", modules.display()), format!("share logs {}", logs.display())]);
     let variables = [
         ("COFFER_BIN_DIR", coffer.binaries),
         ("COFFER_GUEST_DIR", coffer.guest),
@@ -145,6 +146,18 @@ impl Suite {
     }
 }
 
+/// Shows the node what of this lies in `/tmp`, which it has one of its own of. Of a file its directory is shown.
+fn shown(paths: &[&Path]) -> Vec<String> {
+    let mut shown: Vec<&Path> = Vec::new();
+    for path in paths.iter().filter(|path| path.starts_with("/tmp")) {
+        let directory = if path.is_file() { path.parent().unwrap_or(path) } else { path };
+        if !shown.iter().any(|above| directory.starts_with(above)) {
+            shown.push(directory);
+        }
+    }
+    shown.iter().map(|path| format!("show {}", path.display())).collect()
+}
+
 /// The modules' directory of an unpacked kernel package, with the index that an installation would have made.
 fn indexed(kernel: &Path) -> Result<PathBuf> {
     let modules = initrd::only_directory(&kernel.join("lib/modules"))?;
@@ -190,6 +203,12 @@ fn program(suite: &str) -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_lies_in_tmp_is_shown_once() {
+        let paths = ["/tmp/clone", "/tmp/clone/target", "/root/programs", "/tmp/guest"].map(Path::new);
+        assert_eq!(shown(&paths), ["show /tmp/clone", "show /tmp/guest"]);
+    }
 
     #[test]
     fn the_sample_names_tests_that_there_are() {
