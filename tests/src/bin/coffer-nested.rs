@@ -5,13 +5,13 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::Parser;
-use coffer_tests::lab::{Benchmark, Monitor, Node, Suite, Time, Wanted, run, run_suites, sample};
+use coffer_tests::lab::{Benchmark, COST, Monitor, Node, Suite, Time, Wanted, run, run_suites, sample};
 use coffer_tests::packages;
 
 /// Boots guests with coffer-vmm in a nested machine, and says what became of each.
 #[derive(Parser)]
 struct Arguments {
-    /// Only cases whose name contains this; `bench` and `io` are benchmarks beside other monitors
+    /// Only cases whose name contains this; `bench` and `io` are benchmarks beside other monitors, `cost` is `cargo cost` there
     case: Option<String>,
     /// The host's time instead of counted instructions: faster with two idle processors, and not repeatable
     #[arg(long)]
@@ -47,6 +47,9 @@ fn main() -> ExitCode {
     let outcome = match arguments.case.as_deref() {
         Some("bench") => bench(&arguments, Benchmark::Starts),
         Some("io") => bench(&arguments, Benchmark::Io),
+        Some("cost") if arguments.pods.is_empty() => {
+            lab(Arguments { case: None, pods: vec![COST.to_owned()], ..arguments })
+        }
         _ => lab(arguments),
     };
     match outcome {

@@ -27,4 +27,4 @@ pub use beside::{Beside, lacking};
 pub use io::Exchanges;
 pub use monitors::Monitor;
 pub use nested::{Benchmark, Outcome, Time, Wanted, run};
-pub use node::{Node, Suite, run_suites, sample};
+pub use node::{COST, Node, Suite, run_suites, sample};

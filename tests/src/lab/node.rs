@@ -21,7 +21,7 @@ pub(super) const MEMORY: u32 = 6144;
 const DISK: &str = "16G";
 
 /// The benchmark of a pod's cost, which can run there like a suite.
-const COST: &str = "coffer-cost";
+pub const COST: &str = "coffer-cost";
 
 /// Building the suites.
 const BUILD: std::time::Duration = std::time::Duration::from_secs(1800);
