@@ -8,6 +8,7 @@
 //! `COFFER_SEED` repeats a run, `COFFER_ROUNDS` makes it longer or shorter, `COFFER_PAIR` makes each round the one pair of
 //! victim and moment that a round of this number has.
 
+use std::fs;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -207,6 +208,7 @@ impl Round {
             (Victim::Machine, _) => kill_newest(node, strangers, Process::is_machine),
             (Victim::Containerd, _) => {
                 node.kill_containerd()?;
+                remove_half_deleted(node)?;
                 node.start_containerd()
             }
             (Victim::Agent, Some((pod, main))) => {
@@ -230,6 +232,19 @@ impl Round {
         });
         cleaned.with_context(|| format!("containerd cannot remove the pod: {last}"))
     }
+}
+
+/// Ends what containerd had begun: it deletes a bundle under a hidden name (`atomicDelete` of its core/runtime/v2/bundle.go) and
+/// passes over hidden names when it comes back, so that one that was killed in between leaves it behind, with any runtime.
+fn remove_half_deleted(node: &Node) -> Result<()> {
+    let bundles = node.layout.run.join("state/io.containerd.runtime.v2.task/k8s.io");
+    for bundle in fs::read_dir(bundles).into_iter().flatten() {
+        let bundle = bundle?;
+        if bundle.file_name().as_encoded_bytes().starts_with(b".") {
+            fs::remove_dir_all(bundle.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes the guest's kernel panic from a privileged container.
