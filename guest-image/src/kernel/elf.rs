@@ -1,7 +1,8 @@
-//! Packs a kernel's ELF file anew: only what is loaded, and no zeros at the end of a segment.
+//! Packs a kernel's ELF file anew: only what is loaded, and no zeros between its parts.
 //!
-//! The linker aligns segments to 2 MiB in the file too, and stores 8 MiB of zeros for what must be zero in memory. A
-//! hypervisor fills a segment up with zeros by itself, so half of the file can go.
+//! The linker aligns segments to 2 MiB in the file too, stores 8 MiB of zeros for what must be zero in memory, and makes one
+//! segment of the code and of the constants 2 MiB behind it. A hypervisor fills a segment up with zeros by itself, so half
+//! of the file can go; and constants in a segment that is neither written nor run need not be copied for each guest.
 
 /// Entry point for a hypervisor (`XEN_ELFNOTE_PHYS32_ENTRY`).
 const PVH_NOTE: u32 = 18;
@@ -10,6 +11,13 @@ const PROGRAM_HEADER: usize = 56;
 const PAGE: usize = 4096;
 const LOAD: u32 = 1;
 const NOTE: u32 = 4;
+/// `PF_X` of a segment, `SHF_EXECINSTR` of a section.
+const RUNS: u32 = 1;
+const SECTION_RUNS: u64 = 4;
+const SECTION_HEADER: usize = 64;
+
+/// Pages of the same byte that part a segment. Each part costs a loader a mapping of its own.
+const GAP: usize = 64;
 
 /// Why a file is not the ELF of a kernel.
 #[derive(Debug, thiserror::Error)]
@@ -51,12 +59,19 @@ pub(super) fn repack(elf: &[u8]) -> Result<Vec<u8>, ElfError> {
         return Err(ElfError::NoPvh);
     }
     let kept: Vec<Segment> = segments.into_iter().filter(|s| matches!(s.kind, LOAD | NOTE)).collect();
-    let mut packed = elf.get(..HEADER).ok_or(ElfError::NotElf)?.to_vec();
-    packed.resize(HEADER + kept.len() * PROGRAM_HEADER, 0);
-    let mut headers = Vec::new();
+    let code = code(elf)?;
+    let mut pieces = Vec::new();
     for segment in kept {
         let bytes = content(elf, &segment)?;
-        let bytes = if segment.kind == LOAD { without_trailing_zeros(bytes) } else { bytes };
+        match segment.kind {
+            LOAD => pieces.extend(parts(segment, bytes, code.as_deref())),
+            _ => pieces.push((segment, bytes)),
+        }
+    }
+    let mut packed = elf.get(..HEADER).ok_or(ElfError::NotElf)?.to_vec();
+    packed.resize(HEADER + pieces.len() * PROGRAM_HEADER, 0);
+    let mut headers = Vec::new();
+    for (segment, bytes) in pieces {
         // A loader may map the file: offset and address must agree within a page.
         let in_page = usize::try_from(segment.virtual_address % PAGE as u64).unwrap_or(0);
         packed.resize(packed.len().next_multiple_of(PAGE) + in_page, 0);
@@ -73,6 +88,61 @@ pub(super) fn repack(elf: &[u8]) -> Result<Vec<u8>, ElfError> {
     put(&mut packed, 56, &count.to_le_bytes()); // e_phnum
     put(&mut packed, 58, &[0; 6]); // e_shentsize, e_shnum, e_shstrndx
     Ok(packed)
+}
+
+/// The segment in parts, each with its bytes: what the linker filled up with zeros is left out, and what it filled up with
+/// another byte, or what lies in no section of code, is a part that is not to be run. `code` says where those sections are:
+/// the first address, and the one behind the last.
+fn parts<'a>(segment: Segment, bytes: &'a [u8], code: Option<&[(u64, u64)]>) -> Vec<(Segment, &'a [u8])> {
+    let pages: Vec<&[u8]> = bytes.chunks(PAGE).collect();
+    let alike = |left: &&[u8], right: &&[u8]| filler(left).is_some() && filler(left) == filler(right);
+    let (mut starts, mut page): (Vec<(usize, Option<u8>)>, _) = (Vec::new(), 0);
+    for run in pages.chunk_by(alike) {
+        let kind = run.first().and_then(|page| filler(page)).filter(|_| run.len() >= GAP);
+        if kind.is_some() || starts.last().is_none_or(|(_, last)| last.is_some()) {
+            starts.push((page * PAGE, kind));
+        }
+        page += run.len();
+    }
+    // A loader makes zeros by itself of what belongs to a part and is not in the file.
+    starts.retain(|(start, kind)| *start == 0 || *kind != Some(0));
+    let ends = starts.iter().skip(1).map(|(start, _)| Some(*start)).chain([None]);
+    let part = |(&(start, kind), end): (&(usize, Option<u8>), Option<usize>)| {
+        let memory_size = end.map_or(segment.memory_size, |end| end as u64) - start as u64;
+        let virtual_address = segment.virtual_address + start as u64;
+        let physical_address = segment.physical_address + start as u64;
+        let last = virtual_address + memory_size;
+        let runs = |code: &[(u64, u64)]| code.iter().any(|(from, to)| *from < last && virtual_address < *to);
+        let flags =
+            if kind.is_none() && code.is_none_or(runs) { segment.flags } else { segment.flags & !RUNS };
+        let content = bytes.get(start..end.unwrap_or(bytes.len())).unwrap_or_default();
+        let part = Segment { flags, virtual_address, physical_address, memory_size, ..segment };
+        (part, without_trailing_zeros(content))
+    };
+    starts.iter().zip(ends).map(part).collect()
+}
+
+/// The byte that a page has nothing but.
+fn filler(page: &[u8]) -> Option<u8> {
+    let first = page.first()?;
+    page.iter().all(|byte| byte == first).then_some(*first)
+}
+
+/// Where the sections are that hold code; `None` if the file has no sections.
+fn code(elf: &[u8]) -> Result<Option<Vec<(u64, u64)>>, ElfError> {
+    let (start, size, count) = (usize_at(elf, 40)?, usize::from(u16_at(elf, 58)?), u16_at(elf, 60)?);
+    if start == 0 || size != SECTION_HEADER {
+        return Ok(None);
+    }
+    let mut code = Vec::new();
+    for index in 0..usize::from(count) {
+        let at = start.saturating_add(index * SECTION_HEADER);
+        let (flags, address, size) = (u64_at(elf, at + 8)?, u64_at(elf, at + 16)?, u64_at(elf, at + 32)?);
+        if flags & SECTION_RUNS != 0 {
+            code.push((address, address.saturating_add(size)));
+        }
+    }
+    Ok(Some(code))
 }
 
 fn segments(elf: &[u8]) -> Result<Vec<Segment>, ElfError> {
@@ -209,6 +279,65 @@ mod tests {
         let (old, new) = (content(&elf, &old).unwrap(), content(&packed, &new).unwrap());
         assert!(old.starts_with(new));
         assert!(old[new.len()..].iter().all(|byte| *byte == 0));
+    }
+
+    /// The same with 1 MiB of zeros in its only segment and constants behind them; a section says where its code is.
+    fn elf_with_constants() -> Vec<u8> {
+        const CONSTANTS: usize = 0x10_2000;
+        let mut elf = elf(NOTES);
+        elf.resize(0x20_0000 + CONSTANTS, 0);
+        elf.extend(b"constants");
+        put(&mut elf, 64 + 32, &(CONSTANTS as u64 + 9).to_le_bytes());
+        put(&mut elf, 64 + 40, &0x20_0000u64.to_le_bytes());
+        let sections = elf.len() as u64;
+        let section = [1 << 32, SECTION_RUNS, 0xffff_ffff_8100_0000, 0, 0x400, 0, 0, 0_u64];
+        elf.extend(section.iter().flat_map(|field| field.to_le_bytes()));
+        put(&mut elf, 40, &sections.to_le_bytes());
+        put(&mut elf, 58, &[64, 0, 1, 0]);
+        elf
+    }
+
+    #[test]
+    fn constants_behind_a_gap_are_a_segment_that_is_not_run() {
+        let packed = repack(&elf_with_constants()).unwrap();
+        let [code, constants, note] = segments(&packed).unwrap()[..] else { panic!("not three segments") };
+        assert_eq!((code.flags, code.physical_address, code.memory_size), (5, 0x100_0000, 0x10_2000));
+        let place = (constants.physical_address, constants.virtual_address, constants.memory_size);
+        assert_eq!(place, (0x110_2000, 0xffff_ffff_8110_2000, 0x20_0000 - 0x10_2000));
+        assert_eq!((constants.flags, content(&packed, &constants).unwrap()), (4, b"constants".as_slice()));
+        assert_eq!(note.kind, NOTE);
+        assert!(packed.len() < 5 * PAGE);
+    }
+
+    #[test]
+    fn what_fills_a_gap_in_code_is_a_segment_that_is_not_run() {
+        let mut elf = elf_with_constants();
+        elf[0x20_1000..0x30_1000].fill(0xcc);
+        // The section of code reaches to the constants.
+        let size = u64_at(&elf, 40).unwrap() as usize + 32;
+        put(&mut elf, size, &0x10_2000u64.to_le_bytes());
+        let packed = repack(&elf).unwrap();
+        let parts = segments(&packed).unwrap();
+        let seen: Vec<_> =
+            parts.iter().map(|part| (part.flags, part.physical_address, part.memory_size)).collect();
+        let rest = 0x20_0000 - 0x10_2000;
+        let expected = [
+            (5, 0x100_0000, 0x1000),
+            (4, 0x100_1000, 0x10_0000),
+            (5, 0x110_1000, 0x1000 + rest),
+            (5, 0x100_0000, 0),
+        ];
+        assert_eq!(seen, expected);
+        assert!(content(&packed, &parts[1]).unwrap().iter().all(|byte| *byte == 0xcc));
+    }
+
+    #[test]
+    fn without_sections_every_part_keeps_its_rights() {
+        let mut elf = elf_with_constants();
+        put(&mut elf, 40, &[0; 8]);
+        let flags: Vec<u32> =
+            segments(&repack(&elf).unwrap()).unwrap().iter().map(|part| part.flags).collect();
+        assert_eq!(flags, [5, 5, 5]);
     }
 
     #[test]

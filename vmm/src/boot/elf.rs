@@ -10,6 +10,8 @@ use super::image::{KernelError, bytes_at, number};
 
 const SEGMENT_LOAD: u64 = 1;
 const SEGMENT_NOTE: u64 = 4;
+/// `PF_X` and `PF_W`.
+const RUN_OR_WRITTEN: u64 = 1 | 2;
 const MACHINE_X86_64: u64 = 62;
 const PHYS32_ENTRY: u64 = 18;
 
@@ -32,6 +34,8 @@ pub(super) struct Segment {
     pub(super) file_size: u64,
     /// Its bytes in memory; those that are not in the file are zero.
     pub(super) memory_size: u64,
+    /// Whether the kernel writes it while it starts: its data, and its code, which it patches for the processor that it finds.
+    pub(super) changes: bool,
 }
 
 /// An uncompressed kernel.
@@ -64,6 +68,7 @@ impl Elf {
                 address: number::<8>(&header, 24),
                 file_size: number::<8>(&header, 32),
                 memory_size: number::<8>(&header, 40),
+                changes: number::<4>(&header, 4) & RUN_OR_WRITTEN != 0,
             };
             match number::<4>(&header, 0) {
                 SEGMENT_LOAD if segment.memory_size > 0 => {
@@ -131,7 +136,8 @@ pub(super) mod tests {
 
     fn program_header(kind: u32, segment: Segment) -> Vec<u8> {
         let fields = [segment.offset, 0, segment.address, segment.file_size, segment.memory_size, 0x1000];
-        let head = [kind.to_le_bytes(), 5_u32.to_le_bytes()].concat();
+        let flags = if segment.changes { 5_u32 } else { 4 };
+        let head = [kind.to_le_bytes(), flags.to_le_bytes()].concat();
         fields.into_iter().fold(head, |header, field| [header, field.to_le_bytes().to_vec()].concat())
     }
 
@@ -147,9 +153,15 @@ pub(super) mod tests {
         file.extend([56, 0, 2, 0, 0, 0, 0, 0]);
         file.resize(64, 0);
         let size = u64::try_from(code.len()).unwrap();
-        let load = Segment { offset: 0x1000, address: 0x100_0000, file_size: size, memory_size: size + 100 };
+        let load = Segment {
+            offset: 0x1000,
+            address: 0x100_0000,
+            file_size: size,
+            memory_size: size + 100,
+            changes: true,
+        };
         let at = u64::try_from(notes.len()).unwrap();
-        let noted = Segment { offset: 0x200, address: 0, file_size: at, memory_size: at };
+        let noted = Segment { offset: 0x200, address: 0, file_size: at, memory_size: at, changes: false };
         file.extend(program_header(1, load));
         file.extend(program_header(4, noted));
         file.resize(0x200, 0);
@@ -170,7 +182,13 @@ pub(super) mod tests {
         let Image::Elf(elf) = Image::read(&file_of(&kernel(&[0xf4; 5000]))).unwrap() else {
             panic!("not an ELF file")
         };
-        let segment = Segment { offset: 0x1000, address: 0x100_0000, file_size: 5000, memory_size: 5100 };
+        let segment = Segment {
+            offset: 0x1000,
+            address: 0x100_0000,
+            file_size: 5000,
+            memory_size: 5100,
+            changes: true,
+        };
         assert_eq!(elf, Elf { segments: vec![segment], entry: 0x100_0000 });
     }
 

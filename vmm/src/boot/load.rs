@@ -125,6 +125,7 @@ fn load_kernel(memory: &Memory, file: &File, image: &Image) -> Result<u64, BootE
             address: image.address,
             file_size: image.file_size,
             memory_size: image.memory_size,
+            changes: true,
         }],
     };
     for segment in segments {
@@ -136,8 +137,9 @@ fn load_kernel(memory: &Memory, file: &File, image: &Image) -> Result<u64, BootE
         }
         map_file(memory, segment.address, file, segment.offset, segment.file_size)
             .map_err(|source| BootError::Load { what: "the kernel", source })?;
-        // A kernel patches itself nearly everywhere when it starts.
-        copy_now(memory, segment.address, segment.file_size);
+        if segment.changes {
+            copy_now(memory, segment.address, segment.file_size);
+        }
         end = end.max(segment_end);
     }
     Ok(end)
@@ -161,6 +163,8 @@ fn load_initrd(memory: &Memory, file: &File, kernel_end: u64) -> Result<(u64, u6
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::FileExt;
+
     use crate::boot::{bzimage, elf};
     use crate::memory::{Backing, create};
 
@@ -186,6 +190,27 @@ mod tests {
         let module = u64::from_le_bytes(read(&memory, u64::from_le_bytes(read(&memory, 0x6010))));
         assert_eq!((module, read::<1>(&memory, module)), ((32 << 20) - 8192, [9]));
         assert_eq!(&read::<14>(&memory, u64::from_le_bytes(read(&memory, 0x6018))), b"console=ttyS0\0");
+    }
+
+    /// How many of the first 16 pages at 16 MiB are this guest's own, and not their file's: `Documentation/admin-guide/mm/pagemap.rst`.
+    fn own_pages(memory: &Memory) -> usize {
+        let first = memory.get_host_address(GuestAddress(0x100_0000)).unwrap() as u64 / PAGE;
+        let mut entries = [0; 16 * 8];
+        File::open("/proc/self/pagemap").unwrap().read_exact_at(&mut entries, first * 8).unwrap();
+        let (entries, _) = entries.as_chunks();
+        entries.iter().filter(|entry| u64::from_le_bytes(**entry) >> 61 & 0b101 == 0b100).count()
+    }
+
+    #[test]
+    fn what_a_kernel_does_not_change_is_not_copied() {
+        for (flags, own) in [(4, 0), (5, 10), (6, 10)] {
+            let memory = create(32, Backing::default()).unwrap();
+            let mut kernel = elf::tests::kernel(&[0xf4; 10 * PAGE as usize]);
+            kernel[64 + 4] = flags;
+            load(&memory, boot(&elf::tests::file_of(&kernel), None)).unwrap();
+            assert_eq!(own_pages(&memory), own, "flags {flags}");
+            assert_eq!(read::<1>(&memory, 0x100_0000), [0xf4]);
+        }
     }
 
     #[test]
