@@ -237,8 +237,7 @@ impl Round {
 /// Ends what containerd had begun: it deletes a bundle under a hidden name (`atomicDelete` of its core/runtime/v2/bundle.go) and
 /// passes over hidden names when it comes back, so that one that was killed in between leaves it behind, with any runtime.
 fn remove_half_deleted(node: &Node) -> Result<()> {
-    let bundles = node.layout.run.join("state/io.containerd.runtime.v2.task/k8s.io");
-    for bundle in fs::read_dir(bundles).into_iter().flatten() {
+    for bundle in fs::read_dir(node.layout.bundles("k8s.io")).into_iter().flatten() {
         let bundle = bundle?;
         if bundle.file_name().as_encoded_bytes().starts_with(b".") {
             fs::remove_dir_all(bundle.path())?;

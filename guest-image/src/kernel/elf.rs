@@ -94,11 +94,10 @@ pub(super) fn repack(elf: &[u8]) -> Result<Vec<u8>, ElfError> {
 /// another byte, or what lies in no section of code, is a part that is not to be run. `code` says where those sections are:
 /// the first address, and the one behind the last.
 fn parts<'a>(segment: Segment, bytes: &'a [u8], code: Option<&[(u64, u64)]>) -> Vec<(Segment, &'a [u8])> {
-    let pages: Vec<&[u8]> = bytes.chunks(PAGE).collect();
-    let alike = |left: &&[u8], right: &&[u8]| filler(left).is_some() && filler(left) == filler(right);
+    let fillers: Vec<Option<u8>> = bytes.chunks(PAGE).map(filler).collect();
     let (mut starts, mut page): (Vec<(usize, Option<u8>)>, _) = (Vec::new(), 0);
-    for run in pages.chunk_by(alike) {
-        let kind = run.first().and_then(|page| filler(page)).filter(|_| run.len() >= GAP);
+    for run in fillers.chunk_by(|left, right| left.is_some() && left == right) {
+        let kind = run.first().copied().flatten().filter(|_| run.len() >= GAP);
         if kind.is_some() || starts.last().is_none_or(|(_, last)| last.is_some()) {
             starts.push((page * PAGE, kind));
         }

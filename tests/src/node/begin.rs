@@ -154,7 +154,7 @@ impl Node {
     }
 
     /// `ctr` itself.
-    pub fn ctr_program(&self) -> PathBuf {
+    fn ctr_program(&self) -> PathBuf {
         self.programs.containerd.join("ctr")
     }
 
