@@ -24,6 +24,7 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("bytes_go_through_a_tap_and_back", crate::net::bytes_go_through_a_tap_and_back),
     ("memory_that_the_guest_frees_comes_back", memory_that_the_guest_frees_comes_back),
     ("the_monitor_needs_little_memory", the_monitor_needs_little_memory),
+    ("an_initrd_stays_the_files", an_initrd_stays_the_files),
     ("four_processors_and_more_than_three_gib", four_processors_and_more_than_three_gib),
     ("a_paused_guest_does_not_answer", a_paused_guest_does_not_answer),
     ("a_reset_and_a_panic_are_told_apart", a_reset_and_a_panic_are_told_apart),
@@ -62,6 +63,15 @@ fn the_monitor_needs_little_memory() -> Result<String> {
     ensure!(anonymous <= 410, "{anonymous} KiB of its own");
     ensure!(anonymous + file <= 3584, "{anonymous} KiB of its own and {file} KiB of files");
     Ok(format!("{anonymous} KiB of its own, {file} KiB of files"))
+}
+
+/// A guest that has unpacked its initrd has no copy of it.
+fn an_initrd_stays_the_files() -> Result<String> {
+    let guest = obedient(1, 256, Vec::new())?;
+    let (resident, copied) = memory::of_file(guest.machine.pid(), "/coffer/lab.img")?;
+    guest.stop()?;
+    ensure!(resident > 0 && copied == 0, "of {resident} KiB {copied} are the guest's own");
+    Ok(format!("{resident} KiB are the file's"))
 }
 
 /// Of 512 MiB that a guest used and freed, at least nine tenths are the node's again within ten seconds, unasked.

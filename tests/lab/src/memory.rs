@@ -67,6 +67,18 @@ pub(crate) fn of_guest(root: u32) -> Result<u64> {
     Ok(sum)
 }
 
+/// What the monitor `root` has of `file`, in KiB: all, and its own copies.
+pub(crate) fn of_file(root: u32, file: &str) -> Result<(u64, u64)> {
+    let (mut all, mut own) = (0, 0);
+    for pid in tree(root)? {
+        for mapping in mappings(pid)?.iter().filter(|mapping| mapping.name.starts_with(file)) {
+            all += mapping.resident;
+            own += mapping.anonymous;
+        }
+    }
+    Ok((all, own))
+}
+
 fn mappings(pid: u32) -> Result<Vec<Mapping>> {
     let mut found: Vec<Mapping> = Vec::new();
     for line in fs::read_to_string(format!("/proc/{pid}/smaps"))?.lines() {
