@@ -10,6 +10,17 @@ use crate::progress::Progress;
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
+/// Needs nothing else of the guest, and moves itself to its place by a short list: every process that it starts reads that list.
+const FLAGS: &str = "-Ctarget-feature=+crt-static\x1f-Clink-arg=-Wl,-z,pack-relative-relocs";
+
+/// Every guest unpacks the agent into memory of its own, so its size counts more than the time to build it. And a guest has few
+/// handshakes.
+const SMALLER: [&str; 3] = [
+    "profile.release.lto=\"fat\"",
+    "profile.release.codegen-units=1",
+    "profile.release.package.aws-lc-sys.opt-level=\"s\"",
+];
+
 /// Why there is no agent.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
@@ -59,9 +70,10 @@ fn build() -> Result<PathBuf, AgentError> {
     let mut build = cargo();
     build
         .args(["build", "--release", "--locked", "--target", TARGET, "-p", "coffer-agent"])
-        // A guest has few handshakes, and its memory counts.
-        .args(["--config", "profile.release.package.aws-lc-sys.opt-level=\"s\""])
         .current_dir(&workspace);
+    for setting in SMALLER {
+        build.args(["--config", setting]);
+    }
     build.arg("--target-dir").arg(&target_dir).stdin(Stdio::null());
     build.env("CARGO_ENCODED_RUSTFLAGS", flags(&workspace, &target_dir)).env_remove("RUSTFLAGS");
     let program = name(&build);
@@ -80,7 +92,7 @@ fn build() -> Result<PathBuf, AgentError> {
 fn flags(workspace: &Path, target_dir: &Path) -> OsString {
     let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| Some(std::env::home_dir()?.join(".cargo")));
-    let mut flags = OsString::from("-Ctarget-feature=+crt-static");
+    let mut flags = OsString::from(FLAGS);
     let mut remap = |from: &Path, to: &str| {
         flags.push("\x1f--remap-path-prefix=");
         flags.push(from);
