@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -84,7 +84,7 @@ pub(crate) fn run(mut options: Options) -> anyhow::Result<ExitCode> {
     jail::report_refused_calls().context("cannot catch refused system calls")?;
     let rules = machine::allowed(Thread::Processor);
     let enter = move || jail::allow_only(&rules).map_err(io::Error::other);
-    let running = machine.start(enter).context("cannot start the processors")?;
+    let running = machine.start(control.as_fd(), enter).context("cannot start the processors")?;
     jail::allow_only(&machine::allowed(Thread::Devices))?;
     match control::serve(running, &controller, &control) {
         Ok(End::Stopped | End::Reset) => Ok(ExitCode::SUCCESS),

@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
 
@@ -22,7 +22,7 @@ pub enum ControlError {
 /// Serves `running`, its `disks` and the requests on `control` until the machine ends, and says how.
 pub fn serve(mut running: Running, disks: &Disks, control: &OwnedFd) -> Result<End, ControlError> {
     loop {
-        match running.turn(control.as_fd()).map_err(ControlError::Watch)? {
+        match running.turn().map_err(ControlError::Watch)? {
             Turn::Ended(end) => {
                 answer(control, &describe_end(&end));
                 return Ok(end);

@@ -1,12 +1,14 @@
 //! What wakes the thread that serves devices.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::event::epoll::{self, CreateFlags, Event as Happening, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 use crate::event::Event;
 use crate::virtio::{Cause, Next, Transport};
@@ -14,20 +16,36 @@ use crate::virtio::{Cause, Next, Transport};
 /// Events taken at once.
 const MOST: usize = 64;
 
+/// For a call that does not wait.
+const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+
 /// What a number beside the device's stands for, when it is no queue.
 const HOST: u64 = 0xffff;
 const START: u64 = 0xfffe;
 
+/// Numbers of what is no device's: the machine's end, and the descriptor over which something is asked of it.
+const ENDED: u64 = u64::MAX;
+const ASKED: u64 = u64::MAX - 1;
+
 /// Why the thread is to do something.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Turn {
-    /// Something is to be read from the descriptor that was given.
+    /// Something is to be read from the descriptor that was given at the start.
     Asked,
     /// The machine has ended.
     Ended(super::End),
 }
 
-/// All descriptors of the machine's devices, in one that can be watched.
+/// What happened beside the devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Outside {
+    /// The machine has ended.
+    pub ended: bool,
+    /// Something is asked of it.
+    pub asked: bool,
+}
+
+/// All that the thread waits for, in one descriptor, so that a request of the guest's costs one call of waiting.
 #[derive(Debug)]
 pub(super) struct Events {
     epoll: OwnedFd,
@@ -61,6 +79,14 @@ impl Events {
         Ok(())
     }
 
+    /// Watches what says that the machine has ended, and what something is asked of it over: as long as they are readable.
+    pub(super) fn watch_outside(&mut self, ended: BorrowedFd<'_>, asked: BorrowedFd<'_>) -> io::Result<()> {
+        for (outside, token) in [(ended, ENDED), (asked, ASKED)] {
+            epoll::add(&self.epoll, outside, EventData::new_u64(token), EventFlags::IN)?;
+        }
+        Ok(())
+    }
+
     /// Makes the event by which a device says that a driver has taken it over.
     pub(super) fn watch_start(&mut self, device: usize) -> io::Result<Event> {
         self.own_event(Events::token(device, START))
@@ -81,27 +107,43 @@ impl Events {
         Ok(other)
     }
 
-    /// Serves whatever there is to serve, without waiting.
-    pub(super) fn serve(&mut self, transports: &[Arc<Transport>]) -> io::Result<()> {
+    /// Waits until something happens, and serves the devices to which it did.
+    pub(super) fn serve(&mut self, transports: &[Arc<Transport>]) -> io::Result<Outside> {
+        self.await_due()?;
         let mut ready = std::mem::take(&mut self.again);
         ready.extend(self.due());
         for device in ready {
             self.serve_one(transports, device, Cause::Again);
         }
-        let mut events: Vec<Happening> = Vec::with_capacity(MOST);
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), Some(&now))?;
-        for event in events {
-            let token = event.data.u64();
-            let cause = match token & 0xffff {
-                HOST => Cause::Host,
-                START => Cause::Again,
-                queue => Cause::Queue(usize::try_from(queue).unwrap_or(usize::MAX)),
-            };
-            let device = usize::try_from(token >> 16).unwrap_or(usize::MAX);
-            self.serve_one(transports, device, cause);
+        let mut space = [const { MaybeUninit::uninit() }; MOST];
+        let mut outside = Outside::default();
+        for event in self.wait(&mut space)? {
+            match event.data.u64() {
+                ENDED => outside.ended = true,
+                ASKED => outside.asked = true,
+                token => self.serve_token(transports, token),
+            }
         }
-        Ok(())
+        Ok(outside)
+    }
+
+    /// Waits for one event at least, unless a device has more to do or waits for a moment. None after a signal.
+    fn wait<'s>(&self, space: &'s mut [MaybeUninit<Happening>]) -> io::Result<&'s [Happening]> {
+        let at_once = !self.again.is_empty() || !self.later.is_empty();
+        match epoll::wait(&self.epoll, space, at_once.then_some(&NOW)) {
+            Ok((events, _)) => Ok(events),
+            Err(Errno::INTR) => Ok(&[]),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn serve_token(&mut self, transports: &[Arc<Transport>], token: u64) {
+        let cause = match token & 0xffff {
+            HOST => Cause::Host,
+            START => Cause::Again,
+            queue => Cause::Queue(usize::try_from(queue).unwrap_or(usize::MAX)),
+        };
+        self.serve_one(transports, usize::try_from(token >> 16).unwrap_or(usize::MAX), cause);
     }
 
     fn serve_one(&mut self, transports: &[Arc<Transport>], device: usize, cause: Cause) {
@@ -127,35 +169,33 @@ impl Events {
         self.later.extract_if(.., |(_, until)| *until <= now).map(|(device, _)| device).collect()
     }
 
-    /// How long may be waited for something to happen, if not for ever.
-    fn patience(&self) -> Option<Duration> {
+    /// Waits until an event comes, or the first device that a limit makes wait may go on. That moment is told more exactly
+    /// than `epoll_pwait` can be told to wait.
+    fn await_due(&self) -> io::Result<()> {
+        let Some(until) = self.later.iter().map(|(_, until)| *until).min() else { return Ok(()) };
         if !self.again.is_empty() {
-            return Some(Duration::ZERO);
+            return Ok(());
         }
-        let until = self.later.iter().map(|(_, until)| *until).min()?;
-        Some(until.saturating_duration_since(Instant::now()))
-    }
-
-    /// Waits until one of three is readable: the devices (unless they are paused), `ended`, `asked`.
-    pub(super) fn wait(
-        &self,
-        paused: bool,
-        ended: BorrowedFd<'_>,
-        asked: BorrowedFd<'_>,
-    ) -> io::Result<[bool; 3]> {
-        let devices = if paused { ended } else { self.epoll.as_fd() };
-        let mut watched = [devices, ended, asked].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
-        let patience = if paused { None } else { self.patience() };
         // One that is longer than the kernel counts is as good as none.
-        let limit = patience.and_then(|patience| Timespec::try_from(patience).ok());
-        let count = loop {
-            match poll(&mut watched, limit.as_ref()) {
-                Err(rustix::io::Errno::INTR) => {}
-                outcome => break outcome?,
-            }
-        };
-        let [devices, ended, asked] = watched.map(|fd| !fd.revents().is_empty());
-        Ok([!paused && (devices || count == 0 || !self.again.is_empty()), ended, asked])
+        let limit = Timespec::try_from(until.saturating_duration_since(Instant::now())).ok();
+        await_any(&mut [PollFd::new(&self.epoll, PollFlags::IN)], limit.as_ref())
+    }
+}
+
+/// Waits until one of two is readable: what a machine that is paused still listens to.
+pub(super) fn await_outside(ended: BorrowedFd<'_>, asked: BorrowedFd<'_>) -> io::Result<Outside> {
+    let mut watched = [ended, asked].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+    await_any(&mut watched, None)?;
+    let [ended, asked] = watched.map(|fd| !fd.revents().is_empty());
+    Ok(Outside { ended, asked })
+}
+
+fn await_any(watched: &mut [PollFd<'_>], limit: Option<&Timespec>) -> io::Result<()> {
+    loop {
+        match poll(watched, limit) {
+            Err(Errno::INTR) => {}
+            outcome => return Ok(outcome.map(|_| ())?),
+        }
     }
 }
 
@@ -170,6 +210,30 @@ fn postpone(later: &mut Vec<(usize, Instant)>, device: usize, until: Instant) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::AsFd;
+    use std::time::Duration;
+
+    #[test]
+    fn an_end_and_a_question_are_told_as_long_as_they_stand() {
+        let mut events = Events::new().unwrap();
+        let (ended, asked) = (Event::new().unwrap(), Event::new().unwrap());
+        events.watch_outside(ended.as_fd(), asked.as_fd()).unwrap();
+        asked.signal();
+        let only_asked = Outside { ended: false, asked: true };
+        assert_eq!(events.serve(&[]).unwrap(), only_asked);
+        assert_eq!(events.serve(&[]).unwrap(), only_asked);
+        assert_eq!(await_outside(ended.as_fd(), asked.as_fd()).unwrap(), only_asked);
+        ended.signal();
+        assert_eq!(events.serve(&[]).unwrap(), Outside { ended: true, asked: true });
+    }
+
+    #[test]
+    fn a_device_that_waits_for_a_moment_is_due_then_without_an_event() {
+        let mut events = Events::new().unwrap();
+        events.later.push((7, Instant::now() + Duration::from_millis(2)));
+        events.await_due().unwrap();
+        assert_eq!(events.due(), [7]);
+    }
 
     #[test]
     fn a_long_wait_in_one_queue_does_not_prolong_a_short_one_in_another() {

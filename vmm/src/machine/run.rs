@@ -1,14 +1,14 @@
 //! A machine that runs: a thread per processor, and the calling thread for the devices.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use super::build::{Board, Machine};
 use super::end::{End, Ends};
-use super::events::{Events, Turn};
+use super::events::{Events, Outside, Turn, await_outside};
 use super::gate::{Gate, Passed};
 use crate::bus::Effect;
 use crate::event::Event;
@@ -76,6 +76,7 @@ pub struct Running {
     shared: Arc<Shared>,
     events: Events,
     ended: Event,
+    asked: OwnedFd,
     kicks: Vec<Kick>,
     threads: Vec<JoinHandle<()>>,
     paused: bool,
@@ -84,10 +85,16 @@ pub struct Running {
 
 impl Machine {
     /// Starts every processor on a thread of its own, which calls `enter` first: that is where it gives up what it does
-    /// not need. The processors are held until [`Running::resume`].
-    pub fn start(self, enter: impl Fn() -> io::Result<()> + Clone + Send + 'static) -> io::Result<Running> {
+    /// not need. The processors are held until [`Running::resume`]. Something is asked of the machine when there is
+    /// something to read from `asked`.
+    pub fn start(
+        self,
+        asked: BorrowedFd<'_>,
+        enter: impl Fn() -> io::Result<()> + Clone + Send + 'static,
+    ) -> io::Result<Running> {
         prepare_thread()?;
-        let ended = Event::new()?;
+        let (mut events, ended) = (self.events, Event::new()?);
+        events.watch_outside(ended.as_fd(), asked)?;
         let shared = Arc::new(Shared {
             board: self.board,
             gate: Gate::new(false),
@@ -97,8 +104,9 @@ impl Machine {
         let count = self.cpus.len();
         let mut running = Running {
             shared,
-            events: self.events,
+            events,
             ended,
+            asked: asked.try_clone_to_owned()?,
             kicks: Vec::new(),
             threads: Vec::with_capacity(count),
             paused: true,
@@ -124,18 +132,19 @@ impl Machine {
 }
 
 impl Running {
-    /// Serves the devices until there is something else to do: `asked` is readable, or the machine has ended.
-    pub fn turn(&mut self, asked: BorrowedFd<'_>) -> io::Result<Turn> {
+    /// Serves the devices until there is something else to do: something is asked, or the machine has ended.
+    pub fn turn(&mut self) -> io::Result<Turn> {
         loop {
-            let [devices, ended, request] = self.events.wait(self.paused, self.ended.as_fd(), asked)?;
+            let Outside { ended, asked } = if self.paused {
+                await_outside(self.ended.as_fd(), self.asked.as_fd())?
+            } else {
+                self.events.serve(&self.shared.board.transports)?
+            };
             if ended && let Some(end) = self.shared.ends.get() {
                 self.shared.board.serial.flush();
                 return Ok(Turn::Ended(end));
             }
-            if devices {
-                self.events.serve(&self.shared.board.transports)?;
-            }
-            if request {
+            if asked {
                 return Ok(Turn::Asked);
             }
         }
