@@ -65,9 +65,10 @@ impl Inflow {
     }
 
     /// Whether the guest should hear of new credit without waiting for a packet that goes its way anyway.
-    /// A quarter of the window: a guest that is out of credit while nothing waits here has at least been owed that.
+    /// Half of the window: a guest that is out of credit while nothing waits here has at least been owed that, and one that is not
+    /// goes on with the other half while it is told.
     pub fn is_stale(&self) -> bool {
-        self.forwarded.wrapping_sub(self.told) >= (self.window / 4).max(1)
+        self.forwarded.wrapping_sub(self.told) >= (self.window / 2).max(1)
     }
 }
 
@@ -143,10 +144,10 @@ mod tests {
     }
 
     #[test]
-    fn credit_is_stale_after_a_quarter_of_the_window() {
+    fn credit_is_stale_after_half_of_the_window() {
         let mut inflow = Inflow::new(100);
         inflow.receive(100).unwrap();
-        inflow.forward(24);
+        inflow.forward(49);
         assert!(!inflow.is_stale());
         inflow.forward(1);
         assert!(inflow.is_stale());

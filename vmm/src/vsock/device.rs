@@ -246,6 +246,7 @@ impl Device {
             link.discard();
             self.table.host_closed(key, RECV);
         }
+        self.links.settle(number);
     }
 
     fn finish(&mut self, number: u32) {
@@ -364,7 +365,10 @@ impl Device {
                 }
                 Greeting::Incomplete | Greeting::Wrong => self.links.remove(number),
             },
-            Role::Attached(key) => self.attend_attached(key, number, change),
+            Role::Attached(key) => {
+                self.attend_attached(key, number, change);
+                self.links.settle(number);
+            }
             Role::Finishing => {
                 if link.flush().gone || !link.is_waiting() {
                     self.end(number);
@@ -391,7 +395,9 @@ impl Device {
             link.discard();
             self.table.host_closed(key, RECV);
         }
-        self.table.readable(key);
+        if change.readable || change.hung_up {
+            self.table.readable(key);
+        }
     }
 }
 

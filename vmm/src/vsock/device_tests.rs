@@ -304,11 +304,29 @@ fn a_client_that_stops_reading_is_not_read_for_more_than_its_window() {
 fn credit_comes_back_as_the_client_reads() {
     let mut driver = Driver::ready();
     let (key, mut client) = driver.accepted();
-    for _ in 0..8 {
+    for _ in 0..12 {
         driver.send(key, Op::Data { len: 0x3000 }, &[0; 0x3000]);
         client.read_exact(&mut [0; 0x3000]).unwrap();
     }
     assert!(driver.operations().contains(&CREDIT_UPDATE));
+}
+
+#[test]
+fn bytes_that_waited_go_on_as_often_as_the_client_reads() {
+    let mut driver = Driver::ready();
+    let (key, mut client) = driver.accepted();
+    for _ in 0..3 {
+        // Less than the window, and more than the socket takes.
+        for _ in 0..20 {
+            driver.send(key, Op::Data { len: 0x3000 }, &[0; 0x3000]);
+        }
+        for _ in 0..20 {
+            client.read_exact(&mut [0; 0x3000]).unwrap();
+            driver.serve();
+        }
+        driver.operations();
+    }
+    assert_eq!(driver.device.counts().violations, 0);
 }
 
 #[test]

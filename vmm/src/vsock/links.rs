@@ -30,20 +30,34 @@ pub(super) enum Happening {
     },
 }
 
-/// What changed at a socket; that it may have bytes is always possible.
+/// What changed at a socket.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Change {
+    /// It has bytes, or has had its last.
+    pub(super) readable: bool,
     /// It may take bytes again.
     pub(super) writable: bool,
     /// The other side neither reads nor writes any more.
     pub(super) hung_up: bool,
 }
 
+/// What is watched of every link.
+const WATCHED: EventFlags = EventFlags::IN.union(EventFlags::RDHUP).union(EventFlags::ET);
+
 #[derive(Debug, Default)]
 struct Slot {
     /// Counts the links that this slot has held, so that a late event for an earlier one is told apart.
     generation: u32,
     link: Option<Link>,
+    /// Whether it is watched for room.
+    awaits_room: bool,
+}
+
+impl Slot {
+    /// By which its link's events are known.
+    fn token(&self, number: u32) -> u64 {
+        (u64::from(self.generation) << 32) | u64::from(number)
+    }
 }
 
 /// All links.
@@ -80,19 +94,33 @@ impl Links {
             None => return None,
         };
         let slot = self.slots.get_mut(usize::try_from(number).ok()?)?;
-        let token = (u64::from(slot.generation) << 32) | u64::from(number);
-        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        if epoll::add(&self.epoll, &link, EventData::new_u64(token), flags).is_err() {
+        if epoll::add(&self.epoll, &link, EventData::new_u64(slot.token(number)), WATCHED).is_err() {
             self.free.push(number);
             return None;
         }
         slot.link = Some(link);
+        slot.awaits_room = false;
         Some(number)
     }
 
     /// The link of this number.
     pub(super) fn get(&mut self, number: u32) -> Option<&mut Link> {
         self.slots.get_mut(usize::try_from(number).ok()?)?.link.as_mut()
+    }
+
+    /// Watches a link for room as long as bytes wait for it. One that takes all there is would otherwise tell of each time that its
+    /// other side reads.
+    pub(super) fn settle(&mut self, number: u32) {
+        let Some(slot) = usize::try_from(number).ok().and_then(|index| self.slots.get_mut(index)) else {
+            return;
+        };
+        let Some(link) = slot.link.as_ref().filter(|link| link.is_waiting() != slot.awaits_room) else {
+            return;
+        };
+        let room = if link.is_waiting() { EventFlags::OUT } else { EventFlags::empty() };
+        // It is watched already, and then this does not fail. Room that there is by now is told of at once.
+        let _ = epoll::modify(&self.epoll, link, EventData::new_u64(slot.token(number)), WATCHED | room);
+        slot.awaits_room = link.is_waiting();
     }
 
     /// Closes a link. Closing its socket also ends the watch on it.
@@ -133,9 +161,12 @@ impl Links {
             return None;
         }
         let flags = event.flags;
-        let writable = flags.contains(EventFlags::OUT);
-        let hung_up = flags.intersects(EventFlags::HUP | EventFlags::ERR);
-        Some(Happening::Link { number, change: Change { writable, hung_up } })
+        let change = Change {
+            readable: flags.intersects(EventFlags::IN | EventFlags::RDHUP),
+            writable: flags.contains(EventFlags::OUT),
+            hung_up: flags.intersects(EventFlags::HUP | EventFlags::ERR),
+        };
+        Some(Happening::Link { number, change })
     }
 }
 
