@@ -3,6 +3,7 @@
 //! The guest wrote the chain and can rewrite the memory it names at any time. So descriptors are read once, every
 //! range is checked against the guest's memory, and whoever needs to trust bytes copies them out first.
 
+use smallvec::SmallVec;
 use virtio_queue::desc::split::Descriptor;
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
 use vm_memory::{GuestAddress, GuestMemoryBackend, VolatileSlice};
@@ -24,6 +25,9 @@ pub enum Access {
 
 /// The most pieces of memory in one chain: as many as one call of the kernel takes.
 const MAX_SLICES: usize = 1024;
+
+/// What is listed of most chains' parts, without being allocated: the one buffer of a packet, data and status of a short request.
+pub(super) type Short<T> = SmallVec<[T; 2]>;
 
 /// Takes the next chain. If there is none, asks the guest to say when there is one, and looks once more.
 pub fn pop<'m>(
@@ -88,7 +92,7 @@ impl<'m> Chain<'m> {
 /// A chain's memory.
 #[derive(Debug, Default)]
 pub struct Buffer<'m> {
-    slices: Vec<VolatileSlice<'m>>,
+    slices: Short<VolatileSlice<'m>>,
     len: usize,
 }
 
@@ -142,24 +146,22 @@ impl<'m> Buffer<'m> {
     }
 
     /// The first `len` bytes, and what follows them; `None` if there are fewer.
-    pub fn split(self, len: usize) -> Option<(Buffer<'m>, Buffer<'m>)> {
-        if len > self.len {
-            return None;
+    pub fn split(mut self, len: usize) -> Option<(Buffer<'m>, Buffer<'m>)> {
+        let rest = self.len.checked_sub(len)?;
+        let (mut whole, mut missing) = (0, len);
+        while let Some(slice) = self.slices.get(whole).filter(|slice| slice.len() <= missing) {
+            missing -= slice.len();
+            whole += 1;
         }
-        let rest = self.len - len;
-        let mut front = Buffer { slices: Vec::with_capacity(1), len: 0 };
-        let mut back = Buffer { slices: Vec::with_capacity(self.slices.len()), len: 0 };
-        for slice in self.slices {
-            let take = slice.len().min(len - front.len);
-            let (head, tail) = slice.split_at(take).ok()?;
-            if !head.is_empty() {
-                front.push(head).ok()?;
-            }
-            if !tail.is_empty() {
-                back.push(tail).ok()?;
-            }
+        // Nothing is copied, and where nothing follows nothing is allocated: most requests are split between descriptors.
+        let mut back: Short<_> = self.slices.drain(whole..).collect();
+        if missing > 0 {
+            let first = back.first_mut()?;
+            let (head, tail) = first.split_at(missing).ok()?;
+            *first = tail;
+            self.slices.push(head);
         }
-        (front.len == len && back.len == rest).then_some((front, back))
+        Some((Buffer { slices: self.slices, len }, Buffer { slices: back, len: rest }))
     }
 
     /// Copies the whole buffer out into `bytes`, which must be as long.
@@ -317,14 +319,33 @@ mod tests {
         let memory = memory();
         memory.write_slice(b"headpayload", GuestAddress(0x100)).unwrap();
         let slice = GuestMemoryBackend::get_slice(&memory, GuestAddress(0x100), 11).unwrap();
-        let (head, payload) = Buffer { slices: vec![slice], len: 11 }.split(4).unwrap();
+        let (head, payload) = Buffer { slices: smallvec::smallvec![slice], len: 11 }.split(4).unwrap();
         let (mut first, mut second) = ([0; 4], [0; 7]);
         assert!(head.copy_to(&mut first) && payload.copy_to(&mut second));
         assert_eq!((&first, &second), (b"head", b"payload"));
     }
 
     #[test]
+    fn a_split_between_slices_or_at_an_end_keeps_every_slice_whole() {
+        let memory = memory();
+        let parts = |at: usize| {
+            let mut buffer = Buffer::default();
+            for length in [16, 512, 1] {
+                buffer.extend(&memory, GuestAddress(0x100), length).unwrap();
+            }
+            let (front, back) = buffer.split(at).unwrap();
+            assert_eq!((front.len(), back.len()), (at, 529 - at));
+            [front, back].map(|part| part.slices().iter().map(VolatileSlice::len).collect::<Vec<_>>())
+        };
+        assert_eq!(parts(0), [vec![], vec![16, 512, 1]]);
+        assert_eq!(parts(16), [vec![16], vec![512, 1]]);
+        assert_eq!(parts(528), [vec![16, 512], vec![1]]);
+        assert_eq!(parts(529), [vec![16, 512, 1], vec![]]);
+        assert_eq!(parts(20), [vec![16, 4], vec![508, 1]]);
+    }
+
+    #[test]
     fn a_split_beyond_the_end_is_refused() {
-        assert!(Buffer { slices: Vec::new(), len: 0 }.split(1).is_none());
+        assert!(Buffer { slices: Short::new(), len: 0 }.split(1).is_none());
     }
 }

@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-use super::buffer::Buffer;
+use super::buffer::{Buffer, Short};
 
 /// Fills `buffer` from the file's `offset`: gives the number of bytes.
 pub fn read_at(file: impl AsFd, buffer: &Buffer<'_>, offset: u64) -> io::Result<usize> {
@@ -45,12 +45,12 @@ fn with_pieces(
     buffer: &Buffer<'_>,
     call: impl Fn(*const libc::iovec, libc::c_int) -> isize,
 ) -> io::Result<usize> {
-    let guards: Vec<_> = buffer.slices().iter().map(vm_memory::VolatileSlice::ptr_guard_mut).collect();
+    let guards: Short<_> = buffer.slices().iter().map(vm_memory::VolatileSlice::ptr_guard_mut).collect();
     let piece = |guard: &vm_memory::volatile_memory::PtrGuardMut| libc::iovec {
         iov_base: guard.as_ptr().cast(),
         iov_len: guard.len(),
     };
-    let pieces: Vec<libc::iovec> = guards.iter().map(piece).collect();
+    let pieces: Short<libc::iovec> = guards.iter().map(piece).collect();
     // A buffer has at most 1024 pieces.
     let count = libc::c_int::try_from(pieces.len()).map_err(io::Error::other)?;
     loop {
