@@ -23,6 +23,7 @@ pod_tests! {
     on_both_ends stopping_gives_the_process_its_grace;
     once a_container_over_its_memory_limit_is_killed_and_says_so;
     once a_container_s_limits_can_be_changed;
+    coffer_only a_raised_limit_is_the_machine_s_too;
     once a_user_without_privileges_has_none;
     once a_privileged_container_may_do_what_others_may_not;
     once containers_of_a_pod_can_share_processes;
@@ -228,6 +229,28 @@ fn a_container_s_limits_can_be_changed(node: &mut Node) -> Result<()> {
     let read = "cat /sys/fs/cgroup/memory.max 2>/dev/null || cat /sys/fs/cgroup/memory/memory.limit_in_bytes";
     let seen = pod.sh(&main, read)?;
     ensure!(seen == format!("{}\n", 96 << 20), "{seen}");
+    pod.remove()
+}
+
+fn a_raised_limit_is_the_machine_s_too(node: &mut Node) -> Result<()> {
+    let cpu = |cpu_quota| Resources { cpu_period: 100_000, cpu_quota, ..Resources::default() };
+    let mut config = sandbox(node, "quota");
+    config.linux.get_or_insert_default().resources = Some(cpu(40_000));
+    let mut pod = Pod::start(node, config)?;
+    let mut config = container("main", SLEEP);
+    config.linux.get_or_insert_default().resources = Some(cpu(40_000));
+    let main = pod.run(&config)?;
+    let processors = node.machine_cgroup(&pod.id)?.join("processors");
+    let quota = || {
+        let files = ["cpu.max", "cpu.cfs_quota_us"].map(|file| fs::read_to_string(processors.join(file)));
+        let quota = files.into_iter().flatten().next().unwrap_or_default();
+        quota.split_whitespace().next().unwrap_or_default().to_owned()
+    };
+    ensure!(quota() == "40000", "{}", quota());
+    pod.cri.update(&main, cpu(70_000))?;
+    ensure!(quota() == "70000", "after it was raised: {}", quota());
+    pod.cri.update(&main, cpu(20_000))?;
+    ensure!(quota() == "40000", "after it was lowered: {}", quota());
     pod.remove()
 }
 

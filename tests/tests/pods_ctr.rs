@@ -1,5 +1,7 @@
 //! Containers through `ctr`: each is a pod of its own.
 
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -28,6 +30,7 @@ pod_tests! {
     once a_bind_mount_shows_the_node_s_files;
     once a_container_without_a_network_has_a_loopback;
     coffer_only the_kernel_is_not_the_node_s;
+    coffer_only a_quota_holds_a_machine_s_processors_and_not_its_devices;
     coffer_only a_process_sees_itself_as_it_does_under_runc;
 }
 
@@ -54,7 +57,7 @@ fn a_signal_arrives_and_a_killed_process_reports_it(node: &mut Node) -> Result<(
     let log = node.layout.data.join("out");
     let uri = format!("file://{}", log.display());
     node.ctr_run_detached(&["--log-uri", &uri], "c1", &trap)?;
-    let says = |word: &str| std::fs::read_to_string(&log).is_ok_and(|text| text.contains(word));
+    let says = |word: &str| fs::read_to_string(&log).is_ok_and(|text| text.contains(word));
     let limit = Duration::from_secs(20);
     wait::until_true("the process to be ready", limit, || says("ready"))?;
     node.ctr(["task", "kill", "--signal", "SIGUSR1", "c1"]).text()?;
@@ -222,6 +225,34 @@ fn the_kernel_is_not_the_node_s(node: &mut Node) -> Result<()> {
     let outside = std::fs::read_to_string("/proc/version")?;
     ensure!(inside != outside, "both say {outside}");
     Ok(())
+}
+
+fn a_quota_holds_a_machine_s_processors_and_not_its_devices(node: &mut Node) -> Result<()> {
+    let quota = ["--cpu-quota", "20000", "--cpu-period", "100000"];
+    node.ctr_run_detached(&quota, "c1", &["sh", "-c", "while :; do :; done"])?;
+    let pod = node.machine_cgroup("c1")?;
+    let limit = Duration::from_secs(30);
+    let throttled = |group: &Path| {
+        let counters = fs::read_to_string(group.join("cpu.stat")).unwrap_or_default();
+        let count = counters.lines().find_map(|line| line.strip_prefix("nr_throttled "));
+        count.and_then(|count| count.parse::<u64>().ok()).unwrap_or_default()
+    };
+    wait::until_true("the processors to be throttled", limit, || throttled(&pod.join("processors")) > 0)?;
+    let [processors, others] = [threads(&pod.join("processors")), threads(&pod)];
+    ensure!(processors.len() == 1 && processors[0].to_lowercase().starts_with("cpu"), "{processors:?}");
+    ensure!(!others.is_empty() && !others.contains(&processors[0]), "{others:?} beside {processors:?}");
+    ensure!(throttled(&pod) == 0, "the devices were throttled {} times", throttled(&pod));
+    node.ctr_remove("c1")?;
+    ensure!(!pod.exists(), "{} is left", pod.display());
+    Ok(())
+}
+
+/// Names of the threads in a cgroup of either version.
+fn threads(group: &Path) -> Vec<String> {
+    let listed = ["cgroup.threads", "tasks"].map(|file| fs::read_to_string(group.join(file)));
+    let listed = listed.into_iter().flatten().next().unwrap_or_default();
+    let names = listed.lines().map(|thread| fs::read_to_string(format!("/proc/{thread}/comm")));
+    names.flatten().map(|name| name.trim_end().to_owned()).collect()
 }
 
 fn a_process_sees_itself_as_it_does_under_runc(node: &mut Node) -> Result<()> {

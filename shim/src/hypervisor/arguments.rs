@@ -32,7 +32,7 @@ pub(super) struct Files {
 pub(super) fn arguments(spec: &VmSpec, accelerator: Accelerator, files: &Files) -> Vec<OsString> {
     let memory = spec.memory_mib;
     let mut line = Line(Vec::new());
-    line.add("-name", format!("guest={}", plain(&spec.id)));
+    line.add("-name", format!("guest={},debug-threads=on", plain(&spec.id)));
     machine(&mut line, accelerator);
     line.add("-smp", spec.vcpus.to_string());
     line.add("-m", format!("{memory}M"));
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_comma_in_the_id_does_not_become_an_option() {
-        assert!(line(Accelerator::Tcg).contains(&"guest=pod1".to_owned()));
+        assert!(line(Accelerator::Tcg).contains(&"guest=pod1,debug-threads=on".to_owned()));
     }
 
     #[test]

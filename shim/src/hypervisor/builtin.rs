@@ -31,6 +31,9 @@ use super::process::{
 };
 use super::{BootError, Hypervisor, Machine, MachineError, Started, Tail, VmEnd};
 
+/// What the monitor calls its processors' threads, before a number.
+const PROCESSORS: &str = "cpu";
+
 /// Boots machines with coffer-vmm.
 #[derive(Debug)]
 pub(super) struct Builtin {
@@ -144,7 +147,9 @@ impl Hypervisor for Builtin {
         let (child, end) = supervise(process, Arc::clone(&control));
         let machine = BuiltinMachine { child, control, console, messages, end };
         match machine.control.ask("start", None).await {
-            Ok(()) => Ok(Started { machine: Arc::new(machine), running: Instant::now() }),
+            Ok(()) => {
+                Ok(Started { machine: Arc::new(machine), running: Instant::now(), processors: PROCESSORS })
+            }
             Err(source) => {
                 let ended = timeout(GRACE, reached(&machine.end)).await.ok();
                 machine.kill().await;

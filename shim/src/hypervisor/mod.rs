@@ -53,6 +53,8 @@ pub(crate) struct Started {
     pub(crate) machine: Arc<dyn Machine>,
     /// When its processors began to run.
     pub(crate) running: Instant,
+    /// What the names of its processors' threads begin with, before a number.
+    pub(crate) processors: &'static str,
 }
 
 /// A virtual machine. Dropping the last reference kills it.

@@ -37,6 +37,9 @@ use super::{BootError, Hypervisor, Machine, MachineError, Started, Tail, VmEnd};
 /// Interfaces that fit beside the other devices on microvm's eight virtio-mmio transports.
 const MAX_NICS: usize = 5;
 
+/// What QEMU calls its processors' threads when it names them, before a number.
+const PROCESSORS: &str = "CPU ";
+
 /// Boots machines with QEMU.
 #[derive(Debug)]
 pub(super) struct Qemu {
@@ -168,7 +171,7 @@ impl Hypervisor for Qemu {
             Ok((qmp, disks, running)) => {
                 let machine =
                     QemuMachine { qemu, device, qmp, disks, console, messages, end, _control: control };
-                Ok(Started { machine: Arc::new(machine), running })
+                Ok(Started { machine: Arc::new(machine), running, processors: PROCESSORS })
             }
             Err(source) => {
                 let ended = timeout(GRACE, reached(&end)).await.ok();

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use coffer_guest_image::manifest::{GuestImage, Manifest};
-use coffer_node::cgroup::{self, CgroupError};
+use coffer_node::cgroup::{self, CgroupError, PodCgroup, Processors};
 use coffer_node::config::{Config, Scratch};
 use coffer_node::layers::Layer;
 use coffer_node::net::{self, PodNetwork, Redirect};
@@ -31,6 +31,7 @@ use super::forward::Forwarder;
 use super::guest::{Disks, Guest, Parts, last_words, layer_disk};
 use super::hooks::{self, Holder};
 use super::image::{self, First};
+use super::quota::{CpuTime, quota};
 use super::seat::note_process;
 use super::sizing::{Limits, Size};
 use super::spec::HostSpec;
@@ -74,7 +75,7 @@ pub(super) async fn boot(
         .map_err(|err| PodError::host("judge the pod's images", err))?;
     let mut start = Start::open(setup, request, config, gate).await?;
     let resources = start.gather(request, spec, group, limits).await?;
-    start.launch(spec, size, resources, tee).await
+    start.launch(spec, (size, limits), resources, tee).await
 }
 
 /// What the pod's author can change is refused; the rest is the host's.
@@ -120,7 +121,7 @@ struct Start {
 struct Resources {
     uid: u32,
     network: Network,
-    cgroup_procs: Vec<PathBuf>,
+    cgroup: PodCgroup,
     layers: Vec<Layer>,
     said: Option<Said>,
     scratch: Option<Disk>,
@@ -187,8 +188,8 @@ impl Start {
         if lone {
             self.recorder.add(Phase::Layers, Some(&request.id), began, layers_took);
         }
-        let HostPart { uid, cgroup_procs, scratch, image } = host;
-        Ok(Resources { uid, network, cgroup_procs, layers, said, scratch, image })
+        let HostPart { uid, cgroup, scratch, image } = host;
+        Ok(Resources { uid, network, cgroup, layers, said, scratch, image })
     }
 
     /// The layers that a container which is its own pod is booted with, and what containerd says of its image where that is
@@ -224,7 +225,7 @@ impl Start {
     async fn launch(
         mut self,
         spec: &HostSpec,
-        size: Size,
+        (size, limits): (Size, Limits),
         resources: Resources,
         tee: Option<tee::Plan>,
     ) -> Result<(Guest, First), PodError> {
@@ -249,7 +250,7 @@ impl Start {
         };
         let served = served.transpose().map_err(|err| PodError::host("be the pod's processor", err))?;
         let began = Instant::now();
-        let Started { machine, running } = choice
+        let Started { machine, running, processors } = choice
             .hypervisor
             .boot(machine_spec)
             .await
@@ -265,6 +266,7 @@ impl Start {
         request.image_policy = self.gate.as_ref().and_then(Gate::policy).cloned().into();
         agent.create_sandbox(&request).await.map_err(|err| with_console(err, &*machine))?;
         self.recorder.end(Phase::Sandbox, None, began);
+        hold_to_quota(plan.cgroup.processors.clone(), processors);
         let parts = Parts {
             run_root: self.config.run_dir,
             layers_dir: self.config.layers_dir,
@@ -278,7 +280,8 @@ impl Start {
             holder: plan.holder,
             served,
             gate: self.gate,
-            cgroup_procs: plan.cgroup_procs,
+            cgroup_procs: plan.cgroup.procs,
+            cpu_time: CpuTime::of(plan.cgroup.processors, quota(limits)),
         };
         Ok((Guest::new(parts), plan.first))
     }
@@ -324,7 +327,7 @@ struct Plan {
     network: NetworkConfig,
     redirect: Option<Redirect>,
     holder: Option<Holder>,
-    cgroup_procs: Vec<PathBuf>,
+    cgroup: PodCgroup,
     disks: Disks,
     first: First,
 }
@@ -355,13 +358,13 @@ fn machine_spec(
         limits,
         run_dir,
         uid: resources.uid,
-        cgroup_procs: resources.cgroup_procs.clone(),
+        cgroup_procs: resources.cgroup.procs.clone(),
     };
     let plan = Plan {
         network: resources.network.pod.config,
         redirect: resources.network.redirect,
         holder: resources.network.holder,
-        cgroup_procs: resources.cgroup_procs,
+        cgroup: resources.cgroup,
         disks,
         first,
     };
@@ -394,7 +397,7 @@ struct NeedsAcpi {
 /// The parts that touch nothing but this host's files.
 struct HostPart {
     uid: u32,
-    cgroup_procs: Vec<PathBuf>,
+    cgroup: PodCgroup,
     scratch: Option<Disk>,
     image: GuestImage,
 }
@@ -414,7 +417,7 @@ fn host_part(
         return Err(PodError::host("use the guest image", NeedsAcpi { dir }));
     }
     let scratch = scratch_disk(config).map_err(|err| PodError::host("make the scratch disk", err))?;
-    Ok(HostPart { uid, cgroup_procs: place(cgroups_path, limits, record)?, scratch, image })
+    Ok(HostPart { uid, cgroup: place(cgroups_path, limits, record)?, scratch, image })
 }
 
 fn scratch_disk(config: &Config) -> Result<Option<Disk>, layers::ScratchError> {
@@ -436,22 +439,32 @@ fn guest_scratch(config: Scratch) -> GuestScratch {
     GuestScratch { serial, encrypted: matches!(config, Scratch::Encrypted { .. }), ..Default::default() }
 }
 
-/// The cgroup's files into which the machine's processes go. The quota holds inside the guest and in kubelet's pod
-/// cgroup: here it would throttle the guest's devices with the guest.
-fn place(cgroups_path: Option<String>, limits: Limits, record: &PodRecord) -> Result<Vec<PathBuf>, PodError> {
-    let Some(path) = cgroups_path else { return Ok(Vec::new()) };
-    let limits = cgroup::Limits { cpu_shares: limits.cpu_shares, ..Default::default() };
+/// The cgroup that the machine's processes go into.
+fn place(cgroups_path: Option<String>, limits: Limits, record: &PodRecord) -> Result<PodCgroup, PodError> {
+    let Some(path) = cgroups_path else { return Ok(PodCgroup::default()) };
+    let limits = cgroup::Limits { cpu_shares: limits.cpu_shares, quota: quota(limits) };
     match cgroup::create(&path, &limits, record) {
         Ok(made) => {
             made.warnings.iter().for_each(|warning| tracing::warn!(warning, "the pod's cgroup"));
-            Ok(made.procs)
+            Ok(made)
         }
         Err(err @ CgroupError::Path { .. }) => Err(PodError::host("place the machine in its cgroup", err)),
         Err(err) => {
             tracing::warn!(error = chain(&err), "the machine runs in the shim's own cgroup");
-            Ok(Vec::new())
+            Ok(PodCgroup::default())
         }
     }
+}
+
+/// Gives a machine's processors a cgroup of their own, if there is one. Nothing waits for it: to move a thread takes the
+/// kernel milliseconds, and a thread or cgroup that is gone by then needs no quota.
+fn hold_to_quota(cgroup: Option<Processors>, names: &'static str) {
+    let Some(cgroup) = cgroup else { return };
+    tokio::task::spawn_blocking(move || match cgroup.take(names) {
+        Ok(0) => tracing::warn!("no processor of the machine was found to be held to its quota"),
+        Ok(_) => {}
+        Err(err) => tracing::warn!(error = %err, "the machine's processors are not held to their quota"),
+    });
 }
 
 /// A pod's network, and what serves it on the host.

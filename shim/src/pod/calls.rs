@@ -10,6 +10,7 @@ use super::container::{self, Made};
 use super::driver::{Pod, joined};
 use super::error::PodError;
 use super::guest::Guest;
+use super::quota::{self, Change};
 use super::registry::Entry;
 use super::rules::{Call, Role};
 use super::state::{Process, ProcessEvent, SandboxEvent};
@@ -194,7 +195,12 @@ impl Pod {
         }
         let bytes =
             serde_json::to_vec(&resources).map_err(|err| PodError::host("write the resources", err))?;
-        self.guest("updating the container")?.agent().update(id, bytes).await
+        let guest = self.guest("updating the container")?;
+        guest.agent().update(id, bytes).await?;
+        if let Some(quota) = quota::changed(&resources) {
+            guest.cpu_time().set(id, Change::Limit(quota));
+        }
+        Ok(())
     }
 
     /// Pids: the host processes behind a container; never empty while it exists.

@@ -11,6 +11,7 @@ use super::agent;
 use super::error::PodError;
 use super::guest::Guest;
 use super::image::{self, First};
+use super::quota::{Change, quota};
 use super::spec::HostSpec;
 use super::{CreateRequest, ProcessKey};
 use crate::event::Exit;
@@ -42,6 +43,7 @@ pub(super) async fn make(
         streams: agent::streams(host.present(), request.stdio.terminal),
         ..Default::default()
     };
+    guest.cpu_time().set(&request.id, Change::Limit(quota(spec.limits())));
     guest.create_container(&message).await?;
     let ends = open_guest_ends(guest, &key, host.present()).await?;
     Ok(Made { streams: Some(Streams::start(host, ends)) })

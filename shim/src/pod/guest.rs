@@ -24,6 +24,7 @@ use super::agent::Agent;
 use super::error::{PodError, chain};
 use super::forward::Forwarder;
 use super::hooks::Holder;
+use super::quota::{Change, CpuTime};
 use super::seat::{AgentSeat, MachineSeat, open_stream, open_stream_within};
 use super::watch::{KILLED_STATUS, UNKNOWN_STATUS};
 use super::{ProcessKey, cost};
@@ -62,6 +63,7 @@ pub(super) struct Parts {
     pub(super) served: Option<Served>,
     pub(super) gate: Option<Gate>,
     pub(super) cgroup_procs: Vec<PathBuf>,
+    pub(super) cpu_time: CpuTime,
 }
 
 /// A guest that is up.
@@ -80,6 +82,7 @@ pub(super) struct Guest {
     _served: Option<Served>,
     gate: Option<Arc<Gate>>,
     cgroup_procs: Vec<PathBuf>,
+    cpu_time: CpuTime,
 }
 
 /// Which disks are plugged, and for whom.
@@ -145,6 +148,7 @@ impl Guest {
             _served: parts.served,
             gate: parts.gate.map(Arc::new),
             cgroup_procs: parts.cgroup_procs,
+            cpu_time: parts.cpu_time,
         }
     }
 
@@ -176,6 +180,11 @@ impl Guest {
     /// The layer cache.
     pub(super) fn layers_dir(&self) -> &Path {
         &self.layers_dir
+    }
+
+    /// What the machine may use of the host's processors.
+    pub(super) fn cpu_time(&self) -> &CpuTime {
+        &self.cpu_time
     }
 
     /// The pod's record.
@@ -279,6 +288,7 @@ impl Guest {
         if last {
             return;
         }
+        self.cpu_time.set(id, Change::Gone);
         let mut disks = self.disks.lock().await;
         for serial in disks.release(id) {
             if let Err(err) = self.machine.detach_disk(&serial).await {

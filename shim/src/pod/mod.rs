@@ -21,6 +21,7 @@ mod forward;
 mod guest;
 mod hooks;
 mod image;
+mod quota;
 mod registry;
 mod rules;
 mod seat;

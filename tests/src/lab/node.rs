@@ -64,6 +64,7 @@ pub fn sample() -> Vec<Suite> {
         "run_brings_output_and_exit_code",
         "exec_brings_output_and_exit_code",
         "a_terminal_has_the_size_that_it_is_given",
+        "a_quota_holds_a_machine_s_processors_and_not_its_devices",
     ];
     let cri = [
         "two_containers_share_network_and_memory_and_nothing_else",

@@ -11,6 +11,7 @@
 
 mod alone;
 mod begin;
+mod cgroup;
 mod events;
 mod kept;
 mod numbers;

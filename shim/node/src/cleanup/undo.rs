@@ -190,7 +190,8 @@ fn members(cgroup: &Path) -> io::Result<Vec<ProcessId>> {
     let mut found = Vec::new();
     for dir in cgroups_below(cgroup)? {
         let text = match fs::read_to_string(dir.join("cgroup.procs")) {
-            Err(err) if is_gone(&err) => continue,
+            // Of a threaded one the processes are listed above it.
+            Err(err) if is_gone(&err) || err.raw_os_error() == Some(libc::EOPNOTSUPP) => continue,
             other => other?,
         };
         found.extend(text.lines().filter_map(|pid| ProcessId::of(pid.parse().ok()?).ok()));
