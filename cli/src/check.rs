@@ -78,6 +78,9 @@ fn findings(config: &Config) -> Vec<Finding> {
         findings.push(tool("mkfs.ext4", Path::new("mkfs.ext4"), advice));
     }
     findings.push(ok("scratch", scratch(config.scratch)));
+    if config.limits != Default::default() {
+        findings.push(limits(virtualization.backend(config.hypervisor)));
+    }
     findings.extend(config.images.policy.as_deref().map(image_policy));
     findings.push(containerd());
     findings.push(encrypted_layers());
@@ -184,6 +187,18 @@ fn image_policy(path: &Path) -> Finding {
     }
 }
 
+/// Whether what runs pods keeps them to the node's limits of disks and interfaces, where there are any.
+fn limits(backend: Backend) -> Finding {
+    match backend {
+        Backend::Builtin => ok("limits", "kept for each pod by coffer-vmm".to_owned()),
+        Backend::Qemu(_) => missing(
+            "limits",
+            "set, but pods run on QEMU, which keeps none".to_owned(),
+            "every pod is refused until this node runs coffer-vmm (see hypervisor) or [limits] is taken out of the configuration",
+        ),
+    }
+}
+
 /// Where what pods write goes.
 fn scratch(scratch: Scratch) -> String {
     match scratch {
@@ -252,6 +267,15 @@ mod tests {
     fn qemu_that_is_asked_for_runs_where_the_monitor_could() {
         let finding = hypervisor(HypervisorChoice::Qemu, &virtualization(Some("vmx"), None));
         assert!(finding.found.starts_with("qemu-kvm: "), "{}", finding.found);
+    }
+
+    #[test]
+    fn limits_that_nothing_would_keep_are_amiss() {
+        let finding = limits(virtualization(None, None).backend(HypervisorChoice::Auto));
+        assert_eq!(finding.verdict, Verdict::Missing);
+        assert!(finding.advice.contains("coffer-vmm"), "{}", finding.advice);
+        let finding = limits(virtualization(Some("vmx"), None).backend(HypervisorChoice::Auto));
+        assert_eq!(finding.verdict, Verdict::Ok);
     }
 
     #[test]
