@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::str::FromStr;
 
 use anyhow::{Context, anyhow};
+use coffer_vmm::control::Changeable;
 use coffer_vmm::devices::{Balloon, Block, Disk, Disks, Net, Random, Scsi, Vsock};
 use coffer_vmm::inherited::Inherited;
 use coffer_vmm::machine::{self, End, Hardware, Machine, Making, Thread};
@@ -61,7 +62,9 @@ pub(crate) fn run(mut options: Options) -> anyhow::Result<ExitCode> {
     if !making.gives_random_numbers() {
         devices.push(Box::new(Random));
     }
-    devices.push(Box::new(Balloon));
+    let memory_mib = options.take("--memory-mib")?;
+    let (balloon, ration) = Balloon::new(memory_mib).context("cannot make the balloon")?;
+    devices.push(Box::new(balloon));
     let hardware = Hardware {
         making,
         kernel: kernel.into(),
@@ -69,7 +72,7 @@ pub(crate) fn run(mut options: Options) -> anyhow::Result<ExitCode> {
         console: console.into(),
         command_line: options.take("--cmdline")?,
         cpus: options.take("--vcpus")?,
-        memory_mib: options.take("--memory-mib")?,
+        memory_mib,
         backing: Backing {
             huge_pages: options.take_if("--huge-pages")?.unwrap_or(false),
             prefault: options.take_if("--prefault")?.unwrap_or(false),
@@ -86,7 +89,7 @@ pub(crate) fn run(mut options: Options) -> anyhow::Result<ExitCode> {
     let enter = move || jail::allow_only(&rules).map_err(io::Error::other);
     let running = machine.start(control.as_fd(), enter).context("cannot start the processors")?;
     jail::allow_only(&machine::allowed(Thread::Devices))?;
-    match control::serve(running, &controller, &control) {
+    match control::serve(running, &Changeable { disks: controller, ration }, &control) {
         Ok(End::Stopped | End::Reset) => Ok(ExitCode::SUCCESS),
         Ok(end) => {
             eprintln!("coffer-vmm: {end}");

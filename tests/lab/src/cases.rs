@@ -23,6 +23,7 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("disks_keep_to_their_limit", crate::disks::disks_keep_to_their_limit),
     ("bytes_go_through_a_tap_and_back", crate::net::bytes_go_through_a_tap_and_back),
     ("memory_that_the_guest_frees_comes_back", memory_that_the_guest_frees_comes_back),
+    ("memory_is_taken_from_the_guest_and_given_again", memory_is_taken_from_the_guest_and_given_again),
     ("the_monitor_needs_little_memory", the_monitor_needs_little_memory),
     ("an_initrd_stays_the_files", an_initrd_stays_the_files),
     ("four_processors_and_more_than_three_gib", four_processors_and_more_than_three_gib),
@@ -63,6 +64,45 @@ fn the_monitor_needs_little_memory() -> Result<String> {
     ensure!(anonymous <= 410, "{anonymous} KiB of its own");
     ensure!(anonymous + file <= 3584, "{anonymous} KiB of its own and {file} KiB of files");
     Ok(format!("{anonymous} KiB of its own, {file} KiB of files"))
+}
+
+/// A guest of 512 MiB that is to be content with 256 gives the rest to the node, has it again when it may, and takes it when it
+/// would run out of memory.
+fn memory_is_taken_from_the_guest_and_given_again() -> Result<String> {
+    let mut guest = obedient(1, 512, Vec::new())?;
+    for request in ["memory 513", "memory 63"] {
+        let answer = guest.machine.ask(request)?;
+        ensure!(answer.contains("64 to 512 MiB"), "{request}: {answer}");
+    }
+    guest.says("fill 384", &(384 * 256).to_string())?;
+    let start = Instant::now();
+    ensure!(guest.machine.ask("memory 256")? == "ok");
+    await_given(&guest.machine, 256)?;
+    let took = start.elapsed().as_millis();
+    let left = memory::of_guest(guest.machine.pid())?;
+    ensure!(left <= 256 << 10, "{left} KiB are the guest's after it gave all but 256 MiB");
+    guest.says("fill 128", &(128 * 256).to_string())?;
+    await_given(&guest.machine, 256)?;
+    ensure!(guest.machine.ask("memory 512")? == "ok");
+    await_given(&guest.machine, 0)?;
+    guest.says("fill 384", &(384 * 256).to_string())?;
+    ensure!(guest.machine.ask("memory 128")? == "ok");
+    guest.says("fill 384", &(384 * 256).to_string())?;
+    Ok(format!("256 MiB given in {took} ms, {}", guest.stop()?))
+}
+
+/// Waits until the guest has given so much of its memory.
+fn await_given(guest: &Guest, mib: u32) -> Result<()> {
+    let start = Instant::now();
+    let wanted = format!(" given_mib={mib}");
+    loop {
+        let counters = guest.ask("counters")?;
+        if counters.ends_with(&wanted) {
+            return Ok(());
+        }
+        ensure!(start.elapsed() < Duration::from_secs(60), "{wanted} expected: {counters}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 /// A guest that has unpacked its initrd has no copy of it.

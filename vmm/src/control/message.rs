@@ -16,6 +16,11 @@ pub enum Request {
     Stop,
     /// Say what was counted.
     Counters,
+    /// Have the guest be content with so much of its memory.
+    Memory {
+        /// MiB.
+        mib: u32,
+    },
     /// Add a disk, whose file comes with the packet.
     Attach {
         /// By this the guest finds it.
@@ -39,6 +44,7 @@ impl Request {
             ["pause"] => Request::Pause,
             ["stop"] => Request::Stop,
             ["counters"] => Request::Counters,
+            ["memory", mib] => Request::Memory { mib: mib.parse().ok()? },
             ["attach", serial, access @ ("ro" | "rw")] => {
                 Request::Attach { serial: serial.to_owned(), read_only: access == "ro" }
             }
@@ -60,11 +66,11 @@ pub fn describe_end(end: &End) -> String {
     format!("ended {word}: {end}")
 }
 
-pub(super) fn describe_counters(counters: &Counters) -> String {
+pub(super) fn describe_counters(counters: &Counters, given_mib: u32) -> String {
     let Counters { port_exits, memory_exits, strays, malformed, faults, console_dropped } = counters;
     format!(
         "ok port_exits={port_exits} memory_exits={memory_exits} strays={strays} malformed={malformed} \
-         faults={faults} console_dropped={console_dropped}"
+         faults={faults} console_dropped={console_dropped} given_mib={given_mib}"
     )
 }
 
@@ -85,6 +91,13 @@ mod tests {
         assert_eq!(Request::parse(b"attach layer-1 ro"), Some(request));
         assert_eq!(Request::parse(b"attach layer-1"), None);
         assert_eq!(Request::parse(b"attach layer-1 ro rw"), None);
+    }
+
+    #[test]
+    fn memory_is_asked_for_in_mib() {
+        assert_eq!(Request::parse(b"memory 256"), Some(Request::Memory { mib: 256 }));
+        assert_eq!(Request::parse(b"memory -1"), None);
+        assert_eq!(Request::parse(b"memory"), None);
     }
 
     #[test]

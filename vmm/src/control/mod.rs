@@ -17,4 +17,4 @@ mod message;
 mod serve;
 
 pub use message::{Request, describe_end};
-pub use serve::{ControlError, serve};
+pub use serve::{Changeable, ControlError, serve};

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
 
 use super::message::{MOST, Request, describe_counters, describe_end};
-use crate::devices::{Disk, Disks};
+use crate::devices::{Disk, Disks, Ration};
 use crate::machine::{End, Running, Turn};
 use crate::spec;
 
@@ -19,8 +19,17 @@ pub enum ControlError {
     Watch(#[source] io::Error),
 }
 
-/// Serves `running`, its `disks` and the requests on `control` until the machine ends, and says how.
-pub fn serve(mut running: Running, disks: &Disks, control: &OwnedFd) -> Result<End, ControlError> {
+/// What of a machine's devices can be changed while it runs.
+#[derive(Debug)]
+pub struct Changeable {
+    /// Its disks.
+    pub disks: Disks,
+    /// How much of its memory the guest is to have.
+    pub ration: Ration,
+}
+
+/// Serves `running`, its `devices` and the requests on `control` until the machine ends, and says how.
+pub fn serve(mut running: Running, devices: &Changeable, control: &OwnedFd) -> Result<End, ControlError> {
     loop {
         match running.turn().map_err(ControlError::Watch)? {
             Turn::Ended(end) => {
@@ -30,7 +39,7 @@ pub fn serve(mut running: Running, disks: &Disks, control: &OwnedFd) -> Result<E
             Turn::Asked => {
                 let Some(received) = receive(control) else { continue };
                 let stop = received.request == Some(Request::Stop);
-                answer(control, &carry_out(&mut running, disks, received));
+                answer(control, &carry_out(&mut running, devices, received));
                 if stop {
                     let end = running.stop();
                     answer(control, &describe_end(&end));
@@ -68,7 +77,8 @@ fn receive(control: &OwnedFd) -> Option<Received> {
     Some(Received { request, file })
 }
 
-fn carry_out(running: &mut Running, disks: &Disks, received: Received) -> String {
+fn carry_out(running: &mut Running, devices: &Changeable, received: Received) -> String {
+    let Changeable { disks, ration } = devices;
     let done = match received {
         Received { request: Some(Request::Attach { serial, read_only }), file: Some(file) } => {
             attach(disks, spec::Disk { serial, file, read_only })
@@ -76,8 +86,11 @@ fn carry_out(running: &mut Running, disks: &Disks, received: Received) -> String
         Received { request: Some(Request::Detach { serial }), .. } => {
             disks.detach(&serial).map_err(|error| error.to_string())
         }
+        Received { request: Some(Request::Memory { mib }), .. } => {
+            ration.set(mib).map_err(|error| error.to_string())
+        }
         Received { request: Some(Request::Counters), .. } => {
-            return describe_counters(&running.counters());
+            return describe_counters(&running.counters(), ration.given());
         }
         Received { request: Some(request), file: None } => obey(running, &request),
         Received { .. } => Err("not understood".to_owned()),

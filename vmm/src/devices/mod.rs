@@ -5,7 +5,7 @@
 //! reset    the keyboard controller's one line that resets a PC
 //! clock    the battery-backed clock, read-only
 //! disk     a file or block device as sectors: what every kind of disk does the same way
-//! balloon  gives pages that the guest reports as unused back to the node
+//! balloon  gives pages that the guest does not use, or is asked for, back to the node; ration is what it is asked
 //! block    a disk as virtio-blk
 //! scsi     all disks behind one controller, so that they can come and go; scsi_command is what it is asked
 //! net      an attached tap queue as virtio-net
@@ -19,6 +19,7 @@ mod clock;
 mod disk;
 mod net;
 mod random;
+mod ration;
 mod reset;
 mod scsi;
 mod scsi_command;
@@ -31,6 +32,7 @@ pub use clock::Clock;
 pub use disk::{Disk, DiskError};
 pub use net::{Net, NetError};
 pub use random::Random;
+pub use ration::{Ration, RationError};
 pub use reset::ResetPort;
 pub use scsi::{AttachError, Disks, Scsi};
 pub use serial::Serial;

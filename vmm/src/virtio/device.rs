@@ -41,6 +41,8 @@ pub struct Served {
     pub later: Option<Duration>,
     /// Requests that could not be understood, and were refused.
     pub malformed: u64,
+    /// Whether its configuration is another than before.
+    pub changed: bool,
 }
 
 impl Served {

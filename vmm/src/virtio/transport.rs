@@ -36,6 +36,9 @@ const NOTIFY: u64 = 0x50;
 const ACKNOWLEDGE: u64 = 0x64;
 const STATUS: u64 = 0x70;
 
+/// Offset of the register that counts changes of the configuration.
+const GENERATION: u64 = 0xfc;
+
 /// First offset of the device's own configuration, and the most bytes of it that are shown.
 const CONFIGURATION: u64 = 0x100;
 const LONGEST: usize = 256;
@@ -62,6 +65,7 @@ struct State {
     selected: usize,
     malformed: u64,
     faults: u64,
+    generation: u32,
 }
 
 impl Transport {
@@ -91,6 +95,7 @@ impl Transport {
             selected: 0,
             malformed: 0,
             faults: 0,
+            generation: 0,
         };
         let transport = Transport { identity, memory, interrupt, started, state: Mutex::new(state) };
         transport.show_identity();
@@ -127,6 +132,9 @@ impl Transport {
                 if interrupt {
                     self.interrupt.used();
                 }
+                if served.changed {
+                    self.show_change(&mut state);
+                }
                 state.malformed = state.malformed.saturating_add(served.malformed);
                 served.next()
             }
@@ -141,7 +149,10 @@ impl Transport {
     /// Has a device that a fault has stopped let go of the host.
     fn let_go(&self, state: &mut State, cause: Cause) {
         // Without queues it moves nothing, so that nothing can fail.
-        let _ = state.device.serve(&self.memory, &mut [], cause);
+        let changed = state.device.serve(&self.memory, &mut [], cause).is_ok_and(|served| served.changed);
+        if changed {
+            self.show_change(state);
+        }
     }
 
     /// How many requests could not be understood, and how many faults stopped the device.
@@ -178,10 +189,23 @@ impl Transport {
         for offset in [0xb0, 0xb4, 0xb8, 0xbc] {
             page.set(offset, u32::MAX);
         }
+        self.show_configuration(&state);
+        self.show(&state);
+    }
+
+    fn show_configuration(&self, state: &State) {
         let mut configuration = [0; LONGEST];
         state.device.configuration(0, &mut configuration);
-        page.write(CONFIGURATION, &configuration);
-        self.show(&state);
+        self.interrupt.page().write(CONFIGURATION, &configuration);
+    }
+
+    /// Shows a configuration that is another than before, and tells the driver.
+    fn show_change(&self, state: &mut State) {
+        self.show_configuration(state);
+        // A driver that read a part before and a part after finds that it has to read again.
+        state.generation = state.generation.wrapping_add(1);
+        self.interrupt.page().set(GENERATION, state.generation);
+        self.interrupt.changed();
     }
 
     /// Shows what depends on what the driver wrote.
