@@ -23,7 +23,7 @@ use coffer_vmm::{control, jail, spec};
 use crate::chain;
 
 pub(crate) const USAGE: &str = "run --kvm-fd N --kernel-fd N --initrd-fd N --console-fd N --control-fd N \
-     --cmdline LINE --vcpus N --memory-mib N [--disk SERIAL,ro|rw,FD]… [--block SERIAL,ro|rw,FD]… [--nic MAC,MTU,FD]… \
+     --cmdline LINE --vcpus N --memory-mib N [--disk SERIAL,ro|rw,FD]… [--block SERIAL,ro|rw,FD]… [--nic MAC,MTU,FD]… [--nic-seat MAC,MTU]… \
      [--disk-bytes RATE] [--disk-operations RATE] [--nic-bytes RATE] [--nic-operations RATE] \
      [--vsock-fd N --guest-cid N --dial PATH] [--huge-pages true] [--prefault true] --uid N --parent PID";
 
@@ -55,6 +55,12 @@ pub(crate) fn run(mut options: Options) -> anyhow::Result<ExitCode> {
     }
     for nic in nics {
         devices.push(Box::new(Net::new(nic, nic_limit)?));
+    }
+    let mut seats = Vec::new();
+    for SeatOption { mac, mtu } in options.take_all("--nic-seat")? {
+        let (device, seat) = Net::seat(mac, mtu, nic_limit).context("cannot make a seat for an interface")?;
+        seats.push((devices.len(), seat));
+        devices.push(Box::new(device));
     }
     if let Some(listener) = listener {
         devices.push(Box::new(vsock(&mut options, listener, limit)?));
@@ -89,7 +95,7 @@ pub(crate) fn run(mut options: Options) -> anyhow::Result<ExitCode> {
     let enter = move || jail::allow_only(&rules).map_err(io::Error::other);
     let running = machine.start(control.as_fd(), enter).context("cannot start the processors")?;
     jail::allow_only(&machine::allowed(Thread::Devices))?;
-    match control::serve(running, &Changeable { disks: controller, ration }, &control) {
+    match control::serve(running, &Changeable { disks: controller, ration, seats }, &control) {
         Ok(End::Stopped | End::Reset) => Ok(ExitCode::SUCCESS),
         Ok(end) => {
             eprintln!("coffer-vmm: {end}");
@@ -226,10 +232,28 @@ impl FromStr for NicOption {
 
     fn from_str(text: &str) -> anyhow::Result<NicOption> {
         let [mac, mtu, fd] = parts(text)?;
-        let bytes: Result<Vec<u8>, _> = mac.split(':').map(|byte| u8::from_str_radix(byte, 16)).collect();
-        let mac = bytes?.try_into().map_err(|_| anyhow!("an address has six bytes"))?;
-        Ok(NicOption { mac, mtu: mtu.parse()?, fd: fd.parse()? })
+        Ok(NicOption { mac: address(mac)?, mtu: mtu.parse()?, fd: fd.parse()? })
     }
+}
+
+/// `MAC,MTU`
+struct SeatOption {
+    mac: [u8; 6],
+    mtu: u16,
+}
+
+impl FromStr for SeatOption {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<SeatOption> {
+        let (mac, mtu) = text.split_once(',').context("two parts, separated by a comma")?;
+        Ok(SeatOption { mac: address(mac)?, mtu: mtu.parse()? })
+    }
+}
+
+fn address(mac: &str) -> anyhow::Result<[u8; 6]> {
+    let bytes: Result<Vec<u8>, _> = mac.split(':').map(|byte| u8::from_str_radix(byte, 16)).collect();
+    bytes?.try_into().map_err(|_| anyhow!("an address has six bytes"))
 }
 
 fn parts(text: &str) -> anyhow::Result<[&str; 3]> {

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixListener;
 use std::sync::OnceLock;
 
 use coffer_vmm::bus::Registers;
-use coffer_vmm::devices::{Balloon, Block, Disk, Disks, Net, Random, Scsi, Vsock};
+use coffer_vmm::devices::{Balloon, Block, Disk, Disks, Net, Random, Scsi, Tap, Vsock};
 use coffer_vmm::event::Event;
 use coffer_vmm::memory::{Backing, Memory, Shown, create};
 use coffer_vmm::spec::{self, Limit};
@@ -233,6 +233,12 @@ pub(crate) fn vsock(input: &[u8]) {
 pub(crate) fn net(input: &[u8]) {
     let tap = tap().try_clone().expect("a descriptor");
     let nic = spec::Nic { tap, mac: [2, 0, 0, 0, 0, 1], mtu: 1500 };
+    // The first of the input says whether the interface was there from the start.
+    if input.first().is_some_and(|first| first & 1 == 1) {
+        let (net, seat) = Net::seat(nic.mac, nic.mtu, Limit::default()).expect("a seat");
+        seat.plug(Tap::new(nic.tap).expect("a tap")).expect("an empty seat");
+        return drive(Box::new(net), input);
+    }
     drive(Box::new(Net::new(nic, Limit::default()).expect("an interface")), input);
 }
 

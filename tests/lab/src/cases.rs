@@ -22,6 +22,7 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("disks_come_and_go", crate::disks::disks_come_and_go),
     ("disks_keep_to_their_limit", crate::disks::disks_keep_to_their_limit),
     ("bytes_go_through_a_tap_and_back", crate::net::bytes_go_through_a_tap_and_back),
+    ("an_interface_is_plugged_in_and_out", crate::net::an_interface_is_plugged_in_and_out),
     ("memory_that_the_guest_frees_comes_back", memory_that_the_guest_frees_comes_back),
     ("memory_is_taken_from_the_guest_and_given_again", memory_is_taken_from_the_guest_and_given_again),
     ("the_monitor_needs_little_memory", the_monitor_needs_little_memory),

@@ -78,7 +78,7 @@ pub(crate) fn disks_keep_to_their_limit() -> Result<String> {
     let (layer, content) = file("limited", 8192)?;
     let more = vec![("--disk layer-1,ro,".to_owned(), open(&layer, false)?)];
     let limits = &["--disk-bytes", "1048576,524288"];
-    let mut guest = obey(Wanted { limits, more, ..image("vmlinux") })?;
+    let mut guest = obey(Wanted { plain: limits, more, ..image("vmlinux") })?;
     let start = Instant::now();
     guest.says("sum layer-1", &format!("{} {:016x}", content.len(), add(0, &content)))?;
     let took = start.elapsed();

@@ -32,8 +32,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) cmdline: &'a str,
     pub(crate) cpus: u8,
     pub(crate) memory_mib: u32,
-    /// Limits: names and values in turn.
-    pub(crate) limits: &'a [&'a str],
+    /// Further options of coffer-vmm's without a descriptor: names and values in turn.
+    pub(crate) plain: &'a [&'a str],
     /// Further options of coffer-vmm's, and the descriptors that they name.
     pub(crate) more: Vec<(String, OwnedFd)>,
 }
@@ -89,7 +89,7 @@ pub(crate) fn launch(wanted: Wanted<'_>, console: OwnedFd) -> Result<(Launched, 
     }
     command.args(["--cmdline", wanted.cmdline, "--guest-cid", "3", "--dial", "vsock.sock"]);
     command.args(["--vcpus", &wanted.cpus.to_string(), "--memory-mib", &wanted.memory_mib.to_string()]);
-    command.args(wanted.limits);
+    command.args(wanted.plain);
     command.args(["--uid", &USER.to_string(), "--parent", &std::process::id().to_string()]);
     let started = Instant::now();
     let child = command.spawn().context(PROGRAM)?;

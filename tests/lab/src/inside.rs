@@ -84,6 +84,7 @@ fn command(words: &[&str]) -> Result<Option<String>> {
             let get = |file| fs::read_to_string(format!("/sys/class/net/{name}/{file}"));
             format!("{} {}", get("address")?.trim(), get("mtu")?.trim())
         }
+        ["carrier", name] => fs::read_to_string(format!("/sys/class/net/{name}/carrier"))?.trim().to_owned(),
         ["address", name, address] => {
             wire::configure(name, address.parse()?)?;
             "ok".to_owned()

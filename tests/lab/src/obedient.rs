@@ -25,7 +25,7 @@ pub(crate) fn image(kernel: &str) -> Wanted<'static> {
         cmdline: CMDLINE,
         cpus: 1,
         memory_mib: 256,
-        limits: &[],
+        plain: &[],
         more: Vec::new(),
     }
 }

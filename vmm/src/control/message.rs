@@ -28,6 +28,16 @@ pub enum Request {
         /// Whether the guest may only read it.
         read_only: bool,
     },
+    /// Give a seat an interface, whose tap comes with the packet.
+    Plug {
+        /// The seat's number, from 0.
+        seat: usize,
+    },
+    /// Take a seat's interface away.
+    Unplug {
+        /// The seat's number.
+        seat: usize,
+    },
     /// Take a disk away.
     Detach {
         /// Its serial.
@@ -48,6 +58,8 @@ impl Request {
             ["attach", serial, access @ ("ro" | "rw")] => {
                 Request::Attach { serial: serial.to_owned(), read_only: access == "ro" }
             }
+            ["plug", seat] => Request::Plug { seat: seat.parse().ok()? },
+            ["unplug", seat] => Request::Unplug { seat: seat.parse().ok()? },
             ["detach", serial] => Request::Detach { serial: serial.to_owned() },
             _ => return None,
         })
@@ -91,6 +103,14 @@ mod tests {
         assert_eq!(Request::parse(b"attach layer-1 ro"), Some(request));
         assert_eq!(Request::parse(b"attach layer-1"), None);
         assert_eq!(Request::parse(b"attach layer-1 ro rw"), None);
+    }
+
+    #[test]
+    fn a_seat_has_a_number() {
+        assert_eq!(Request::parse(b"plug 2"), Some(Request::Plug { seat: 2 }));
+        assert_eq!(Request::parse(b"unplug 0"), Some(Request::Unplug { seat: 0 }));
+        assert_eq!(Request::parse(b"plug"), None);
+        assert_eq!(Request::parse(b"unplug -1"), None);
     }
 
     #[test]

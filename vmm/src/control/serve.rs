@@ -2,12 +2,12 @@
 
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
 
 use super::message::{MOST, Request, describe_counters, describe_end};
-use crate::devices::{Disk, Disks, Ration};
+use crate::devices::{Disk, Disks, Ration, Seat, Tap};
 use crate::machine::{End, Running, Turn};
 use crate::spec;
 
@@ -26,6 +26,8 @@ pub struct Changeable {
     pub disks: Disks,
     /// How much of its memory the guest is to have.
     pub ration: Ration,
+    /// Places for interfaces, each with the number of its device as the machine was built.
+    pub seats: Vec<(usize, Seat)>,
 }
 
 /// Serves `running`, its `devices` and the requests on `control` until the machine ends, and says how.
@@ -78,11 +80,15 @@ fn receive(control: &OwnedFd) -> Option<Received> {
 }
 
 fn carry_out(running: &mut Running, devices: &Changeable, received: Received) -> String {
-    let Changeable { disks, ration } = devices;
+    let Changeable { disks, ration, seats } = devices;
     let done = match received {
         Received { request: Some(Request::Attach { serial, read_only }), file: Some(file) } => {
             attach(disks, spec::Disk { serial, file, read_only })
         }
+        Received { request: Some(Request::Plug { seat }), file: Some(tap) } => {
+            plug(running, seats, seat, tap)
+        }
+        Received { request: Some(Request::Unplug { seat }), .. } => unplug(running, seats, seat),
         Received { request: Some(Request::Detach { serial }), .. } => {
             disks.detach(&serial).map_err(|error| error.to_string())
         }
@@ -105,7 +111,7 @@ fn obey(running: &mut Running, request: &Request) -> Result<(), String> {
         Request::Stop => {
             running.stop();
         }
-        _ => return Err("the disk's file is missing".to_owned()),
+        _ => return Err("the disk's file, or the tap, is missing".to_owned()),
     }
     Ok(())
 }
@@ -113,6 +119,30 @@ fn obey(running: &mut Running, request: &Request) -> Result<(), String> {
 fn attach(disks: &Disks, disk: spec::Disk) -> Result<(), String> {
     let disk = Disk::new(disk).map_err(|error| error.to_string())?;
     disks.attach(disk).map_err(|error| error.to_string())
+}
+
+fn plug(running: &mut Running, seats: &[(usize, Seat)], number: usize, tap: OwnedFd) -> Result<(), String> {
+    let (device, seat) = find(seats, number)?;
+    let tap = Tap::new(tap).map_err(|error| error.to_string())?;
+    seat.plug(tap.clone()).map_err(|error| format!("seat {number}: {error}"))?;
+    let watched = running.watch(*device, tap.as_fd());
+    watched.map_err(|error| {
+        // Just given, so it is there to be taken.
+        let _ = seat.unplug();
+        format!("seat {number}: the tap cannot be watched: {error}")
+    })
+}
+
+fn unplug(running: &mut Running, seats: &[(usize, Seat)], number: usize) -> Result<(), String> {
+    let (_, seat) = find(seats, number)?;
+    let tap = seat.unplug().map_err(|error| format!("seat {number}: {error}"))?;
+    running.forget(tap.as_fd()).map_err(|error| format!("seat {number}: {error}"))
+}
+
+fn find(seats: &[(usize, Seat)], number: usize) -> Result<&(usize, Seat), String> {
+    seats
+        .get(number)
+        .ok_or_else(|| format!("there is no seat {number}: the machine was started with {}", seats.len()))
 }
 
 /// Sends a packet; a shim that does not read its answers does not hold up the machine.

@@ -1,18 +1,18 @@
-#![allow(unsafe_code)] // A tap's header size and offloads are set by ioctls.
-//! An attached tap queue as virtio-net (virtio 1.2, section 5.1).
+//! An attached tap queue as virtio-net (virtio 1.2, section 5.1), or a seat that a tap may come to and leave again.
 
-use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use virtio_bindings::virtio_ids::VIRTIO_ID_NET;
 use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6,
     VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6, VIRTIO_NET_F_MAC, VIRTIO_NET_F_MRG_RXBUF,
-    VIRTIO_NET_F_MTU,
+    VIRTIO_NET_F_MTU, VIRTIO_NET_F_STATUS, VIRTIO_NET_S_LINK_UP,
 };
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 
+use super::seat::Seat;
+use super::tap::{HEADER, NetError, Tap};
 use crate::memory::Memory;
 use crate::spec::{Limit, Nic};
 use crate::virtio::{Access, Buffer, Cause, Device, Fault, Identity, Limiter, Served, pop, write_to};
@@ -22,8 +22,7 @@ const RX: usize = 0;
 const TX: usize = 1;
 const QUEUES: &[u16] = &[256, 256];
 
-/// Bytes before each packet: `struct virtio_net_hdr_v1`, whose last field is the number of buffers.
-const HEADER: usize = 12;
+/// Where in the header the number of buffers is.
 const BUFFERS: usize = 10;
 
 /// The longest packet that a tap gives, header included.
@@ -35,28 +34,18 @@ const BUDGET: usize = 128;
 /// The most packets that are thrown away when a driver starts: more than a tap's queue holds, which is 500.
 const MAX_STALE: usize = 1024;
 
-/// What the tap may leave to whoever gets its packets (`linux/if_tun.h`).
-const TUN_F_CSUM: u32 = 1;
-const TUN_F_TSO4: u32 = 2;
-const TUN_F_TSO6: u32 = 4;
-
-/// Why a tap cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum NetError {
-    /// Its header size cannot be set, or it cannot be made non-blocking.
-    #[error("cannot set up the tap: it must be attached, with IFF_VNET_HDR")]
-    Tap(#[source] io::Error),
-}
-
 /// The device.
 #[derive(Debug)]
 pub struct Net {
-    tap: File,
+    tap: Option<Tap>,
+    /// Where the tap comes from, if it was not there from the start.
+    seat: Option<Seat>,
     mac: [u8; 6],
     mtu: u16,
-    merge: bool,
-    /// Features whose offloads the tap is still to be told of, by the thread that may ask the kernel for it.
-    changed: Option<u64>,
+    /// What the driver has taken.
+    features: u64,
+    /// Whether the tap is still to be told of the features, by the thread that may ask the kernel for it.
+    untold: bool,
     /// What keeps each direction to its limit.
     received: Limiter,
     sent: Limiter,
@@ -69,26 +58,30 @@ pub struct Net {
 impl Net {
     /// Takes over the tap of `nic`, each of whose directions has this limit.
     pub fn new(nic: Nic, limit: Limit) -> Result<Net, NetError> {
-        let tap = File::from(nic.tap);
-        rustix::io::ioctl_fionbio(&tap, true).map_err(|error| NetError::Tap(error.into()))?;
-        let size = libc::c_int::try_from(HEADER).unwrap_or(0);
-        // SAFETY: the request reads an int, which lives through the call.
-        let outcome = unsafe { libc::ioctl(tap.as_raw_fd(), libc::TUNSETVNETHDRSZ, &size) };
-        if outcome < 0 {
-            return Err(NetError::Tap(io::Error::last_os_error()));
-        }
-        Ok(Net {
-            tap,
-            mac: nic.mac,
-            mtu: nic.mtu,
-            merge: false,
-            changed: None,
+        let Nic { tap, mac, mtu } = nic;
+        Ok(Net { tap: Some(Tap::new(tap)?), ..Net::empty(mac, mtu, limit) })
+    }
+
+    /// An interface whose tap comes and goes with the seat.
+    pub fn seat(mac: [u8; 6], mtu: u16, limit: Limit) -> io::Result<(Net, Seat)> {
+        let seat = Seat::new()?;
+        Ok((Net { seat: Some(seat.clone()), ..Net::empty(mac, mtu, limit) }, seat))
+    }
+
+    fn empty(mac: [u8; 6], mtu: u16, limit: Limit) -> Net {
+        Net {
+            tap: None,
+            seat: None,
+            mac,
+            mtu,
+            features: 0,
+            untold: false,
             received: Limiter::new(limit),
             sent: Limiter::new(limit),
             packet: Vec::new(),
             waiting: 0,
             dropped: 0,
-        })
+        }
     }
 
     fn features() -> u64 {
@@ -107,19 +100,6 @@ impl Net {
         .fold(0, |features, bit| features | 1 << bit)
     }
 
-    /// Tells the tap what the guest can do itself.
-    fn set_offloads(&self, features: u64) {
-        let has = |bit: u32| features >> bit & 1 == 1;
-        let mut offloads = 0;
-        if has(VIRTIO_NET_F_GUEST_CSUM) {
-            offloads |= TUN_F_CSUM;
-            offloads |= if has(VIRTIO_NET_F_GUEST_TSO4) { TUN_F_TSO4 } else { 0 };
-            offloads |= if has(VIRTIO_NET_F_GUEST_TSO6) { TUN_F_TSO6 } else { 0 };
-        }
-        // SAFETY: the request takes a number. A tap that refuses it does everything itself, as before.
-        unsafe { libc::ioctl(self.tap.as_raw_fd(), libc::TUNSETOFFLOAD, libc::c_ulong::from(offloads)) };
-    }
-
     /// From the guest to the tap.
     fn transmit(&mut self, memory: &Memory, queue: &mut Queue, served: &mut Served) -> Result<(), Fault> {
         for _ in 0..BUDGET {
@@ -134,7 +114,8 @@ impl Net {
             match packet {
                 Ok(packet) if packet.len() > HEADER && packet.len() <= PACKET => {
                     // A full tap drops, as a wire does; what it calls invalid is the guest's fault.
-                    self.dropped += u64::from(write_to(&self.tap, &packet).is_err());
+                    let sent = self.tap.as_ref().is_some_and(|tap| write_to(tap, &packet).is_ok());
+                    self.dropped = self.dropped.saturating_add(u64::from(!sent));
                 }
                 _ => served.malformed += 1,
             }
@@ -175,16 +156,33 @@ impl Net {
     /// Reads a packet; `false` if there is none.
     fn read(&mut self) -> bool {
         self.packet.resize(PACKET, 0);
-        loop {
-            match rustix::io::read(&self.tap, &mut self.packet[..]) {
-                Ok(length) => {
-                    self.waiting = if length > HEADER { length } else { 0 };
-                    return length > HEADER;
-                }
-                Err(rustix::io::Errno::INTR) => {}
-                Err(_) => return false,
+        let read = self.tap.as_ref().and_then(|tap| tap.read(&mut self.packet));
+        self.waiting = read.unwrap_or(0);
+        read.is_some()
+    }
+
+    /// Takes over what the seat has now; says whether that is new.
+    fn look_at_seat(&mut self) -> bool {
+        let Some(tap) = self.seat.as_ref().and_then(Seat::news) else { return false };
+        (self.tap, self.waiting, self.untold) = (tap, 0, true);
+        true
+    }
+
+    /// Tells the tap what the guest can do itself, and throws away what it holds: that may lean on offloads of the driver before.
+    fn tell_tap(&mut self) {
+        if let Some(tap) = self.tap.as_ref().filter(|_| self.untold) {
+            tap.set_offloads(self.features);
+            let mut left = MAX_STALE;
+            while left > 0 && self.read() {
+                left -= 1;
             }
+            self.waiting = 0;
         }
+        self.untold = false;
+    }
+
+    fn merges(&self) -> bool {
+        self.features >> VIRTIO_NET_F_MRG_RXBUF & 1 == 1
     }
 
     /// Gives the waiting packet to the guest, in as many buffers as it takes.
@@ -206,7 +204,7 @@ impl Net {
             }
             let head = chain.head_index();
             match Buffer::collect(memory, chain, Access::Write) {
-                Ok(buffer) if !buffer.is_empty() && (self.merge || buffer.len() >= self.waiting) => {
+                Ok(buffer) if !buffer.is_empty() && (self.merges() || buffer.len() >= self.waiting) => {
                     room += buffer.len();
                     buffers.push((head, buffer));
                 }
@@ -270,13 +268,16 @@ enum Given {
 
 impl Device for Net {
     fn identity(&self) -> Identity {
-        Identity { kind: VIRTIO_ID_NET, features: Net::features(), queues: QUEUES }
+        let status = if self.seat.is_some() { 1 << VIRTIO_NET_F_STATUS } else { 0 };
+        Identity { kind: VIRTIO_ID_NET, features: Net::features() | status, queues: QUEUES }
     }
 
     fn configuration(&self, offset: u64, data: &mut [u8]) {
         // struct virtio_net_config: address, status, pairs of queues, MTU.
+        let up = if self.tap.is_some() { VIRTIO_NET_S_LINK_UP } else { 0 };
+        let status = u16::try_from(up).unwrap_or(0).to_le_bytes();
         let mut configuration = [0; 12];
-        let fields = self.mac.into_iter().chain([0, 0, 1, 0]).chain(self.mtu.to_le_bytes());
+        let fields = self.mac.into_iter().chain(status).chain([1, 0]).chain(self.mtu.to_le_bytes());
         for (place, byte) in configuration.iter_mut().zip(fields) {
             *place = byte;
         }
@@ -287,8 +288,7 @@ impl Device for Net {
     }
 
     fn start(&mut self, features: u64) {
-        self.merge = features >> VIRTIO_NET_F_MRG_RXBUF & 1 == 1;
-        self.changed = Some(features);
+        (self.features, self.untold) = (features, true);
     }
 
     fn stop(&mut self) {
@@ -297,17 +297,9 @@ impl Device for Net {
     }
 
     fn serve(&mut self, memory: &Memory, queues: &mut [Queue], cause: Cause) -> Result<Served, Fault> {
-        let mut served = Served::default();
+        let mut served = Served { changed: self.look_at_seat(), ..Served::default() };
         let [rx, tx] = queues else { return Ok(served) };
-        if let Some(features) = self.changed.take() {
-            self.set_offloads(features);
-            // What the tap holds already may lean on offloads of the driver before.
-            let mut left = MAX_STALE;
-            while left > 0 && self.read() {
-                left -= 1;
-            }
-            self.waiting = 0;
-        }
+        self.tell_tap();
         if tx.ready() && cause != Cause::Host && cause != Cause::Queue(RX) {
             self.transmit(memory, tx, &mut served)?;
         }
@@ -318,7 +310,7 @@ impl Device for Net {
     }
 
     fn host(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.tap.as_fd())
+        self.seat.as_ref().map(Seat::changed).or_else(|| self.tap.as_ref().map(AsFd::as_fd))
     }
 }
 
@@ -347,19 +339,8 @@ mod tests {
     fn net(memory: &Memory, merge: bool) -> (Net, UnixDatagram) {
         let (ours, wire) = UnixDatagram::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
-        let tap = File::from(OwnedFd::from(ours));
-        let mut net = Net {
-            tap,
-            mac: [2; 6],
-            mtu: 1500,
-            merge: false,
-            changed: None,
-            received: Limiter::new(Limit::default()),
-            sent: Limiter::new(Limit::default()),
-            packet: Vec::new(),
-            waiting: 0,
-            dropped: 0,
-        };
+        let tap = Tap::of(OwnedFd::from(ours));
+        let mut net = Net { tap: Some(tap), ..Net::empty([2; 6], 1500, Limit::default()) };
         net.start(if merge { 1 << VIRTIO_NET_F_MRG_RXBUF } else { 0 });
         let mut queues = [Queue::new(16).unwrap(), Queue::new(16).unwrap()];
         net.serve(memory, &mut queues, Cause::Again).unwrap();
@@ -426,6 +407,33 @@ mod tests {
         let (served, used) = receive(&mut net, &memory, &[100, 100]);
         assert_eq!((served.unwrap().next(), used), (Next::In(Duration::from_secs(1)), 1));
         assert_eq!(memory.read_obj::<u8>(GuestAddress(0x1_0000)).unwrap(), 2);
+    }
+
+    fn link(net: &Net) -> u16 {
+        let mut status = [0xee; 2];
+        net.configuration(6, &mut status);
+        u16::from_le_bytes(status)
+    }
+
+    #[test]
+    fn a_seat_has_a_link_while_it_has_a_tap_and_drops_what_is_sent_without() {
+        let memory = memory();
+        let (mut net, seat) = Net::seat([2; 6], 1500, Limit::default()).unwrap();
+        net.start(0);
+        assert_eq!((receive(&mut net, &memory, &[100]).1, link(&net)), (0, 0));
+        let (ours, wire) = UnixDatagram::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        wire.send(&[1; 90]).unwrap();
+        seat.plug(Tap::of(ours.into())).unwrap();
+        let (served, used) = receive(&mut net, &memory, &[100]);
+        assert_eq!((served.unwrap().changed, used, link(&net)), (true, 0, 1));
+        wire.send(&[2; 90]).unwrap();
+        let (served, used) = receive(&mut net, &memory, &[100]);
+        assert_eq!((served.unwrap().changed, used), (false, 1));
+        drop(seat.unplug().unwrap());
+        assert!(receive(&mut net, &memory, &[100]).0.unwrap().changed);
+        assert_eq!(link(&net), 0);
+        assert!(wire.send(&[3; 90]).is_err(), "the tap is still open");
     }
 
     #[test]

@@ -79,6 +79,11 @@ impl Events {
         Ok(())
     }
 
+    /// Leaves a descriptor alone that was watched.
+    pub(super) fn forget(&mut self, host: BorrowedFd<'_>) -> io::Result<()> {
+        Ok(epoll::delete(&self.epoll, host)?)
+    }
+
     /// Watches what says that the machine has ended, and what something is asked of it over: as long as they are readable.
     pub(super) fn watch_outside(&mut self, ended: BorrowedFd<'_>, asked: BorrowedFd<'_>) -> io::Result<()> {
         for (outside, token) in [(ended, ENDED), (asked, ASKED)] {

@@ -57,7 +57,10 @@ const DEVICES: &[Call] = &[
 /// Calls of which only some uses are allowed, with those uses in words.
 const BOUNDED: &[(&str, &str)] = &[
     ("fcntl", "F_GETFD, which an unoptimized build asks before it closes a descriptor"),
-    ("ioctl", "a processor: KVM_RUN, KVM_GET_REGS, KVM_KVMCLOCK_CTRL; the others: FIONBIO, TUNSETOFFLOAD"),
+    (
+        "ioctl",
+        "a processor: KVM_RUN, KVM_GET_REGS, KVM_KVMCLOCK_CTRL; the others: FIONBIO, TUNSETOFFLOAD, TUNSETVNETHDRSZ",
+    ),
     ("mmap", "memory that is not executable"),
     ("mprotect", "to what is not executable"),
     ("socket", "Unix sockets; not processors"),
@@ -80,7 +83,8 @@ pub enum Thread {
 pub fn allowed(thread: Thread) -> Rules {
     let mut rules: Rules = COMMON.iter().map(|(_, call)| (*call, Vec::new())).collect();
     let number = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
-    let mut requests: Vec<u32> = [libc::FIONBIO, libc::TUNSETOFFLOAD].map(number).to_vec();
+    let mut requests: Vec<u32> =
+        [libc::FIONBIO, libc::TUNSETOFFLOAD, libc::TUNSETVNETHDRSZ].map(number).to_vec();
     match thread {
         Thread::Processor => requests = requests_while_running().to_vec(),
         Thread::Devices => {

@@ -164,6 +164,16 @@ impl Running {
         self.shared.gate.open();
     }
 
+    /// Watches what a device has been given besides: the device with this number, counted as the machine was built.
+    pub fn watch(&mut self, device: usize, host: BorrowedFd<'_>) -> io::Result<()> {
+        self.events.watch_host(device, host)
+    }
+
+    /// Watches it no longer.
+    pub fn forget(&mut self, host: BorrowedFd<'_>) -> io::Result<()> {
+        self.events.forget(host)
+    }
+
     /// Whether the processors are held.
     pub fn is_paused(&self) -> bool {
         self.paused

@@ -125,7 +125,7 @@ fn ours(task: &Task) -> Result<Started> {
         cmdline: &cmdline,
         cpus: 1,
         memory_mib: task.memory_mib,
-        limits: &[],
+        plain: &[],
         more,
     };
     let (console, output) = std::io::pipe()?;
