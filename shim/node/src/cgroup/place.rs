@@ -154,6 +154,9 @@ fn is_refusal(err: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::process::{Child, Command, Stdio};
+
     use super::*;
     use crate::cgroup::hierarchy::parse_mount;
     use crate::record::{NewPod, PodKey};
@@ -216,11 +219,14 @@ mod tests {
     }
 
     /// A process in the pod's cgroup whose one thread has the name of a processor's.
-    fn member(made: &PodCgroup, directory: &Path) -> std::process::Child {
+    fn member(made: &PodCgroup, directory: &Path) -> Child {
         let program = directory.join("cpu0");
         std::os::unix::fs::symlink("/bin/cat", &program).expect("linked");
-        let child =
-            std::process::Command::new(program).stdin(std::process::Stdio::piped()).spawn().expect("starts");
+        let mut child =
+            Command::new(program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("starts");
+        // The kernel lets a parent go on before it names the child by its program; one that answers has its name.
+        child.stdin.as_mut().expect("piped").write_all(b"?").expect("written");
+        child.stdout.as_mut().expect("piped").read_exact(&mut [0]).expect("answered");
         made.procs.iter().for_each(|procs| fs::write(procs, child.id().to_string()).expect("placed"));
         child
     }
