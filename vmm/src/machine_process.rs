@@ -11,12 +11,13 @@ use std::str::FromStr;
 use anyhow::{Context, anyhow};
 use coffer_vmm::control::Changeable;
 use coffer_vmm::devices::{Balloon, Block, Disk, Disks, Net, Random, Scsi, Vsock};
+use coffer_vmm::event::Event;
 use coffer_vmm::inherited::Inherited;
 use coffer_vmm::machine::{self, End, Hardware, Machine, Making, Thread};
 use coffer_vmm::memory::Backing;
 use coffer_vmm::options::Options;
 use coffer_vmm::spec::{Limit, Rate};
-use coffer_vmm::virtio::{Device, Limiter};
+use coffer_vmm::virtio::{Device, Limiter, Ring};
 use coffer_vmm::vsock::{self, MAX_CONNECTIONS};
 use coffer_vmm::{control, jail, spec};
 
@@ -27,9 +28,9 @@ pub(crate) const USAGE: &str = "run --kvm-fd N --kernel-fd N --initrd-fd N --con
      [--disk-bytes RATE] [--disk-operations RATE] [--nic-bytes RATE] [--nic-operations RATE] \
      [--vsock-fd N --guest-cid N --dial PATH] [--huge-pages true] [--prefault true] --uid N --parent PID";
 
-/// Descriptors that are not the host's sockets: 256 disks, 64 devices with six events and a file each, 64 processors, and
-/// some spare for the machine itself.
-const OTHER_FILES: usize = 256 + 64 * 7 + 64 + 64;
+/// Descriptors that are not the host's sockets: 256 disks, 64 devices with seven events and two files each, 64 processors,
+/// and some spare for the machine itself.
+const OTHER_FILES: usize = 256 + 64 * 9 + 64 + 64;
 
 pub(crate) fn run(mut options: Options) -> anyhow::Result<ExitCode> {
     let (uid, parent) = (options.take("--uid")?, options.take("--parent")?);
@@ -49,9 +50,9 @@ pub(crate) fn run(mut options: Options) -> anyhow::Result<ExitCode> {
     }
     let (disk_limit, nic_limit) = (limit_of(&mut options, "--disk")?, limit_of(&mut options, "--nic")?);
     let mut devices: Vec<Box<dyn Device>> =
-        vec![Box::new(Scsi::new(controller.clone(), Limiter::new(disk_limit)))];
+        vec![Box::new(Scsi::new(controller.clone(), Limiter::new(disk_limit), ring(controller.event())))];
     for disk in blocks {
-        devices.push(Box::new(Block::new(Disk::new(disk)?, Limiter::new(disk_limit))));
+        devices.push(Box::new(Block::new(Disk::new(disk)?, Limiter::new(disk_limit), ring(Event::new()))));
     }
     for nic in nics {
         devices.push(Box::new(Net::new(nic, nic_limit)?));
@@ -106,6 +107,16 @@ pub(crate) fn run(mut options: Options) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::FAILURE)
         }
     }
+}
+
+/// What a device's requests wait in, whose ends are told by `event`. Without it they hold up the machine's other devices.
+fn ring(event: io::Result<Event>) -> Option<Ring> {
+    let outcome = event.and_then(Ring::new);
+    outcome
+        .inspect_err(|error| {
+            eprintln!("coffer-vmm: a disk that waits holds up other devices: no io_uring: {error}")
+        })
+        .ok()
 }
 
 fn vsock(options: &mut Options, listener: OwnedFd, limit: usize) -> anyhow::Result<Vsock> {

@@ -21,6 +21,7 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("disks_are_found_read_and_written", crate::disks::disks_are_found_read_and_written),
     ("disks_come_and_go", crate::disks::disks_come_and_go),
     ("disks_keep_to_their_limit", crate::disks::disks_keep_to_their_limit),
+    ("a_disk_that_waits_holds_up_nothing_else", crate::slow::a_disk_that_waits_holds_up_nothing_else),
     ("bytes_go_through_a_tap_and_back", crate::net::bytes_go_through_a_tap_and_back),
     ("an_interface_is_plugged_in_and_out", crate::net::an_interface_is_plugged_in_and_out),
     ("memory_that_the_guest_frees_comes_back", memory_that_the_guest_frees_comes_back),

@@ -5,8 +5,9 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, VsockAddr, connect, socket};
 
 use crate::wire;
@@ -37,10 +38,11 @@ fn obey() -> Result<()> {
     connect(fd.as_raw_fd(), &VsockAddr::new(HOST, PORT)).context("cannot connect to the host")?;
     let mut stream = File::from(fd);
     let lines = BufReader::new(stream.try_clone()?).lines();
+    let mut reading = None;
     for line in lines {
         let line = line?;
         let words: Vec<&str> = line.split(' ').collect();
-        let answer = match command(&words) {
+        let answer = match command(&words, &mut reading) {
             Ok(Some(answer)) => answer,
             Ok(None) => return Ok(()),
             Err(error) => format!("error: {error:#}"),
@@ -50,8 +52,11 @@ fn obey() -> Result<()> {
     Ok(())
 }
 
+/// A read that goes on beside everything else.
+type Reading = JoinHandle<Result<String>>;
+
 /// Does one thing; nothing to answer means to end.
-fn command(words: &[&str]) -> Result<Option<String>> {
+fn command(words: &[&str], reading: &mut Option<Reading>) -> Result<Option<String>> {
     Ok(Some(match words {
         ["disks"] => disks()?,
         ["await", serial] => await_disk(serial, true)?,
@@ -62,10 +67,15 @@ fn command(words: &[&str]) -> Result<Option<String>> {
             file.sync_all()?;
             "ok".to_owned()
         }
-        ["read", serial, at] => {
-            let mut bytes = [0; 512];
-            File::open(device(serial)?)?.read_exact_at(&mut bytes, at.parse()?)?;
-            String::from_utf8_lossy(&bytes).trim_end_matches('\0').to_owned()
+        ["read", serial, at] => read(&device(serial)?, at.parse()?)?,
+        ["begin-read", serial, at] => {
+            let (device, at) = (device(serial)?, at.parse()?);
+            *reading = Some(std::thread::spawn(move || read(&device, at)));
+            "ok".to_owned()
+        }
+        ["end-read"] => {
+            let ended = reading.take().context("nothing is being read")?.join();
+            ended.map_err(|_| anyhow!("the reader failed"))??
         }
         ["sum", serial] => sum(File::open(device(serial)?)?)?,
         ["cpus"] => fs::read_to_string("/sys/devices/system/cpu/online")?.trim().to_owned(),
@@ -97,6 +107,13 @@ fn command(words: &[&str]) -> Result<Option<String>> {
         ["reset"] => return Ok(None),
         _ => bail!("not understood"),
     }))
+}
+
+/// A sector, as text.
+fn read(device: &Path, at: u64) -> Result<String> {
+    let mut bytes = [0; 512];
+    File::open(device)?.read_exact_at(&mut bytes, at)?;
+    Ok(String::from_utf8_lossy(&bytes).trim_end_matches('\0').to_owned())
 }
 
 fn sector(text: &str) -> [u8; 512] {

@@ -18,6 +18,7 @@ mod memory;
 mod net;
 mod node;
 mod obedient;
+mod slow;
 mod stage;
 mod wire;
 

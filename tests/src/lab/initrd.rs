@@ -20,6 +20,7 @@ const MODULES: &[&str] = &[
     "arch/x86/kvm/kvm.ko",
     "arch/x86/kvm/kvm-amd.ko",
     "drivers/net/tun.ko",
+    "drivers/block/nbd.ko",
 ];
 
 /// Modules of a nested machine that is a node: see `tests/lab/src/node.rs`.

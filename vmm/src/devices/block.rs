@@ -14,7 +14,9 @@ use virtio_queue::{Queue, QueueT};
 use super::disk::{Disk, MAX_FORGET, Refusal, TURN};
 use crate::memory::Memory;
 use crate::spec::MAX_SERIAL;
-use crate::virtio::{Buffer, Cause, Chain, Device, Fault, Identity, Limiter, Served, pop};
+use crate::virtio::{
+    Buffer, Cause, Chain, Device, Fault, Identity, Kept, Limiter, Ring, Served, Transfer, Waits, pop,
+};
 
 /// Descriptors of the queue, and the most pieces of one request: header and status are two more.
 const QUEUES: &[u16] = &[256];
@@ -42,6 +44,7 @@ const BUDGET: usize = 64;
 pub struct Block {
     disk: Disk,
     limiter: Limiter,
+    waits: Waits<Waiting>,
 }
 
 /// What became of a request: the status byte, and the bytes written before it.
@@ -50,13 +53,34 @@ struct Answer {
     written: u32,
 }
 
+/// A request, but for its data.
+struct Request<'m> {
+    kind: u32,
+    sector: u64,
+    memory: &'m Memory,
+}
+
+/// What a request comes to: an answer now, or a transfer that waits, and how much it writes if it succeeds.
+enum Outcome {
+    Answer(Answer),
+    Waits(Transfer, u32),
+}
+
+/// A request that waits: by what it is given back, where its status goes, and how much was written if it succeeds.
+#[derive(Debug)]
+struct Waiting {
+    head: u16,
+    status: Kept,
+    written: u32,
+}
+
 /// First sector and number of sectors.
 type Range = (u64, u64);
 
 impl Block {
-    /// A device over `disk`, which `limiter` keeps to a limit.
-    pub fn new(disk: Disk, limiter: Limiter) -> Block {
-        Block { disk, limiter }
+    /// A device over `disk`, which `limiter` keeps to a limit. What would wait does so in `ring`, if there is one.
+    pub fn new(disk: Disk, limiter: Limiter, ring: Option<Ring>) -> Block {
+        Block { disk, limiter, waits: Waits::new(ring) }
     }
 
     fn features(&self) -> u64 {
@@ -65,9 +89,9 @@ impl Block {
         always | if self.disk.is_read_only() { 1 << VIRTIO_BLK_F_RO } else { writable }
     }
 
-    /// Carries out one chain: gives the number of bytes written into it, and how much work it was, or nothing for a chain
-    /// that is no request.
-    fn handle(&self, chain: Chain<'_>) -> Option<(u32, u64)> {
+    /// Carries out one chain: gives the number of bytes written into it, if it does not wait, and how much work it was, or
+    /// nothing for a chain that is no request.
+    fn handle(&mut self, memory: &Memory, chain: Chain<'_>) -> Option<(Option<u32>, u64)> {
         let (header, data) = chain.readable.split(HEADER)?;
         let mut fields = [0; HEADER];
         header.copy_to(&mut fields);
@@ -79,31 +103,81 @@ impl Block {
             VIRTIO_BLK_T_DISCARD | VIRTIO_BLK_T_WRITE_ZEROES => TURN,
             _ => (data.len() as u64).saturating_add(space.len() as u64).min(TURN),
         };
-        let answer = self.carry_out(kind, sector, &data, space);
-        status.copy_from(&[u8::try_from(answer.status).unwrap_or(1)]);
-        Some((answer.written.checked_add(1)?, work))
+        match self.carry_out(Request { kind, sector, memory }, &data, space) {
+            Outcome::Answer(answer) => Some((Some(answer.give(&status)?), work)),
+            Outcome::Waits(transfer, written) => {
+                let status = Kept::new(&status, memory)?;
+                self.waits.begin(transfer, Waiting { head: chain.head, status, written });
+                Some((None, work))
+            }
+        }
     }
 
-    fn carry_out(&self, kind: u32, sector: u64, data: &Buffer<'_>, space: Buffer<'_>) -> Answer {
+    fn carry_out(&self, request: Request<'_>, data: &Buffer<'_>, space: Buffer<'_>) -> Outcome {
+        let Request { kind, sector, memory } = request;
+        let waits = self.waits.is_possible().then_some(memory);
         let length = u32::try_from(space.len()).unwrap_or(0);
         if data.len() as u64 > TURN || space.len() as u64 > TURN {
-            return Answer { status: VIRTIO_BLK_S_IOERR, written: 0 };
+            return Outcome::Answer(Answer { status: VIRTIO_BLK_S_IOERR, written: 0 });
         }
         let (outcome, written) = match kind {
-            VIRTIO_BLK_T_IN => (self.disk.read(sector, &space), length),
-            VIRTIO_BLK_T_OUT => (self.disk.write(sector, data), 0),
-            VIRTIO_BLK_T_FLUSH => (self.disk.flush(), 0),
+            VIRTIO_BLK_T_IN => (self.disk.read(sector, &space, waits), length),
+            VIRTIO_BLK_T_OUT => (self.disk.write(sector, data, waits), 0),
+            VIRTIO_BLK_T_FLUSH => (self.disk.flush(waits), 0),
             VIRTIO_BLK_T_DISCARD | VIRTIO_BLK_T_WRITE_ZEROES if !self.disk.is_read_only() => {
-                (self.ranges(kind, data), 0)
+                (self.ranges(kind, data).map(|()| None), 0)
             }
-            VIRTIO_BLK_T_GET_ID => return self.tell_serial(space),
-            _ => return Answer { status: VIRTIO_BLK_S_UNSUPP, written: 0 },
+            VIRTIO_BLK_T_GET_ID => return Outcome::Answer(self.tell_serial(space)),
+            _ => return Outcome::Answer(Answer { status: VIRTIO_BLK_S_UNSUPP, written: 0 }),
         };
         match outcome {
-            Ok(()) => Answer { status: VIRTIO_BLK_S_OK, written },
-            Err(Refusal::Unable) => Answer { status: VIRTIO_BLK_S_UNSUPP, written: 0 },
-            Err(Refusal::Request | Refusal::Host) => Answer { status: VIRTIO_BLK_S_IOERR, written: 0 },
+            Ok(Some(transfer)) => Outcome::Waits(transfer, written),
+            Ok(None) => Outcome::Answer(Answer::of(Ok(()), written)),
+            Err(refusal) => Outcome::Answer(Answer::of(Err(refusal), written)),
         }
+    }
+
+    /// Gives back the requests that no longer wait.
+    fn finish(&mut self, memory: &Memory, queue: &mut Queue, served: &mut Served) -> Result<(), Fault> {
+        while let Some((waiting, outcome)) = self.waits.finished() {
+            let Waiting { head, status, written } = waiting;
+            let answer = Answer::of(outcome.map_err(|_| Refusal::Host), written);
+            let written = answer.give(&status.buffer()).unwrap_or(0);
+            queue.add_used(memory, head, written).map_err(Fault::of(0))?;
+            served.used(0);
+        }
+        Ok(())
+    }
+
+    /// Carries out what the driver has added.
+    fn requests(&mut self, memory: &Memory, queue: &mut Queue, served: &mut Served) -> Result<(), Fault> {
+        let mut done = 0;
+        for _ in 0..BUDGET {
+            if let Some(wait) = self.limiter.wait() {
+                served.wait(wait);
+                return Ok(());
+            }
+            if !self.waits.has_room() {
+                // The end of any that waits is the time to go on.
+                return Ok(());
+            }
+            let Some(chain) = pop(queue, memory).map_err(Fault::of(0))? else { return Ok(()) };
+            let head = chain.head_index();
+            let handled = Chain::collect(memory, chain).ok().and_then(|chain| self.handle(memory, chain));
+            served.malformed += u64::from(handled.is_none());
+            let (written, work) = handled.unwrap_or((Some(0), 0));
+            if let Some(written) = written {
+                queue.add_used(memory, head, written).map_err(Fault::of(0))?;
+                served.used(0);
+            }
+            self.limiter.spend(work);
+            done += work;
+            if done >= TURN {
+                break;
+            }
+        }
+        served.again = true;
+        Ok(())
     }
 
     fn tell_serial(&self, space: Buffer<'_>) -> Answer {
@@ -151,6 +225,23 @@ impl Block {
     }
 }
 
+impl Answer {
+    /// The answer to a request that came to `outcome`, and that writes so much if it succeeds.
+    fn of(outcome: Result<(), Refusal>, written: u32) -> Answer {
+        match outcome {
+            Ok(()) => Answer { status: VIRTIO_BLK_S_OK, written },
+            Err(Refusal::Unable) => Answer { status: VIRTIO_BLK_S_UNSUPP, written: 0 },
+            Err(Refusal::Request | Refusal::Host) => Answer { status: VIRTIO_BLK_S_IOERR, written: 0 },
+        }
+    }
+
+    /// Tells the driver: gives the number of bytes written in all.
+    fn give(&self, status: &Buffer<'_>) -> Option<u32> {
+        status.copy_from(&[u8::try_from(self.status).unwrap_or(1)]);
+        self.written.checked_add(1)
+    }
+}
+
 impl Device for Block {
     fn identity(&self) -> Identity {
         Identity { kind: VIRTIO_ID_BLOCK, features: self.features(), queues: QUEUES }
@@ -181,44 +272,37 @@ impl Device for Block {
 
     fn start(&mut self, _features: u64) {}
 
-    fn stop(&mut self) {}
+    fn stop(&mut self) {
+        self.waits.forget();
+    }
 
     fn serve(&mut self, memory: &Memory, queues: &mut [Queue], _cause: Cause) -> Result<Served, Fault> {
         let mut served = Served::default();
-        let Some(queue) = queues.first_mut().filter(|queue| queue.ready()) else { return Ok(served) };
-        let mut done = 0;
-        for _ in 0..BUDGET {
-            if let Some(wait) = self.limiter.wait() {
-                served.wait(wait);
-                return Ok(served);
-            }
-            let Some(chain) = pop(queue, memory).map_err(Fault::of(0))? else { return Ok(served) };
-            let head = chain.head_index();
-            let handled = Chain::collect(memory, chain).ok().and_then(|chain| self.handle(chain));
-            served.malformed += u64::from(handled.is_none());
-            let (written, work) = handled.unwrap_or((0, 0));
-            queue.add_used(memory, head, written).map_err(Fault::of(0))?;
-            served.used(0);
-            self.limiter.spend(work);
-            done += work;
-            if done >= TURN {
-                break;
-            }
-        }
-        served.again = true;
-        Ok(served)
+        // A new driver's requests are not to overtake a former one's.
+        let forgotten = self.waits.await_forgotten();
+        let Some(queue) = queues.first_mut().filter(|queue| queue.ready() && !forgotten) else {
+            return Ok(served);
+        };
+        self.finish(memory, queue, &mut served)?;
+        let outcome = self.requests(memory, queue, &mut served);
+        // Also before a fault, so that all that was begun comes to an end.
+        served.again |= !self.waits.send();
+        outcome.map(|()| served)
     }
 
     fn host(&self) -> Option<BorrowedFd<'_>> {
-        None
+        self.waits.host()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Event;
     use crate::memory::{Backing, create};
     use crate::spec::{self, Limit};
+    use rustix::event::{PollFd, PollFlags, poll};
+    use std::io::Write;
     use std::os::unix::fs::FileExt;
     use virtio_queue::desc::{RawDescriptor, split::Descriptor};
     use virtio_queue::mock::MockSplitQueue;
@@ -234,7 +318,7 @@ mod tests {
         file.set_len(sectors * 512).unwrap();
         let spec =
             spec::Disk { serial: "one".to_owned(), file: file.try_clone().unwrap().into(), read_only: false };
-        (Block::new(Disk::new(spec).unwrap(), Limiter::new(Limit::default())), file)
+        (Block::new(Disk::new(spec).unwrap(), Limiter::new(Limit::default()), None), file)
     }
 
     /// Sends the same request so many times: gives the last one's status, and whether there is more to do.
@@ -321,5 +405,119 @@ mod tests {
         let mut byte = [0];
         file.read_exact_at(&mut byte, 0).unwrap();
         assert_eq!(byte, [1]);
+    }
+
+    /// A device whose disk gives what is written to its other end, unless the kernel gives no ring: the test `name` is then
+    /// skipped.
+    fn slow(name: &str) -> Option<(Block, std::io::PipeWriter)> {
+        let ring = Ring::for_test(name, Event::new())?;
+        let (disk, other) = Disk::slow("slow");
+        Some((Block::new(disk, Limiter::new(Limit::default()), Some(ring)), other))
+    }
+
+    /// Requests in a queue at `at`: each of a kind, for 512 bytes.
+    fn queue<'m>(memory: &'m Memory, at: u64, kinds: &[u32]) -> MockSplitQueue<'m, Memory> {
+        let mut descriptors: Vec<RawDescriptor> = Vec::new();
+        for (index, kind) in (0..).zip(kinds) {
+            let place = at + 0x8000 + index * 0x1000;
+            memory.write_obj(*kind, GuestAddress(place)).unwrap();
+            memory.write_obj(0xff_u8, GuestAddress(place + 16)).unwrap();
+            for (address, length, flags) in [(0, 16, NEXT), (512, 512, NEXT | WRITE), (16, 1, WRITE)] {
+                let next = u16::try_from(descriptors.len() + 1).unwrap();
+                descriptors.push(Descriptor::new(place + address, length, flags, next).into());
+            }
+        }
+        let mock = MockSplitQueue::create(memory, GuestAddress(at), 256);
+        mock.add_desc_chains(&descriptors, 0).unwrap();
+        mock
+    }
+
+    /// Serves the device when its event comes, until chains were given back.
+    fn serve_until_used(block: &mut Block, memory: &Memory, queues: &mut [Queue]) {
+        loop {
+            let limit = rustix::event::Timespec { tv_sec: 20, tv_nsec: 0 };
+            let host = PollFd::from_borrowed_fd(block.host().unwrap(), PollFlags::IN);
+            assert_ne!(poll(&mut [host], Some(&limit)), Ok(0), "nothing ends");
+            if block.serve(memory, queues, Cause::Host).unwrap().used != 0 {
+                return;
+            }
+        }
+    }
+
+    fn used(mock: &MockSplitQueue<'_, Memory>) -> Vec<(u32, u32)> {
+        let entry = |index| mock.used().ring().ref_at(usize::from(index)).unwrap().load();
+        (0..mock.used().idx().load()).map(|index| (entry(index).id(), entry(index).len())).collect()
+    }
+
+    #[test]
+    fn a_request_that_waits_holds_up_no_other_and_is_given_back_once() {
+        let name = "a_request_that_waits_holds_up_no_other_and_is_given_back_once";
+        let Some((mut block, mut other)) = slow(name) else { return };
+        let memory = create(2, Backing::default()).unwrap();
+        let mock = queue(&memory, 0x1_0000, &[VIRTIO_BLK_T_IN, VIRTIO_BLK_T_GET_ID]);
+        let mut queues = [mock.create_queue().unwrap()];
+        block.serve(&memory, &mut queues, Cause::Queue(0)).unwrap();
+        assert_eq!(used(&mock), [(3, 21)]);
+        other.write_all(&[7; 512]).unwrap();
+        serve_until_used(&mut block, &memory, &mut queues);
+        assert_eq!(memory.read_obj::<[u64; 8]>(GuestAddress(0x1_83c0)).unwrap(), [0x0707_0707_0707_0707; 8]);
+        assert_eq!(memory.read_obj::<u8>(GuestAddress(0x1_8010)).unwrap(), 0);
+        block.serve(&memory, &mut queues, Cause::Host).unwrap();
+        assert_eq!(used(&mock), [(3, 21), (0, 513)]);
+    }
+
+    #[test]
+    fn a_disk_that_fails_later_is_told_as_one_that_fails_at_once() {
+        let Some((mut block, other)) = slow("a_disk_that_fails_later_is_told_as_one_that_fails_at_once")
+        else {
+            return;
+        };
+        let memory = create(2, Backing::default()).unwrap();
+        let mock = queue(&memory, 0x1_0000, &[VIRTIO_BLK_T_IN]);
+        let mut queues = [mock.create_queue().unwrap()];
+        block.serve(&memory, &mut queues, Cause::Queue(0)).unwrap();
+        drop(other);
+        serve_until_used(&mut block, &memory, &mut queues);
+        assert_eq!(used(&mock), [(0, 1)]);
+        let status = memory.read_obj::<u8>(GuestAddress(0x1_8010)).unwrap();
+        assert_eq!(u32::from(status), VIRTIO_BLK_S_IOERR);
+    }
+
+    #[test]
+    fn more_than_the_ring_holds_waits_in_the_queue() {
+        let Some((mut block, mut other)) = slow("more_than_the_ring_holds_waits_in_the_queue") else {
+            return;
+        };
+        let memory = create(2, Backing::default()).unwrap();
+        let mock = queue(&memory, 0x1_0000, &[VIRTIO_BLK_T_IN; 66]);
+        let mut queues = [mock.create_queue().unwrap()];
+        while block.serve(&memory, &mut queues, Cause::Again).unwrap().again {}
+        assert_eq!((queues[0].next_avail(), used(&mock)), (64, vec![]));
+        other.write_all(&[7; 512 * 66]).unwrap();
+        while used(&mock).len() < 66 {
+            serve_until_used(&mut block, &memory, &mut queues);
+        }
+        let mut heads: Vec<u32> = used(&mock).into_iter().map(|(head, _)| head).collect();
+        heads.sort_unstable();
+        assert_eq!(heads, (0..66).map(|index| index * 3).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn after_a_reset_nothing_old_is_given_back_and_nothing_new_overtakes_it() {
+        let name = "after_a_reset_nothing_old_is_given_back_and_nothing_new_overtakes_it";
+        let Some((mut block, mut other)) = slow(name) else { return };
+        let memory = create(2, Backing::default()).unwrap();
+        let old = queue(&memory, 0x1_0000, &[VIRTIO_BLK_T_IN]);
+        block.serve(&memory, &mut [old.create_queue().unwrap()], Cause::Queue(0)).unwrap();
+        block.stop();
+        let new = queue(&memory, 0x2_0000, &[VIRTIO_BLK_T_GET_ID]);
+        let mut queues = [new.create_queue().unwrap()];
+        block.serve(&memory, &mut queues, Cause::Again).unwrap();
+        assert_eq!(used(&new), []);
+        // A device that a fault has stopped is called without queues.
+        block.serve(&memory, &mut [], Cause::Host).unwrap();
+        other.write_all(&[7; 512]).unwrap();
+        serve_until_used(&mut block, &memory, &mut queues);
+        assert_eq!((used(&old), used(&new)), (vec![], vec![(0, 21)]));
     }
 }

@@ -5,7 +5,8 @@
 //! attach ─▶ unit n ─▶ event "rescan" ─▶ the guest asks what it is ─▶ /dev/sd…
 //! detach ─▶ event "removed" ─▶ the guest forgets it; commands that still come find nothing
 //! ```
-//! A command is carried out as a whole before its chain is given back, so there is nothing to be aborted.
+//! A command is carried out as a whole before its chain is given back. One that waits for its disk's file cannot be aborted: it
+//! ends when the file does, also when its disk has been detached.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -19,7 +20,9 @@ use super::disk::{Disk, MAX_FORGET, MAX_SECTORS, Refusal, SECTOR, TURN};
 use super::scsi_command::{Answers, COMMAND, Command, LONGEST_LIST, parse, ranges, sense, units};
 use crate::event::Event;
 use crate::memory::Memory;
-use crate::virtio::{Access, Buffer, Cause, Chain, Device, Fault, Identity, Limiter, Served, pop};
+use crate::virtio::{
+    Access, Buffer, Cause, Chain, Device, Fault, Identity, Kept, Limiter, Ring, Served, Transfer, Waits, pop,
+};
 
 /// Numbers of the queues.
 const CONTROL: usize = 0;
@@ -40,9 +43,13 @@ const RESPONSE: usize = 12 + SENSE;
 const GOOD: u8 = 0;
 const CHECK_CONDITION: u8 = 2;
 
-/// How the controller itself answers: done, no such target.
+/// How the controller itself answers: done, no such target, tasks are not aborted.
 const OK: u8 = 0;
 const BAD_TARGET: u8 = 3;
+const REJECTED: u8 = 11;
+
+/// A request of the control queue that is about tasks.
+const TASK_MANAGEMENT: u32 = 0;
 
 /// Sense keys and codes.
 const MEDIUM_ERROR: u8 = 3;
@@ -142,6 +149,11 @@ impl Disks {
         Ok(())
     }
 
+    /// What is to be signalled when a request that waits has ended: the same as when a disk comes or goes.
+    pub fn event(&self) -> io::Result<Event> {
+        self.changed.try_clone()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -173,6 +185,17 @@ impl State {
 pub struct Scsi {
     disks: Disks,
     limiter: Limiter,
+    waits: Waits<Waiting>,
+}
+
+/// A request that waits: by what it is given back, where its answer goes, how much room there was for data, and how much of
+/// it is filled if it succeeds.
+#[derive(Debug)]
+struct Waiting {
+    head: u16,
+    response: Kept,
+    room: usize,
+    moved: usize,
 }
 
 /// What a command came to: data for the guest, or why there is none.
@@ -181,19 +204,22 @@ enum Done {
     Answer(Vec<u8>, usize),
     /// So many bytes are in the guest's memory already.
     Moved(usize),
+    /// So many bytes will be, when this has ended.
+    Waits(Transfer, usize),
     /// It failed, with this sense.
     Failed(u8, u8),
 }
 
 impl Scsi {
-    /// A controller of `disks`, all of which together `limiter` keeps to a limit.
-    pub fn new(disks: Disks, limiter: Limiter) -> Scsi {
-        Scsi { disks, limiter }
+    /// A controller of `disks`, all of which together `limiter` keeps to a limit. What would wait does so in `ring`, if there is
+    /// one, which signals [`Disks::event`].
+    pub fn new(disks: Disks, limiter: Limiter, ring: Option<Ring>) -> Scsi {
+        Scsi { disks, limiter, waits: Waits::new(ring) }
     }
 
-    /// Carries out one chain: gives the number of bytes written into it, and how much work it was, or nothing for a chain
-    /// that is no request.
-    fn handle(&self, chain: Chain<'_>) -> Option<(u32, u64)> {
+    /// Carries out one chain: gives the number of bytes written into it, if it does not wait, and how much work it was, or
+    /// nothing for a chain that is no request.
+    fn handle<'m>(&mut self, memory: &'m Memory, chain: Chain<'m>) -> Option<(Option<u32>, u64)> {
         let (header, data) = chain.readable.split(REQUEST)?;
         let (response, space) = chain.writable.split(RESPONSE)?;
         let mut bytes = [0; REQUEST];
@@ -201,24 +227,29 @@ impl Scsi {
         let command: [u8; COMMAND] = bytes.get(19..)?.try_into().ok()?;
         let room = space.len();
         let command = parse(&command);
-        let done = unit_of(&bytes).map(|unit| self.carry_out(unit, command, &data, &space));
-        let (answer, moved) = match done {
+        let work = command.map_or(0, |command| command.work());
+        let parts = Parts { memory, data: &data, space: &space };
+        let (answer, moved) = match unit_of(&bytes).map(|unit| self.carry_out(unit, command, &parts)) {
             None => (respond(BAD_TARGET, GOOD, room, None), 0),
-            Some(Done::Moved(moved)) => (respond(OK, GOOD, room - moved.min(room), None), moved),
+            Some(Done::Moved(moved)) => (succeeded(room, moved), moved),
+            Some(Done::Waits(transfer, moved)) => {
+                let response = Kept::new(&response, memory)?;
+                self.waits.begin(transfer, Waiting { head: chain.head, response, room, moved });
+                return Some((None, work));
+            }
             Some(Done::Answer(bytes, most)) => {
                 let length = bytes.len().min(most).min(room);
                 let (place, _) = space.split(length)?;
                 place.copy_from(bytes.get(..length)?);
-                (respond(OK, GOOD, room - length, None), length)
+                (succeeded(room, length), length)
             }
-            Some(Done::Failed(key, code)) => (respond(OK, CHECK_CONDITION, room, Some((key, code))), 0),
+            Some(Done::Failed(key, code)) => (failed(room, key, code), 0),
         };
         response.copy_from(&answer);
-        let work = command.map_or(0, |command| command.work());
-        Some((u32::try_from(RESPONSE + moved).ok()?, work))
+        Some((Some(u32::try_from(RESPONSE + moved).ok()?), work))
     }
 
-    fn carry_out(&self, unit: u8, command: Option<Command>, data: &Buffer<'_>, space: &Buffer<'_>) -> Done {
+    fn carry_out(&self, unit: u8, command: Option<Command>, parts: &Parts<'_, '_>) -> Done {
         let state = self.disks.state();
         let disk = state.disks.get(&unit);
         match (command, disk) {
@@ -229,20 +260,25 @@ impl Scsi {
             (Some(Command::RequestSense { room }), _) => Done::Answer(sense(0, 0).to_vec(), room),
             (_, None) => Done::Failed(ILLEGAL_REQUEST, NO_SUCH_UNIT),
             (None, Some(_)) => Done::Failed(ILLEGAL_REQUEST, UNKNOWN_COMMAND),
-            (Some(command), Some(disk)) => ask(disk, command, data, space),
+            (Some(command), Some(disk)) => ask(disk, command, parts, self.waits.is_possible()),
         }
     }
 
-    /// Answers requests about tasks, of which there are none that could be aborted.
-    fn control(memory: &Memory, queue: &mut Queue, served: &mut Served) -> Result<(), Fault> {
+    /// Answers requests about tasks. None can be aborted, so that one succeeds only when there is nothing left to abort.
+    fn control(&self, memory: &Memory, queue: &mut Queue, served: &mut Served) -> Result<(), Fault> {
         for _ in 0..BUDGET {
             let Some(chain) = pop(queue, memory).map_err(Fault::of(CONTROL))? else { return Ok(()) };
             let head = chain.head_index();
             let answered = Chain::collect(memory, chain).ok().and_then(|chain| {
+                let (kind, _) = chain.readable.split(4)?;
+                let mut number = [0; 4];
+                kind.copy_to(&mut number);
                 // One byte after a task request, five after a question about events: all zero is "done" and "none".
                 let length = chain.writable.len().min(5);
                 let (place, _) = chain.writable.split(length)?;
-                place.copy_from([0; 5].get(..length)?);
+                let refused = u32::from_le_bytes(number) == TASK_MANAGEMENT && !self.waits.is_idle();
+                let answer = [if refused { REJECTED } else { OK }, 0, 0, 0, 0];
+                place.copy_from(answer.get(..length)?);
                 u32::try_from(length).ok()
             });
             served.malformed += u64::from(answered.is_none());
@@ -283,6 +319,22 @@ impl Scsi {
         Ok(())
     }
 
+    /// Gives back the requests that no longer wait.
+    fn finish(&mut self, memory: &Memory, queue: &mut Queue, served: &mut Served) -> Result<(), Fault> {
+        while let Some((waiting, outcome)) = self.waits.finished() {
+            let Waiting { head, response, room, moved } = waiting;
+            let (answer, moved) = match outcome {
+                Ok(()) => (succeeded(room, moved), moved),
+                Err(_) => (failed(room, MEDIUM_ERROR, 0), 0),
+            };
+            response.buffer().copy_from(&answer);
+            let written = u32::try_from(RESPONSE + moved).unwrap_or(0);
+            queue.add_used(memory, head, written).map_err(Fault::of(REQUESTS))?;
+            served.used(REQUESTS);
+        }
+        Ok(())
+    }
+
     fn requests(&mut self, memory: &Memory, queue: &mut Queue, served: &mut Served) -> Result<(), Fault> {
         let mut done = 0;
         for _ in 0..BUDGET {
@@ -290,13 +342,19 @@ impl Scsi {
                 served.wait(wait);
                 return Ok(());
             }
+            if !self.waits.has_room() {
+                // The end of any that waits is the time to go on.
+                return Ok(());
+            }
             let Some(chain) = pop(queue, memory).map_err(Fault::of(REQUESTS))? else { return Ok(()) };
             let head = chain.head_index();
-            let handled = Chain::collect(memory, chain).ok().and_then(|chain| self.handle(chain));
+            let handled = Chain::collect(memory, chain).ok().and_then(|chain| self.handle(memory, chain));
             served.malformed += u64::from(handled.is_none());
-            let (written, work) = handled.unwrap_or((0, 0));
-            queue.add_used(memory, head, written).map_err(Fault::of(REQUESTS))?;
-            served.used(REQUESTS);
+            let (written, work) = handled.unwrap_or((Some(0), 0));
+            if let Some(written) = written {
+                queue.add_used(memory, head, written).map_err(Fault::of(REQUESTS))?;
+                served.used(REQUESTS);
+            }
             self.limiter.spend(work);
             done += work;
             if done >= TURN {
@@ -306,6 +364,13 @@ impl Scsi {
         served.again = true;
         Ok(())
     }
+}
+
+/// What belongs to a command: the guest's memory, what the guest sends with it, and the room for what it gets.
+struct Parts<'p, 'm> {
+    memory: &'m Memory,
+    data: &'p Buffer<'m>,
+    space: &'p Buffer<'m>,
 }
 
 fn event(change: Option<(u8, u32)>, missed: u32) -> [u8; EVENT] {
@@ -329,7 +394,9 @@ fn unit_of(request: &[u8; REQUEST]) -> Option<u8> {
     }
 }
 
-fn ask(disk: &Disk, command: Command, data: &Buffer<'_>, space: &Buffer<'_>) -> Done {
+fn ask(disk: &Disk, command: Command, parts: &Parts<'_, '_>, may_wait: bool) -> Done {
+    let Parts { memory, data, space } = *parts;
+    let waits = may_wait.then_some(memory);
     let answers = Answers { serial: disk.serial(), sectors: disk.sectors(), read_only: disk.is_read_only() };
     let field = Done::Failed(ILLEGAL_REQUEST, INVALID_FIELD);
     match command {
@@ -349,13 +416,13 @@ fn ask(disk: &Disk, command: Command, data: &Buffer<'_>, space: &Buffer<'_>) -> 
             field
         }
         Command::Read { sector, sectors } if fits(space, sectors) => {
-            outcome(disk, disk.read(sector, space), space.len())
+            begun(disk, disk.read(sector, space, waits), space.len())
         }
         Command::Write { sector, sectors } if fits(data, sectors) => {
-            outcome(disk, disk.write(sector, data), 0)
+            begun(disk, disk.write(sector, data, waits), 0)
         }
         Command::Read { .. } | Command::Write { .. } => field,
-        Command::Flush => outcome(disk, disk.flush(), 0),
+        Command::Flush => begun(disk, disk.flush(waits), 0),
         Command::Unmap => unmap(disk, data),
         Command::WriteSame { sectors, .. } if sectors == 0 || sectors > u64::from(MAX_FORGET) => field,
         Command::WriteSame { sector, sectors, unmap } => {
@@ -367,6 +434,14 @@ fn ask(disk: &Disk, command: Command, data: &Buffer<'_>, space: &Buffer<'_>) -> 
 /// Whether a buffer is as long as the command says.
 fn fits(buffer: &Buffer<'_>, sectors: u64) -> bool {
     u64::try_from(buffer.len()).ok() == sectors.checked_mul(SECTOR)
+}
+
+fn begun(disk: &Disk, begun: Result<Option<Transfer>, Refusal>, moved: usize) -> Done {
+    match begun {
+        Ok(Some(transfer)) => Done::Waits(transfer, moved),
+        Ok(None) => Done::Moved(moved),
+        Err(refusal) => outcome(disk, Err(refusal), 0),
+    }
 }
 
 fn outcome(disk: &Disk, done: Result<(), Refusal>, moved: usize) -> Done {
@@ -404,6 +479,16 @@ fn write_same(disk: &Disk, range: (u64, u64), unmap: bool, data: &Buffer<'_>) ->
         data.len() == sector.len() && data.copy_to(&mut sector) && sector.iter().all(|byte| *byte == 0);
     let nothing = unmap && data.is_empty();
     if zeros || nothing { disk.zero(range.0, range.1) } else { Err(Refusal::Request) }
+}
+
+/// The answer to a request that filled `moved` bytes of the room that there was.
+fn succeeded(room: usize, moved: usize) -> [u8; RESPONSE] {
+    respond(OK, GOOD, room - moved.min(room), None)
+}
+
+/// The answer to a request that failed, with this sense.
+fn failed(room: usize, key: u8, code: u8) -> [u8; RESPONSE] {
+    respond(OK, CHECK_CONDITION, room, Some((key, code)))
 }
 
 /// The answer to a request: what the controller says, what the disk says, what was not filled, and why.
@@ -446,6 +531,7 @@ impl Device for Scsi {
     }
 
     fn stop(&mut self) {
+        self.waits.forget();
         let mut state = self.disks.state();
         state.driven = false;
         state.missed = false;
@@ -454,16 +540,22 @@ impl Device for Scsi {
 
     fn serve(&mut self, memory: &Memory, queues: &mut [Queue], cause: Cause) -> Result<Served, Fault> {
         let mut served = Served::default();
+        // A new driver's requests are not to overtake a former one's.
+        let forgotten = self.waits.await_forgotten();
         let [control, events, requests] = queues else { return Ok(served) };
         if control.ready() && matches!(cause, Cause::Queue(CONTROL) | Cause::Again) {
-            Scsi::control(memory, control, &mut served)?;
+            self.control(memory, control, &mut served)?;
         }
         if events.ready() && !matches!(cause, Cause::Queue(CONTROL | REQUESTS)) {
             self.disks.changed.take();
             self.tell(memory, events, &mut served)?;
         }
-        if requests.ready() && matches!(cause, Cause::Queue(REQUESTS) | Cause::Again) {
-            self.requests(memory, requests, &mut served)?;
+        if requests.ready() && !forgotten && !matches!(cause, Cause::Queue(CONTROL | EVENTS)) {
+            self.finish(memory, requests, &mut served)?;
+            let outcome = self.requests(memory, requests, &mut served);
+            // Also before a fault, so that all that was begun comes to an end.
+            served.again |= !self.waits.send();
+            outcome?;
         }
         Ok(served)
     }
@@ -500,7 +592,7 @@ mod tests {
         let disks = Disks::new().unwrap();
         disks.attach(disk("first", &[7; 4096], false)).unwrap();
         disks.attach(disk("second", &[9; 1024], true)).unwrap();
-        Scsi::new(disks, Limiter::new(Limit::default()))
+        Scsi::new(disks, Limiter::new(Limit::default()), None)
     }
 
     /// Sends a command with data and room for data: gives status, sense key and what came back.
@@ -599,7 +691,7 @@ mod tests {
         file.set_len(4 << 30).unwrap();
         let spec = spec::Disk { serial: "large".to_owned(), file: file.into(), read_only: false };
         disks.attach(Disk::new(spec).unwrap()).unwrap();
-        let mut scsi = Scsi::new(disks, Limiter::new(Limit::default()));
+        let mut scsi = Scsi::new(disks, Limiter::new(Limit::default()), None);
         let range = |sector: u8, sectors: u32| {
             [&[0, 0, 0, 0, sector, 0, 0, 0][..], &sectors.to_be_bytes(), &[0; 4]].concat()
         };
@@ -771,5 +863,53 @@ mod tests {
             scsi.serve(&memory, &mut queues, Cause::Queue(REQUESTS)).unwrap();
             prop_assert!(memory.check_range(GuestAddress(0), 1));
         }
+    }
+
+    /// Asks that a task be aborted: gives the answer.
+    fn abort(scsi: &mut Scsi, memory: &Memory) -> u8 {
+        memory.write_slice(&[0; 24], GuestAddress(0x5_0000)).unwrap();
+        memory.write_obj(0xff_u8, GuestAddress(0x5_0100)).unwrap();
+        let mock = MockSplitQueue::create(memory, GuestAddress(0x6_0000), 16);
+        let descriptors: [RawDescriptor; 2] =
+            [Descriptor::new(0x5_0000, 24, NEXT, 1).into(), Descriptor::new(0x5_0100, 1, WRITE, 0).into()];
+        mock.build_desc_chain(&descriptors).unwrap();
+        let mut queues = [mock.create_queue().unwrap(), Queue::new(16).unwrap(), Queue::new(16).unwrap()];
+        assert_eq!(scsi.serve(memory, &mut queues, Cause::Queue(CONTROL)).unwrap().used, 1 << CONTROL);
+        memory.read_obj(GuestAddress(0x5_0100)).unwrap()
+    }
+
+    #[test]
+    fn a_command_that_waits_ends_with_its_file_also_when_the_disk_is_gone() {
+        let disks = Disks::new().unwrap();
+        let name = "a_command_that_waits_ends_with_its_file_also_when_the_disk_is_gone";
+        let Some(ring) = Ring::for_test(name, disks.event()) else { return };
+        let (slow, mut other) = Disk::slow("slow");
+        disks.attach(slow).unwrap();
+        let mut scsi = Scsi::new(disks.clone(), Limiter::new(Limit::default()), Some(ring));
+        let memory = create(2, Backing::default()).unwrap();
+        let mut header = [0; REQUEST];
+        header[..4].copy_from_slice(&[1, 0, 0x40, 0]);
+        header[19..29].copy_from_slice(&[0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0]);
+        memory.write_slice(&header, GuestAddress(0x1_0000)).unwrap();
+        let mock = MockSplitQueue::create(&memory, GuestAddress(0), 16);
+        let length = |length: usize| u32::try_from(length).unwrap();
+        let descriptors: [RawDescriptor; 3] = [
+            Descriptor::new(0x1_0000, length(REQUEST), NEXT, 1).into(),
+            Descriptor::new(0x3_0000, length(RESPONSE), NEXT | WRITE, 2).into(),
+            Descriptor::new(0x4_0000, 512, WRITE, 0).into(),
+        ];
+        mock.add_desc_chains(&descriptors, 0).unwrap();
+        let mut queues = [Queue::new(16).unwrap(), Queue::new(16).unwrap(), mock.create_queue().unwrap()];
+        assert_eq!(scsi.serve(&memory, &mut queues, Cause::Queue(REQUESTS)).unwrap().used, 0);
+        assert_eq!(abort(&mut scsi, &memory), REJECTED);
+        disks.detach("slow").unwrap();
+        other.write_all(&[7; 512]).unwrap();
+        while scsi.serve(&memory, &mut queues, Cause::Host).unwrap().used == 0 {
+            std::thread::yield_now();
+        }
+        assert_eq!(memory.read_obj::<[u64; 8]>(GuestAddress(0x4_01c0)).unwrap(), [0x0707_0707_0707_0707; 8]);
+        assert_eq!(memory.read_obj::<[u8; 12]>(GuestAddress(0x3_0000)).unwrap(), [0; 12]);
+        assert_eq!(mock.used().idx().load(), 1);
+        assert_eq!(abort(&mut scsi, &memory), OK);
     }
 }

@@ -40,8 +40,9 @@ const DEVICES: &[Call] = &[
     ("statx", libc::SYS_statx),
     ("fallocate", libc::SYS_fallocate),
     ("fdatasync", libc::SYS_fdatasync),
-    ("preadv", libc::SYS_preadv),
-    ("pwritev", libc::SYS_pwritev),
+    ("io_uring_enter", libc::SYS_io_uring_enter),
+    ("preadv2", libc::SYS_preadv2),
+    ("pwritev2", libc::SYS_pwritev2),
     // Taps, events, and the host's sockets.
     ("accept4", libc::SYS_accept4),
     ("connect", libc::SYS_connect),
@@ -56,7 +57,10 @@ const DEVICES: &[Call] = &[
 
 /// Calls of which only some uses are allowed, with those uses in words.
 const BOUNDED: &[(&str, &str)] = &[
-    ("fcntl", "F_GETFD, which an unoptimized build asks before it closes a descriptor"),
+    (
+        "fcntl",
+        "F_GETFD, which an unoptimized build asks before it closes a descriptor; not processors: F_GET_SEALS, which only files in memory answer",
+    ),
     (
         "ioctl",
         "a processor: KVM_RUN, KVM_GET_REGS, KVM_KVMCLOCK_CTRL; the others: FIONBIO, TUNSETOFFLOAD, TUNSETVNETHDRSZ",
@@ -85,16 +89,19 @@ pub fn allowed(thread: Thread) -> Rules {
     let number = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
     let mut requests: Vec<u32> =
         [libc::FIONBIO, libc::TUNSETOFFLOAD, libc::TUNSETVNETHDRSZ].map(number).to_vec();
+    let mut questions = vec![libc::F_GETFD];
     match thread {
         Thread::Processor => requests = requests_while_running().to_vec(),
         Thread::Devices => {
             rules.extend(DEVICES.iter().map(|(_, call)| (*call, Vec::new())));
             rules.insert(libc::SYS_socket, vec![argument(0, libc::AF_UNIX.unsigned_abs())]);
             rules.insert(libc::SYS_tgkill, vec![argument(0, std::process::id())]);
+            questions.push(libc::F_GET_SEALS);
         }
     }
     let not_executable = Bound { argument: 2, mask: libc::PROT_EXEC.unsigned_abs(), value: 0 };
-    rules.insert(libc::SYS_fcntl, vec![argument(1, libc::F_GETFD.unsigned_abs())]);
+    let questions = questions.into_iter().map(|question| argument(1, question.unsigned_abs()));
+    rules.insert(libc::SYS_fcntl, questions.collect());
     rules.insert(libc::SYS_mmap, vec![not_executable]);
     rules.insert(libc::SYS_mprotect, vec![not_executable]);
     rules.insert(libc::SYS_ioctl, requests.into_iter().map(|request| argument(1, request)).collect());

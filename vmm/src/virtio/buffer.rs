@@ -27,7 +27,7 @@ pub enum Access {
 const MAX_SLICES: usize = 1024;
 
 /// What is listed of most chains' parts, without being allocated: the one buffer of a packet, data and status of a short request.
-pub(super) type Short<T> = SmallVec<[T; 2]>;
+pub(crate) type Short<T> = SmallVec<[T; 2]>;
 
 /// Takes the next chain. If there is none, asks the guest to say when there is one, and looks once more.
 pub fn pop<'m>(
@@ -111,6 +111,12 @@ impl<'m> Buffer<'m> {
             buffer.extend(memory, descriptor.addr(), descriptor.len())
         })?;
         Ok(buffer)
+    }
+
+    /// These slices, in order, of which there are no more than a chain has.
+    pub(crate) fn of(slices: Short<VolatileSlice<'m>>) -> Buffer<'m> {
+        let len = slices.iter().map(VolatileSlice::len).sum();
+        Buffer { slices, len }
     }
 
     fn extend(&mut self, memory: &'m Memory, address: GuestAddress, length: u32) -> Result<(), BadChain> {

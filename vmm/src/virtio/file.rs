@@ -6,20 +6,38 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use super::buffer::{Buffer, Short};
 
+/// Whether a call may wait for what a file lies on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// As long as it takes.
+    Wait,
+    /// Only what is in memory is moved; if nothing is, the error is that it would wait.
+    Never,
+}
+
+impl Patience {
+    fn flags(self) -> libc::c_int {
+        match self {
+            Patience::Wait => 0,
+            Patience::Never => libc::RWF_NOWAIT,
+        }
+    }
+}
+
 /// Fills `buffer` from the file's `offset`: gives the number of bytes.
-pub fn read_at(file: impl AsFd, buffer: &Buffer<'_>, offset: u64) -> io::Result<usize> {
+pub fn read_at(file: impl AsFd, buffer: &Buffer<'_>, offset: u64, patience: Patience) -> io::Result<usize> {
     let offset = libc::off_t::try_from(offset).map_err(io::Error::other)?;
-    let file = file.as_fd().as_raw_fd();
+    let (file, flags) = (file.as_fd().as_raw_fd(), patience.flags());
     // SAFETY: see `with_pieces`.
-    with_pieces(buffer, |pieces, count| unsafe { libc::preadv(file, pieces, count, offset) })
+    with_pieces(buffer, |pieces, count| unsafe { libc::preadv2(file, pieces, count, offset, flags) })
 }
 
 /// Writes `buffer` to the file's `offset`: gives the number of bytes.
-pub fn write_at(file: impl AsFd, buffer: &Buffer<'_>, offset: u64) -> io::Result<usize> {
+pub fn write_at(file: impl AsFd, buffer: &Buffer<'_>, offset: u64, patience: Patience) -> io::Result<usize> {
     let offset = libc::off_t::try_from(offset).map_err(io::Error::other)?;
-    let file = file.as_fd().as_raw_fd();
+    let (file, flags) = (file.as_fd().as_raw_fd(), patience.flags());
     // SAFETY: see `with_pieces`.
-    with_pieces(buffer, |pieces, count| unsafe { libc::pwritev(file, pieces, count, offset) })
+    with_pieces(buffer, |pieces, count| unsafe { libc::pwritev2(file, pieces, count, offset, flags) })
 }
 
 /// Fills `buffer` from what has no offset: gives the number of bytes.
@@ -45,12 +63,7 @@ fn with_pieces(
     buffer: &Buffer<'_>,
     call: impl Fn(*const libc::iovec, libc::c_int) -> isize,
 ) -> io::Result<usize> {
-    let guards: Short<_> = buffer.slices().iter().map(vm_memory::VolatileSlice::ptr_guard_mut).collect();
-    let piece = |guard: &vm_memory::volatile_memory::PtrGuardMut| libc::iovec {
-        iov_base: guard.as_ptr().cast(),
-        iov_len: guard.len(),
-    };
-    let pieces: Short<libc::iovec> = guards.iter().map(piece).collect();
+    let pieces = pieces(buffer);
     // A buffer has at most 1024 pieces.
     let count = libc::c_int::try_from(pieces.len()).map_err(io::Error::other)?;
     loop {
@@ -65,4 +78,13 @@ fn with_pieces(
             }
         }
     }
+}
+
+/// Where the pieces of `buffer` are mapped. The guest's memory stays so as long as it is there: no guard is to be held.
+pub(super) fn pieces(buffer: &Buffer<'_>) -> Short<libc::iovec> {
+    let piece = |slice: &vm_memory::VolatileSlice<'_>| {
+        let guard = slice.ptr_guard_mut();
+        libc::iovec { iov_base: guard.as_ptr().cast(), iov_len: guard.len() }
+    };
+    buffer.slices().iter().map(piece).collect()
 }
