@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use crate::measure::{Paced, paced};
 use crate::process;
 use crate::running::{Place, Service};
@@ -17,14 +19,14 @@ pub(crate) fn run(service: &Service, place: &Place, minutes: u64) -> bool {
             target.look_again(place);
         }
         // Shown when no guest is left that began without knowing it.
-        8 => service.signal("HUP"),
+        8 => service.signal(Signal::HUP),
         25 => {
             place.renew_key();
-            service.signal("HUP");
+            service.signal(Signal::HUP);
         }
         45 => {
             place.keep_only_the_newest_key();
-            service.signal("HUP");
+            service.signal(Signal::HUP);
         }
         _ => {}
     });

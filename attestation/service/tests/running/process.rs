@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use base64ct::{Base64, Encoding};
 use coffer_attestation::dsse::{Envelope, PrivateKey, REFERENCES};
+use rustix::process::{Pid, Signal, kill_process};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, version};
@@ -248,10 +249,9 @@ impl Service {
         self.log.clone()
     }
 
-    /// Sends a signal by its name.
-    pub(crate) fn signal(&self, name: &str) {
-        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
-        assert!(sent.expect("kill").success());
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("sent");
     }
 
     /// Waits until it has ended. Answers its exit code.

@@ -14,6 +14,7 @@ use base64ct::{Base64UrlUnpadded, Encoding};
 use coffer_attestation::time::UnixTime;
 use coffer_verifier::authority::Authority;
 use coffer_verifier::serve::{Certificates, Limits, Listening, serve};
+use rustix::process::Signal;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::time_provider::TimeProvider;
@@ -321,6 +322,6 @@ fn a_collector_of_traces_that_is_away_costs_no_request() {
     for _ in 0..3 {
         assert_eq!(service.ask_as(&place, "audrey", &AUDIT).status, 200);
     }
-    service.signal("TERM");
+    service.signal(Signal::TERM);
     assert_eq!(service.wait(), Some(0));
 }

@@ -10,6 +10,7 @@ use std::sync::Mutex;
 
 use coffer_tests::packages::{Unpacked, unpacked};
 use rcgen::{CertificateParams, KeyPair};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 /// A user who owns nothing else.
@@ -160,10 +161,11 @@ impl Cluster {
     }
 
     /// Sends a signal to every process of the server.
-    pub(crate) fn signal(&self, name: &str) {
-        let ids = self.processes().into_iter().map(|id| id.to_string());
-        let sent = Command::new("kill").arg(format!("-{name}")).args(ids).status();
-        assert!(sent.expect("kill runs").success());
+    pub(crate) fn signal(&self, signal: Signal) {
+        for id in self.processes() {
+            let process = i32::try_from(id).ok().and_then(Pid::from_raw).expect("a process id");
+            kill_process(process, signal).expect("sent");
+        }
     }
 
     /// The server and what it started.

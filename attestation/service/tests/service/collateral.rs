@@ -1,6 +1,7 @@
 //! The cache of collateral, filled by hand beside a verifier that serves.
 
 use coffer_attestation::sim::{FIRMWARE, Processor};
+use rustix::process::Signal;
 
 use crate::authority::{reconfigure, tend};
 use crate::running::Place;
@@ -40,6 +41,6 @@ fn where_a_list_is_required_guests_get_nothing_until_one_is_imported_and_none_th
     let (guest_key, token) = admitted(&service, &place);
     assert_eq!(opened(&guest_key, get(&service, &place, KEY, Some(&token))), b"a secret");
     import(&place, &[1]);
-    service.signal("HUP");
+    service.signal(Signal::HUP);
     until(|| kind(&attest_with(&service, &place, &guest().public())) == is(403, "EvidenceInvalid"));
 }

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::running::{Answer, Ask, client};
@@ -23,7 +24,7 @@ fn a_guest_gets_its_secret_by_token_or_by_cookie_also_after_a_restart() {
         attested.headers.lines().find_map(|line| line.strip_prefix("set-cookie: ")).expect("a cookie");
     let cookie = format!("cookie: {}", cookie.split(';').next().expect("a pair"));
     assert_eq!(opened(&guest, get(&service, &place, KEY, Some(&cookie))), b"a secret");
-    service.signal("TERM");
+    service.signal(Signal::TERM);
     assert_eq!(service.wait(), Some(0));
     let again = place.start();
     assert_eq!(opened(&guest, get(&again, &place, KEY, Some(&bearer))), b"a secret");
@@ -114,7 +115,7 @@ fn a_new_certificate_is_shown_after_a_hangup() {
     place.renew_certificate();
     let new = client([place.certificate()].iter(), None);
     assert!(service.tls(&new).is_err());
-    service.signal("HUP");
+    service.signal(Signal::HUP);
     until(|| service.tls(&new).is_ok());
     assert!(service.tls(&old).is_err());
 }
@@ -127,11 +128,11 @@ fn the_key_encryption_key_is_replaced_while_secrets_are_given_out() {
     let (guest, token) = admitted(&service, &place);
     let log = service.log();
     place.renew_key();
-    service.signal("HUP");
+    service.signal(Signal::HUP);
     until(|| log.lock().expect("a log").matches("key-encryption keys were read again").count() == 1);
     assert_eq!(opened(&guest, get(&service, &place, KEY, Some(&token))), b"a secret");
     place.keep_only_the_newest_key();
-    service.signal("TERM");
+    service.signal(Signal::TERM);
     assert_eq!(service.wait(), Some(0));
     let again = place.start();
     assert_eq!(opened(&guest, get(&again, &place, KEY, Some(&token))), b"a secret");

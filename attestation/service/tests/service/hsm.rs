@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use coffer_tests::packages::{Unpacked, unpacked};
 use rustix::fs::{FlockOperation, fcntl_lock};
+use rustix::process::Signal;
 
 use crate::running::{Ask, Place, Service};
 use crate::{KEY, admitted, get, is, keep, kind, opened, order, place, until};
@@ -99,7 +100,7 @@ fn read_again(place: &Place, service: &Service, keys: &[String]) {
     let read = || log.lock().expect("a log").matches("key-encryption keys were").count();
     let before = read();
     place.use_keys(keys);
-    service.signal("HUP");
+    service.signal(Signal::HUP);
     until(|| read() > before);
     assert!(!log.lock().expect("a log").contains("stay as they were"), "{}", log.lock().expect("a log"));
 }

@@ -3,6 +3,7 @@
 use base64ct::{Base64, Encoding};
 use coffer_attestation::audit::{Checkpoint, leaf_hash, verify, verify_inclusion};
 use p256::ecdsa::VerifyingKey;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::running::{OPERATORS, SIGNER, client, signed, stranger};
@@ -109,7 +110,7 @@ fn a_policy_is_tried_out_on_what_was_asked_put_in_force_and_taken_back() {
     assert_eq!(kind(&put("package coffer.release\nallow if")), is(400, "Malformed"));
     assert_eq!(put(NARROW).body, json!({"version": 2}));
     assert_eq!(get(&service, &place, KEY, Some(&token)).status, 200);
-    service.signal("TERM");
+    service.signal(Signal::TERM);
     service.wait();
     let again = place.start();
     let other = get(&again, &place, "/kbs/v0/resource/acme/key/2", Some(&token));

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, PASSWORD};
@@ -166,10 +167,10 @@ fn a_database_that_hangs_is_not_waited_for_without_an_end() {
     let service = place.start();
     keep(&service, &place, SECRET);
     let (_, header) = admitted(&service, &place);
-    cluster.signal("STOP");
+    cluster.signal(Signal::STOP);
     assert!(says_database(&get(&service, &place, KEY, Some(&header))));
     assert_eq!(get(&service, &place, "/.well-known/jwks.json", None).status, 200);
-    cluster.signal("CONT");
+    cluster.signal(Signal::CONT);
     until(|| get(&service, &place, KEY, Some(&header)).status == 200);
 }
 
@@ -189,7 +190,7 @@ fn keys_are_replaced_in_one_replica_after_another() {
             let read = || log.lock().expect("a log").matches("key-encryption keys were read again").count();
             let before = read();
             place.use_keys(&keys.iter().map(|key| name(place, key)).collect::<Vec<_>>());
-            service.signal("HUP");
+            service.signal(Signal::HUP);
             until(|| read() > before);
             for (service, place) in pairs {
                 assert_eq!(opened(&guest, get(service, place, KEY, Some(&header))), SECRET.as_bytes());

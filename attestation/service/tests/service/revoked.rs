@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::json;
 
 use crate::running::{Conversation, Place, SIGNER, Service, signed};
@@ -119,7 +120,7 @@ fn a_guest_without_a_good_token_is_told_to_attest_and_one_that_is_not_known_any_
     let (_, token) = admitted(&service, &place);
     std::fs::write(place.file("references.toml"), "").expect("written");
     let log = service.log();
-    service.signal("HUP");
+    service.signal(Signal::HUP);
     let waited = get(&service, &place, "/coffer/v1/standing?wait=30", Some(&token));
     assert_eq!(kind(&waited), is(403, "PolicyDeny"), "{}", log.lock().expect("a log"));
     assert_eq!(get(&service, &place, "/coffer/v1/standing?weight=3", Some(&token)).status, 400);
@@ -135,7 +136,7 @@ fn a_token_holds_for_the_reference_that_it_was_made_by_and_not_for_another_of_th
     let newer = crate::known().replace("microcode = 71", "microcode = 70");
     assert_ne!(newer, crate::known());
     std::fs::write(place.file("references.toml"), signed(SIGNER, &newer)).expect("written");
-    service.signal("HUP");
+    service.signal(Signal::HUP);
     let waited = get(&service, &place, "/coffer/v1/standing?wait=30", Some(&token));
     assert_eq!(kind(&waited), is(401, "Unauthenticated"));
     assert!(waited.body["detail"].to_string().contains("web"), "{}", waited.body);

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use rustix::process::Signal;
+
 use crate::{KEY, admitted, get, keep, opened, place, until};
 
 const ROUNDS: usize = 5;
@@ -25,7 +27,7 @@ fn no_guest_is_turned_away_while_certificate_and_keys_are_replaced() {
         until(|| served.iter().zip(before).all(|(now, before)| now.load(Ordering::Relaxed) >= before + 2));
     };
     let read_again = |times: usize| {
-        service.signal("HUP");
+        service.signal(Signal::HUP);
         // The keys are the last thing that is read.
         let read = |log: &str| log.matches("key-encryption keys were read again").count();
         until(|| read(&log.lock().expect("a log")) == times);
