@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 use anyhow::{Context, anyhow};
 use coffer_vmm::control::Changeable;
-use coffer_vmm::devices::{Balloon, Block, Disk, Disks, Net, Random, Scsi, Vsock};
+use coffer_vmm::devices::{Balloon, Block, Disk, Disks, MAX_QUEUES, Net, Random, Scsi, Vsock};
 use coffer_vmm::event::Event;
 use coffer_vmm::inherited::Inherited;
 use coffer_vmm::machine::{self, End, Hardware, Machine, Making, Thread};
@@ -28,9 +28,11 @@ pub(crate) const USAGE: &str = "run --kvm-fd N --kernel-fd N --initrd-fd N --con
      [--disk-bytes RATE] [--disk-operations RATE] [--nic-bytes RATE] [--nic-operations RATE] \
      [--vsock-fd N --guest-cid N --dial PATH] [--huge-pages true] [--prefault true] --uid N --parent PID";
 
-/// Descriptors that are not the host's sockets: 256 disks, 64 devices with seven events and two files each, 64 processors,
-/// and some spare for the machine itself.
-const OTHER_FILES: usize = 256 + 64 * 9 + 64 + 64;
+/// Descriptors that are not the host's sockets: 256 disks, 64 devices with seven events and files each and two more for each queue of
+/// requests, 64 processors, and some spare for the machine itself.
+fn other_files(queues: usize) -> usize {
+    256 + 64 * (7 + 2 * queues.min(MAX_QUEUES)) + 64 + 64
+}
 
 pub(crate) fn run(mut options: Options) -> anyhow::Result<ExitCode> {
     let (uid, parent) = (options.take("--uid")?, options.take("--parent")?);
@@ -44,16 +46,11 @@ pub(crate) fn run(mut options: Options) -> anyhow::Result<ExitCode> {
     jail::leave_the_node(parent)?;
     // A processor writes to it, and must not wait for whoever reads it.
     rustix::io::ioctl_fionbio(&console, true).context("--console-fd")?;
-    let controller = Disks::new().context("cannot make the disks' controller")?;
-    for disk in disks {
-        controller.attach(Disk::new(disk)?)?;
-    }
+    let cpus = options.take("--vcpus")?;
+    // As many as processors: each asks in its own.
+    let queues = usize::from(cpus);
     let (disk_limit, nic_limit) = (limit_of(&mut options, "--disk")?, limit_of(&mut options, "--nic")?);
-    let mut devices: Vec<Box<dyn Device>> =
-        vec![Box::new(Scsi::new(controller.clone(), Limiter::new(disk_limit), ring(controller.event())))];
-    for disk in blocks {
-        devices.push(Box::new(Block::new(Disk::new(disk)?, Limiter::new(disk_limit), ring(Event::new()))));
-    }
+    let (controller, mut devices) = all_disks(disks, blocks, queues, disk_limit)?;
     for nic in nics {
         devices.push(Box::new(Net::new(nic, nic_limit)?));
     }
@@ -64,7 +61,7 @@ pub(crate) fn run(mut options: Options) -> anyhow::Result<ExitCode> {
         devices.push(Box::new(device));
     }
     if let Some(listener) = listener {
-        devices.push(Box::new(vsock(&mut options, listener, limit)?));
+        devices.push(Box::new(vsock(&mut options, listener, limit.saturating_sub(other_files(queues)))?));
     }
     if !making.gives_random_numbers() {
         devices.push(Box::new(Random));
@@ -78,7 +75,7 @@ pub(crate) fn run(mut options: Options) -> anyhow::Result<ExitCode> {
         initrd: initrd.map(File::from),
         console: console.into(),
         command_line: options.take("--cmdline")?,
-        cpus: options.take("--vcpus")?,
+        cpus,
         memory_mib,
         backing: Backing {
             huge_pages: options.take_if("--huge-pages")?.unwrap_or(false),
@@ -109,6 +106,26 @@ pub(crate) fn run(mut options: Options) -> anyhow::Result<ExitCode> {
     }
 }
 
+/// The disks at the controller, which can be changed later, and all devices that are disks: the controller, and those on their own.
+fn all_disks(
+    attached: Vec<spec::Disk>,
+    alone: Vec<spec::Disk>,
+    queues: usize,
+    limit: Limit,
+) -> anyhow::Result<(Disks, Vec<Box<dyn Device>>)> {
+    let disks = Disks::new().context("cannot make the disks' controller")?;
+    for disk in attached {
+        disks.attach(Disk::new(disk)?)?;
+    }
+    let controller = Scsi::new(disks.clone(), queues, Limiter::new(limit), ring(disks.event()));
+    let mut devices: Vec<Box<dyn Device>> = vec![Box::new(controller)];
+    for disk in alone {
+        let device = Block::new(Disk::new(disk)?, queues, Limiter::new(limit), ring(Event::new()));
+        devices.push(Box::new(device));
+    }
+    Ok((disks, devices))
+}
+
 /// What a device's requests wait in, whose ends are told by `event`. Without it they hold up the machine's other devices.
 fn ring(event: io::Result<Event>) -> Option<Ring> {
     let outcome = event.and_then(Ring::new);
@@ -121,7 +138,7 @@ fn ring(event: io::Result<Event>) -> Option<Ring> {
 
 fn vsock(options: &mut Options, listener: OwnedFd, limit: usize) -> anyhow::Result<Vsock> {
     let (cid, dial): (u64, PathBuf) = (options.take("--guest-cid")?, options.take("--dial")?);
-    let limit = MAX_CONNECTIONS.min(limit.saturating_sub(OTHER_FILES));
+    let limit = MAX_CONNECTIONS.min(limit);
     let device = vsock::Device::new(cid, UnixListener::from(listener), &dial, limit)
         .context("cannot set up the vsock device")?;
     Ok(Vsock::new(device))

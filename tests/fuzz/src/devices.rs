@@ -199,14 +199,14 @@ fn disk(serial: &str, read_only: bool) -> Disk {
 
 pub(crate) fn block(input: &[u8]) {
     let read_only = input.first().is_some_and(|first| first & 1 == 1);
-    drive(Box::new(Block::new(disk("disk", read_only), Limiter::new(Limit::default()), None)), input);
+    drive(Box::new(Block::new(disk("disk", read_only), 1, Limiter::new(Limit::default()), None)), input);
 }
 
 pub(crate) fn scsi(input: &[u8]) {
     let disks = Disks::new().expect("a controller");
     disks.attach(disk("one", true)).expect("a first disk");
     disks.attach(disk("two", false)).expect("a second disk");
-    drive(Box::new(Scsi::new(disks, Limiter::new(Limit::default()), None)), input);
+    drive(Box::new(Scsi::new(disks, 1, Limiter::new(Limit::default()), None)), input);
 }
 
 pub(crate) fn random(input: &[u8]) {

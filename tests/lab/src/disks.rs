@@ -72,6 +72,25 @@ pub(crate) fn disks_come_and_go() -> Result<String> {
     guest.stop()
 }
 
+/// A guest asks in a queue for each of its processors, of which each moves what it asks for.
+pub(crate) fn each_processor_asks_in_its_own_queue() -> Result<String> {
+    let (layer, content) = file("queues-1", 12288)?;
+    let (plain, _) = file("queues-2", 12288)?;
+    let more = vec![
+        ("--disk layer-1,ro,".to_owned(), open(&layer, false)?),
+        ("--block plain,rw,".to_owned(), open(&plain, true)?),
+    ];
+    let mut guest = obedient(3, 256, more)?;
+    let expected = format!("{} {:016x}", content.len(), add(0, &content));
+    for disk in ["layer-1", "plain"] {
+        guest.says(&format!("queues {disk}"), "3")?;
+        guest.says(&format!("sum {disk} 3"), &expected)?;
+    }
+    guest.says("write plain 512 hello", "ok")?;
+    ensure!(fs::read(&plain)?[512..517] == *b"hello", "the write did not reach the file");
+    guest.stop()
+}
+
 /// Of 4 MiB half a MiB is free at once, and the rest comes at 1 MiB a second; the last request is paid for afterwards, and is
 /// as long as what a kernel reads ahead.
 pub(crate) fn disks_keep_to_their_limit() -> Result<String> {

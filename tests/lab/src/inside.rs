@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, VsockAddr, connect, socket};
+use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::wire;
 
@@ -78,6 +79,11 @@ fn command(words: &[&str], reading: &mut Option<Reading>) -> Result<Option<Strin
             ended.map_err(|_| anyhow!("the reader failed"))??
         }
         ["sum", serial] => sum(File::open(device(serial)?)?)?,
+        ["sum", serial, processors] => sum_by(File::open(device(serial)?)?, processors.parse()?)?,
+        ["queues", serial] => {
+            let name = device(serial)?.file_name().context("a name")?.to_owned();
+            format!("{}", fs::read_dir(Path::new("/sys/block").join(name).join("mq"))?.count())
+        }
         ["cpus"] => fs::read_to_string("/sys/devices/system/cpu/online")?.trim().to_owned(),
         ["fill", mib] => {
             let filled = vec![1_u8; mib.parse::<usize>()? << 20];
@@ -125,9 +131,19 @@ fn sector(text: &str) -> [u8; 512] {
 }
 
 /// A sum of all bytes and their places, and the length.
-fn sum(mut file: File) -> Result<String> {
+fn sum(file: File) -> Result<String> {
+    sum_by(file, 1)
+}
+
+/// The same, read by each of so many processors in turn.
+fn sum_by(mut file: File, processors: usize) -> Result<String> {
     let (mut buffer, mut sum, mut length) = (vec![0; 1 << 20], 0_u64, 0_u64);
-    loop {
+    for processor in (0..processors).cycle() {
+        let mut only = CpuSet::new();
+        only.set(processor);
+        if processors > 1 {
+            sched_setaffinity(None, &only).context("sched_setaffinity")?;
+        }
         let count = file.read(&mut buffer)?;
         if count == 0 {
             return Ok(format!("{length} {sum:016x}"));
@@ -135,6 +151,7 @@ fn sum(mut file: File) -> Result<String> {
         sum = wire::add(sum, &buffer[..count]);
         length += u64::try_from(count)?;
     }
+    bail!("no processor")
 }
 
 /// Serial, sectors and whether it may only be read, of every disk.

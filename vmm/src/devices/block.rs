@@ -1,25 +1,25 @@
 //! A disk as virtio-blk (virtio 1.2, section 5.2).
 
+use std::io;
 use std::os::fd::BorrowedFd;
 
 use virtio_bindings::virtio_blk::{
-    VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_SIZE_MAX,
-    VIRTIO_BLK_F_WRITE_ZEROES, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP,
-    VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
-    VIRTIO_BLK_T_WRITE_ZEROES,
+    VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_MQ, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX,
+    VIRTIO_BLK_F_SIZE_MAX, VIRTIO_BLK_F_WRITE_ZEROES, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK,
+    VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN,
+    VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_WRITE_ZEROES,
 };
 use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
-use virtio_queue::{Queue, QueueT};
+use virtio_queue::Queue;
 
 use super::disk::{Disk, MAX_FORGET, Refusal, TURN};
+use super::requests::{Carrier, Done, MAX_QUEUES, Requests};
 use crate::memory::Memory;
 use crate::spec::MAX_SERIAL;
-use crate::virtio::{
-    Buffer, Cause, Chain, Device, Fault, Identity, Kept, Limiter, Ring, Served, Transfer, Waits, pop,
-};
+use crate::virtio::{Buffer, Cause, Chain, Device, Fault, Identity, Kept, Limiter, Ring, Served, Transfer};
 
-/// Descriptors of the queue, and the most pieces of one request: header and status are two more.
-const QUEUES: &[u16] = &[256];
+/// Descriptors of each queue, and the most pieces of one request: header and status are two more.
+static QUEUES: [u16; MAX_QUEUES] = [256; MAX_QUEUES];
 const MAX_PIECES: u32 = 254;
 
 /// Bytes of one piece, so that the longest request that keeps to this is not longer than a turn.
@@ -36,15 +36,17 @@ const MAX_RANGES: u32 = 16;
 /// The one flag that a range may have, and only one to be zeroed: it may be forgotten as well.
 const UNMAP: u32 = 1;
 
-/// Requests carried out per call, before other devices have their turn.
-const BUDGET: usize = 64;
-
 /// The device.
 #[derive(Debug)]
 pub struct Block {
+    sectors: Sectors,
+    requests: Requests<Waiting>,
+}
+
+/// What the requests are about.
+#[derive(Debug)]
+struct Sectors {
     disk: Disk,
-    limiter: Limiter,
-    waits: Waits<Waiting>,
 }
 
 /// What became of a request: the status byte, and the bytes written before it.
@@ -57,7 +59,8 @@ struct Answer {
 struct Request<'m> {
     kind: u32,
     sector: u64,
-    memory: &'m Memory,
+    /// Given if it may wait.
+    waits: Option<&'m Memory>,
 }
 
 /// What a request comes to: an answer now, or a transfer that waits, and how much it writes if it succeeds.
@@ -66,10 +69,9 @@ enum Outcome {
     Waits(Transfer, u32),
 }
 
-/// A request that waits: by what it is given back, where its status goes, and how much was written if it succeeds.
+/// A request that waits: where its status goes, and how much was written if it succeeds.
 #[derive(Debug)]
 struct Waiting {
-    head: u16,
     status: Kept,
     written: u32,
 }
@@ -78,20 +80,29 @@ struct Waiting {
 type Range = (u64, u64);
 
 impl Block {
-    /// A device over `disk`, which `limiter` keeps to a limit. What would wait does so in `ring`, if there is one.
-    pub fn new(disk: Disk, limiter: Limiter, ring: Option<Ring>) -> Block {
-        Block { disk, limiter, waits: Waits::new(ring) }
+    /// A device over `disk` with so many queues, which `limiter` keeps to a limit. What would wait does so in `ring`, if there is
+    /// one.
+    pub fn new(disk: Disk, queues: usize, limiter: Limiter, ring: Option<Ring>) -> Block {
+        Block { sectors: Sectors { disk }, requests: Requests::new(queues, 0, limiter, ring) }
     }
 
     fn features(&self) -> u64 {
         let always = (1 << VIRTIO_BLK_F_SEG_MAX) | (1 << VIRTIO_BLK_F_SIZE_MAX) | (1 << VIRTIO_BLK_F_FLUSH);
         let writable = (1 << VIRTIO_BLK_F_DISCARD) | (1 << VIRTIO_BLK_F_WRITE_ZEROES);
-        always | if self.disk.is_read_only() { 1 << VIRTIO_BLK_F_RO } else { writable }
+        let kind = if self.sectors.disk.is_read_only() { 1 << VIRTIO_BLK_F_RO } else { writable };
+        always | kind | if self.requests.count() > 1 { 1 << VIRTIO_BLK_F_MQ } else { 0 }
     }
+}
 
-    /// Carries out one chain: gives the number of bytes written into it, if it does not wait, and how much work it was, or
-    /// nothing for a chain that is no request.
-    fn handle(&mut self, memory: &Memory, chain: Chain<'_>) -> Option<(Option<u32>, u64)> {
+impl Carrier for Sectors {
+    type Kept = Waiting;
+
+    fn carry_out<'m>(
+        &self,
+        memory: &'m Memory,
+        chain: Chain<'m>,
+        may_wait: bool,
+    ) -> Option<(Done<Waiting>, u64)> {
         let (header, data) = chain.readable.split(HEADER)?;
         let mut fields = [0; HEADER];
         header.copy_to(&mut fields);
@@ -103,19 +114,25 @@ impl Block {
             VIRTIO_BLK_T_DISCARD | VIRTIO_BLK_T_WRITE_ZEROES => TURN,
             _ => (data.len() as u64).saturating_add(space.len() as u64).min(TURN),
         };
-        match self.carry_out(Request { kind, sector, memory }, &data, space) {
-            Outcome::Answer(answer) => Some((Some(answer.give(&status)?), work)),
+        let request = Request { kind, sector, waits: may_wait.then_some(memory) };
+        let done = match self.request(request, &data, space) {
+            Outcome::Answer(answer) => Done::Over(answer.give(&status)?),
             Outcome::Waits(transfer, written) => {
-                let status = Kept::new(&status, memory)?;
-                self.waits.begin(transfer, Waiting { head: chain.head, status, written });
-                Some((None, work))
+                Done::Waits(transfer, Waiting { status: Kept::new(&status, memory)?, written })
             }
-        }
+        };
+        Some((done, work))
     }
 
-    fn carry_out(&self, request: Request<'_>, data: &Buffer<'_>, space: Buffer<'_>) -> Outcome {
-        let Request { kind, sector, memory } = request;
-        let waits = self.waits.is_possible().then_some(memory);
+    fn answer(kept: Waiting, outcome: io::Result<()>) -> u32 {
+        let answer = Answer::of(outcome.map_err(|_| Refusal::Host), kept.written);
+        answer.give(&kept.status.buffer()).unwrap_or(0)
+    }
+}
+
+impl Sectors {
+    fn request(&self, request: Request<'_>, data: &Buffer<'_>, space: Buffer<'_>) -> Outcome {
+        let Request { kind, sector, waits } = request;
         let length = u32::try_from(space.len()).unwrap_or(0);
         if data.len() as u64 > TURN || space.len() as u64 > TURN {
             return Outcome::Answer(Answer { status: VIRTIO_BLK_S_IOERR, written: 0 });
@@ -135,49 +152,6 @@ impl Block {
             Ok(None) => Outcome::Answer(Answer::of(Ok(()), written)),
             Err(refusal) => Outcome::Answer(Answer::of(Err(refusal), written)),
         }
-    }
-
-    /// Gives back the requests that no longer wait.
-    fn finish(&mut self, memory: &Memory, queue: &mut Queue, served: &mut Served) -> Result<(), Fault> {
-        while let Some((waiting, outcome)) = self.waits.finished() {
-            let Waiting { head, status, written } = waiting;
-            let answer = Answer::of(outcome.map_err(|_| Refusal::Host), written);
-            let written = answer.give(&status.buffer()).unwrap_or(0);
-            queue.add_used(memory, head, written).map_err(Fault::of(0))?;
-            served.used(0);
-        }
-        Ok(())
-    }
-
-    /// Carries out what the driver has added.
-    fn requests(&mut self, memory: &Memory, queue: &mut Queue, served: &mut Served) -> Result<(), Fault> {
-        let mut done = 0;
-        for _ in 0..BUDGET {
-            if let Some(wait) = self.limiter.wait() {
-                served.wait(wait);
-                return Ok(());
-            }
-            if !self.waits.has_room() {
-                // The end of any that waits is the time to go on.
-                return Ok(());
-            }
-            let Some(chain) = pop(queue, memory).map_err(Fault::of(0))? else { return Ok(()) };
-            let head = chain.head_index();
-            let handled = Chain::collect(memory, chain).ok().and_then(|chain| self.handle(memory, chain));
-            served.malformed += u64::from(handled.is_none());
-            let (written, work) = handled.unwrap_or((Some(0), 0));
-            if let Some(written) = written {
-                queue.add_used(memory, head, written).map_err(Fault::of(0))?;
-                served.used(0);
-            }
-            self.limiter.spend(work);
-            done += work;
-            if done >= TURN {
-                break;
-            }
-        }
-        served.again = true;
-        Ok(())
     }
 
     fn tell_serial(&self, space: Buffer<'_>) -> Answer {
@@ -244,7 +218,8 @@ impl Answer {
 
 impl Device for Block {
     fn identity(&self) -> Identity {
-        Identity { kind: VIRTIO_ID_BLOCK, features: self.features(), queues: QUEUES }
+        let queues = QUEUES.get(..self.requests.count()).unwrap_or(&[]);
+        Identity { kind: VIRTIO_ID_BLOCK, features: self.features(), queues }
     }
 
     fn configuration(&self, offset: u64, data: &mut [u8]) {
@@ -255,9 +230,10 @@ impl Device for Block {
                 *place = *byte;
             }
         };
-        put(0, &self.disk.sectors().to_le_bytes());
+        put(0, &self.sectors.disk.sectors().to_le_bytes());
         put(8, &MAX_PIECE.to_le_bytes());
         put(12, &MAX_PIECES.to_le_bytes());
+        put(34, &u16::try_from(self.requests.count()).unwrap_or(1).to_le_bytes());
         put(36, &MAX_RANGE.to_le_bytes());
         put(40, &MAX_RANGES.to_le_bytes());
         put(44, &8_u32.to_le_bytes()); // discard on 4 KiB
@@ -273,25 +249,17 @@ impl Device for Block {
     fn start(&mut self, _features: u64) {}
 
     fn stop(&mut self) {
-        self.waits.forget();
+        self.requests.forget();
     }
 
-    fn serve(&mut self, memory: &Memory, queues: &mut [Queue], _cause: Cause) -> Result<Served, Fault> {
+    fn serve(&mut self, memory: &Memory, queues: &mut [Queue], cause: Cause) -> Result<Served, Fault> {
         let mut served = Served::default();
-        // A new driver's requests are not to overtake a former one's.
-        let forgotten = self.waits.await_forgotten();
-        let Some(queue) = queues.first_mut().filter(|queue| queue.ready() && !forgotten) else {
-            return Ok(served);
-        };
-        self.finish(memory, queue, &mut served)?;
-        let outcome = self.requests(memory, queue, &mut served);
-        // Also before a fault, so that all that was begun comes to an end.
-        served.again |= !self.waits.send();
-        outcome.map(|()| served)
+        self.requests.serve(&self.sectors, memory, queues, cause, &mut served)?;
+        Ok(served)
     }
 
     fn host(&self) -> Option<BorrowedFd<'_>> {
-        self.waits.host()
+        self.requests.host()
     }
 }
 
@@ -304,6 +272,7 @@ mod tests {
     use rustix::event::{PollFd, PollFlags, poll};
     use std::io::Write;
     use std::os::unix::fs::FileExt;
+    use virtio_queue::QueueT;
     use virtio_queue::desc::{RawDescriptor, split::Descriptor};
     use virtio_queue::mock::MockSplitQueue;
     use vm_memory::{Bytes, GuestAddress};
@@ -318,7 +287,7 @@ mod tests {
         file.set_len(sectors * 512).unwrap();
         let spec =
             spec::Disk { serial: "one".to_owned(), file: file.try_clone().unwrap().into(), read_only: false };
-        (Block::new(Disk::new(spec).unwrap(), Limiter::new(Limit::default()), None), file)
+        (Block::new(Disk::new(spec).unwrap(), 1, Limiter::new(Limit::default()), None), file)
     }
 
     /// Sends the same request so many times: gives the last one's status, and whether there is more to do.
@@ -412,7 +381,7 @@ mod tests {
     fn slow(name: &str) -> Option<(Block, std::io::PipeWriter)> {
         let ring = Ring::for_test(name, Event::new())?;
         let (disk, other) = Disk::slow("slow");
-        Some((Block::new(disk, Limiter::new(Limit::default()), Some(ring)), other))
+        Some((Block::new(disk, 1, Limiter::new(Limit::default()), Some(ring)), other))
     }
 
     /// Requests in a queue at `at`: each of a kind, for 512 bytes.
@@ -519,5 +488,53 @@ mod tests {
         other.write_all(&[7; 512]).unwrap();
         serve_until_used(&mut block, &memory, &mut queues);
         assert_eq!((used(&old), used(&new)), (vec![], vec![(0, 21)]));
+    }
+    #[test]
+    fn several_queues_are_told_of_only_where_there_are() {
+        let of = |count| {
+            let mut block = block(8).0;
+            block.requests = Requests::new(count, 0, Limiter::new(Limit::default()), None);
+            let mut told = [0; 2];
+            block.configuration(34, &mut told);
+            let several = block.identity().features & (1 << VIRTIO_BLK_F_MQ) != 0;
+            (block.identity().queues.len(), u16::from_le_bytes(told), several)
+        };
+        assert_eq!([of(1), of(4), of(64)], [(1, 1, false), (4, 4, true), (8, 8, true)]);
+    }
+
+    #[test]
+    fn every_queue_has_its_turn_and_one_that_is_named_is_served_alone() {
+        let mut block = block(8).0;
+        block.requests = Requests::new(3, 0, Limiter::new(Limit::default()), None);
+        let memory = create(4, Backing::default()).unwrap();
+        let long = vec![VIRTIO_BLK_T_GET_ID; 80];
+        let mocks = [
+            queue(&memory, 0x10_0000, &long),
+            queue(&memory, 0x20_0000, &[VIRTIO_BLK_T_GET_ID]),
+            queue(&memory, 0x30_0000, &[VIRTIO_BLK_T_GET_ID]),
+        ];
+        let mut queues: Vec<Queue> = mocks.iter().map(|mock| mock.create_queue().unwrap()).collect();
+        let counts = || mocks.each_ref().map(|mock| mock.used().idx().load());
+        assert_eq!(block.serve(&memory, &mut queues, Cause::Queue(2)).unwrap().used, 0b100);
+        assert_eq!(counts(), [0, 0, 1]);
+        assert!(block.serve(&memory, &mut queues, Cause::Queue(0)).unwrap().again);
+        assert_eq!(counts(), [64, 0, 1]);
+        assert_eq!(block.serve(&memory, &mut queues, Cause::Again).unwrap().used, 0b011);
+        assert_eq!(counts(), [80, 1, 1]);
+    }
+
+    #[test]
+    fn a_request_that_waited_is_given_back_in_its_own_queue() {
+        let Some((mut block, mut other)) = slow("a_request_that_waited_is_given_back_in_its_own_queue")
+        else {
+            return;
+        };
+        let memory = create(2, Backing::default()).unwrap();
+        let mocks = [queue(&memory, 0x1_0000, &[]), queue(&memory, 0x2_0000, &[VIRTIO_BLK_T_IN])];
+        let mut queues: Vec<Queue> = mocks.iter().map(|mock| mock.create_queue().unwrap()).collect();
+        block.serve(&memory, &mut queues, Cause::Queue(1)).unwrap();
+        other.write_all(&[7; 512]).unwrap();
+        serve_until_used(&mut block, &memory, &mut queues);
+        assert_eq!((used(&mocks[0]), used(&mocks[1])), (vec![], vec![(0, 513)]));
     }
 }

@@ -4,7 +4,7 @@
 //! serial   one 16550, the kernel's console: output only
 //! reset    the keyboard controller's one line that resets a PC
 //! clock    the battery-backed clock, read-only
-//! disk     a file or block device as sectors: what every kind of disk does the same way
+//! disk     a file or block device as sectors: what every kind of disk does the same way; requests are the queues of both kinds
 //! balloon  gives pages that the guest does not use, or is asked for, back to the node; ration is what it is asked
 //! block    a disk as virtio-blk
 //! scsi     all disks behind one controller, so that they can come and go; scsi_command is what it is asked
@@ -20,6 +20,7 @@ mod disk;
 mod net;
 mod random;
 mod ration;
+mod requests;
 mod reset;
 mod scsi;
 mod scsi_command;
@@ -35,6 +36,7 @@ pub use disk::{Disk, DiskError};
 pub use net::Net;
 pub use random::Random;
 pub use ration::{Ration, RationError};
+pub use requests::MAX_QUEUES;
 pub use reset::ResetPort;
 pub use scsi::{AttachError, Disks, Scsi};
 pub use seat::{Seat, SeatError};

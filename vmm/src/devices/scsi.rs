@@ -16,19 +16,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use virtio_bindings::virtio_ids::VIRTIO_ID_SCSI;
 use virtio_queue::{Queue, QueueT};
 
-use super::disk::{Disk, MAX_FORGET, MAX_SECTORS, Refusal, SECTOR, TURN};
+use super::disk::{Disk, MAX_FORGET, MAX_SECTORS, Refusal, SECTOR};
+use super::requests::{Carrier, Done, MAX_QUEUES, Requests};
 use super::scsi_command::{Answers, COMMAND, Command, LONGEST_LIST, parse, ranges, sense, units};
 use crate::event::Event;
 use crate::memory::Memory;
 use crate::virtio::{
-    Access, Buffer, Cause, Chain, Device, Fault, Identity, Kept, Limiter, Ring, Served, Transfer, Waits, pop,
+    Access, Buffer, Cause, Chain, Device, Fault, Identity, Kept, Limiter, Ring, Served, Transfer, pop,
 };
 
-/// Numbers of the queues.
+/// Numbers of the queues; those of requests come last.
 const CONTROL: usize = 0;
 const EVENTS: usize = 1;
 const REQUESTS: usize = 2;
-const QUEUES: &[u16] = &[16, 16, 256];
+static QUEUES: [u16; REQUESTS + MAX_QUEUES] = {
+    let mut sizes = [256; REQUESTS + MAX_QUEUES];
+    (sizes[CONTROL], sizes[EVENTS]) = (16, 16);
+    sizes
+};
 
 /// The driver may be told of new and of gone disks.
 const FEATURE_HOTPLUG: u64 = 1 << 1;
@@ -72,7 +77,7 @@ const EVENT: usize = 16;
 /// The most disks: as many as units that Linux numbers in the short form.
 const MAX_DISKS: usize = 256;
 
-/// Requests carried out per call, before other devices have their turn.
+/// Requests about tasks, or events, per call, before other devices have their turn.
 const BUDGET: usize = 64;
 
 /// Events that wait for the guest; when there are more, it is told that it missed some.
@@ -184,22 +189,19 @@ impl State {
 #[derive(Debug)]
 pub struct Scsi {
     disks: Disks,
-    limiter: Limiter,
-    waits: Waits<Waiting>,
+    requests: Requests<Waiting>,
 }
 
-/// A request that waits: by what it is given back, where its answer goes, how much room there was for data, and how much of
-/// it is filled if it succeeds.
+/// A request that waits: where its answer goes, how much room there was for data, and how much of it is filled if it succeeds.
 #[derive(Debug)]
-struct Waiting {
-    head: u16,
+pub(super) struct Waiting {
     response: Kept,
     room: usize,
     moved: usize,
 }
 
 /// What a command came to: data for the guest, or why there is none.
-enum Done {
+enum Outcome {
     /// This answer, of which the guest takes at most so many bytes.
     Answer(Vec<u8>, usize),
     /// So many bytes are in the guest's memory already.
@@ -211,57 +213,10 @@ enum Done {
 }
 
 impl Scsi {
-    /// A controller of `disks`, all of which together `limiter` keeps to a limit. What would wait does so in `ring`, if there is
-    /// one, which signals [`Disks::event`].
-    pub fn new(disks: Disks, limiter: Limiter, ring: Option<Ring>) -> Scsi {
-        Scsi { disks, limiter, waits: Waits::new(ring) }
-    }
-
-    /// Carries out one chain: gives the number of bytes written into it, if it does not wait, and how much work it was, or
-    /// nothing for a chain that is no request.
-    fn handle<'m>(&mut self, memory: &'m Memory, chain: Chain<'m>) -> Option<(Option<u32>, u64)> {
-        let (header, data) = chain.readable.split(REQUEST)?;
-        let (response, space) = chain.writable.split(RESPONSE)?;
-        let mut bytes = [0; REQUEST];
-        header.copy_to(&mut bytes);
-        let command: [u8; COMMAND] = bytes.get(19..)?.try_into().ok()?;
-        let room = space.len();
-        let command = parse(&command);
-        let work = command.map_or(0, |command| command.work());
-        let parts = Parts { memory, data: &data, space: &space };
-        let (answer, moved) = match unit_of(&bytes).map(|unit| self.carry_out(unit, command, &parts)) {
-            None => (respond(BAD_TARGET, GOOD, room, None), 0),
-            Some(Done::Moved(moved)) => (succeeded(room, moved), moved),
-            Some(Done::Waits(transfer, moved)) => {
-                let response = Kept::new(&response, memory)?;
-                self.waits.begin(transfer, Waiting { head: chain.head, response, room, moved });
-                return Some((None, work));
-            }
-            Some(Done::Answer(bytes, most)) => {
-                let length = bytes.len().min(most).min(room);
-                let (place, _) = space.split(length)?;
-                place.copy_from(bytes.get(..length)?);
-                (succeeded(room, length), length)
-            }
-            Some(Done::Failed(key, code)) => (failed(room, key, code), 0),
-        };
-        response.copy_from(&answer);
-        Some((Some(u32::try_from(RESPONSE + moved).ok()?), work))
-    }
-
-    fn carry_out(&self, unit: u8, command: Option<Command>, parts: &Parts<'_, '_>) -> Done {
-        let state = self.disks.state();
-        let disk = state.disks.get(&unit);
-        match (command, disk) {
-            (Some(Command::ReportLuns { room }), _) => Done::Answer(units(state.disks.keys().copied()), room),
-            (Some(Command::Inquiry { page: None, room }), None) => {
-                Done::Answer(Answers::inquiry_of_nothing(unit), room)
-            }
-            (Some(Command::RequestSense { room }), _) => Done::Answer(sense(0, 0).to_vec(), room),
-            (_, None) => Done::Failed(ILLEGAL_REQUEST, NO_SUCH_UNIT),
-            (None, Some(_)) => Done::Failed(ILLEGAL_REQUEST, UNKNOWN_COMMAND),
-            (Some(command), Some(disk)) => ask(disk, command, parts, self.waits.is_possible()),
-        }
+    /// A controller of `disks` with so many queues, all of which together `limiter` keeps to a limit. What would wait does so in
+    /// `ring`, if there is one, which signals [`Disks::event`].
+    pub fn new(disks: Disks, queues: usize, limiter: Limiter, ring: Option<Ring>) -> Scsi {
+        Scsi { disks, requests: Requests::new(queues, REQUESTS, limiter, ring) }
     }
 
     /// Answers requests about tasks. None can be aborted, so that one succeeds only when there is nothing left to abort.
@@ -276,7 +231,7 @@ impl Scsi {
                 // One byte after a task request, five after a question about events: all zero is "done" and "none".
                 let length = chain.writable.len().min(5);
                 let (place, _) = chain.writable.split(length)?;
-                let refused = u32::from_le_bytes(number) == TASK_MANAGEMENT && !self.waits.is_idle();
+                let refused = u32::from_le_bytes(number) == TASK_MANAGEMENT && !self.requests.is_idle();
                 let answer = [if refused { REJECTED } else { OK }, 0, 0, 0, 0];
                 place.copy_from(answer.get(..length)?);
                 u32::try_from(length).ok()
@@ -318,57 +273,78 @@ impl Scsi {
         served.again = true;
         Ok(())
     }
+}
 
-    /// Gives back the requests that no longer wait.
-    fn finish(&mut self, memory: &Memory, queue: &mut Queue, served: &mut Served) -> Result<(), Fault> {
-        while let Some((waiting, outcome)) = self.waits.finished() {
-            let Waiting { head, response, room, moved } = waiting;
-            let (answer, moved) = match outcome {
-                Ok(()) => (succeeded(room, moved), moved),
-                Err(_) => (failed(room, MEDIUM_ERROR, 0), 0),
-            };
-            response.buffer().copy_from(&answer);
-            let written = u32::try_from(RESPONSE + moved).unwrap_or(0);
-            queue.add_used(memory, head, written).map_err(Fault::of(REQUESTS))?;
-            served.used(REQUESTS);
-        }
-        Ok(())
+impl Carrier for Disks {
+    type Kept = Waiting;
+
+    fn carry_out<'m>(
+        &self,
+        memory: &'m Memory,
+        chain: Chain<'m>,
+        may_wait: bool,
+    ) -> Option<(Done<Waiting>, u64)> {
+        let (header, data) = chain.readable.split(REQUEST)?;
+        let (response, space) = chain.writable.split(RESPONSE)?;
+        let mut bytes = [0; REQUEST];
+        header.copy_to(&mut bytes);
+        let command: [u8; COMMAND] = bytes.get(19..)?.try_into().ok()?;
+        let room = space.len();
+        let command = parse(&command);
+        let work = command.map_or(0, |command| command.work());
+        let parts = Parts { waits: may_wait.then_some(memory), data: &data, space: &space };
+        let (answer, moved) = match unit_of(&bytes).map(|unit| self.command(unit, command, &parts)) {
+            None => (respond(BAD_TARGET, GOOD, room, None), 0),
+            Some(Outcome::Moved(moved)) => (succeeded(room, moved), moved),
+            Some(Outcome::Waits(transfer, moved)) => {
+                let response = Kept::new(&response, memory)?;
+                return Some((Done::Waits(transfer, Waiting { response, room, moved }), work));
+            }
+            Some(Outcome::Answer(bytes, most)) => {
+                let length = bytes.len().min(most).min(room);
+                let (place, _) = space.split(length)?;
+                place.copy_from(bytes.get(..length)?);
+                (succeeded(room, length), length)
+            }
+            Some(Outcome::Failed(key, code)) => (failed(room, key, code), 0),
+        };
+        response.copy_from(&answer);
+        Some((Done::Over(u32::try_from(RESPONSE + moved).ok()?), work))
     }
 
-    fn requests(&mut self, memory: &Memory, queue: &mut Queue, served: &mut Served) -> Result<(), Fault> {
-        let mut done = 0;
-        for _ in 0..BUDGET {
-            if let Some(wait) = self.limiter.wait() {
-                served.wait(wait);
-                return Ok(());
-            }
-            if !self.waits.has_room() {
-                // The end of any that waits is the time to go on.
-                return Ok(());
-            }
-            let Some(chain) = pop(queue, memory).map_err(Fault::of(REQUESTS))? else { return Ok(()) };
-            let head = chain.head_index();
-            let handled = Chain::collect(memory, chain).ok().and_then(|chain| self.handle(memory, chain));
-            served.malformed += u64::from(handled.is_none());
-            let (written, work) = handled.unwrap_or((Some(0), 0));
-            if let Some(written) = written {
-                queue.add_used(memory, head, written).map_err(Fault::of(REQUESTS))?;
-                served.used(REQUESTS);
-            }
-            self.limiter.spend(work);
-            done += work;
-            if done >= TURN {
-                break;
-            }
-        }
-        served.again = true;
-        Ok(())
+    fn answer(kept: Waiting, outcome: io::Result<()>) -> u32 {
+        let Waiting { response, room, moved } = kept;
+        let (answer, moved) = match outcome {
+            Ok(()) => (succeeded(room, moved), moved),
+            Err(_) => (failed(room, MEDIUM_ERROR, 0), 0),
+        };
+        response.buffer().copy_from(&answer);
+        u32::try_from(RESPONSE + moved).unwrap_or(0)
     }
 }
 
-/// What belongs to a command: the guest's memory, what the guest sends with it, and the room for what it gets.
+impl Disks {
+    fn command(&self, unit: u8, command: Option<Command>, parts: &Parts<'_, '_>) -> Outcome {
+        let state = self.state();
+        let disk = state.disks.get(&unit);
+        match (command, disk) {
+            (Some(Command::ReportLuns { room }), _) => {
+                Outcome::Answer(units(state.disks.keys().copied()), room)
+            }
+            (Some(Command::Inquiry { page: None, room }), None) => {
+                Outcome::Answer(Answers::inquiry_of_nothing(unit), room)
+            }
+            (Some(Command::RequestSense { room }), _) => Outcome::Answer(sense(0, 0).to_vec(), room),
+            (_, None) => Outcome::Failed(ILLEGAL_REQUEST, NO_SUCH_UNIT),
+            (None, Some(_)) => Outcome::Failed(ILLEGAL_REQUEST, UNKNOWN_COMMAND),
+            (Some(command), Some(disk)) => ask(disk, command, parts),
+        }
+    }
+}
+
+/// What belongs to a command: the guest's memory if it may wait, what the guest sends with it, and the room for what it gets.
 struct Parts<'p, 'm> {
-    memory: &'m Memory,
+    waits: Option<&'m Memory>,
     data: &'p Buffer<'m>,
     space: &'p Buffer<'m>,
 }
@@ -394,21 +370,20 @@ fn unit_of(request: &[u8; REQUEST]) -> Option<u8> {
     }
 }
 
-fn ask(disk: &Disk, command: Command, parts: &Parts<'_, '_>, may_wait: bool) -> Done {
-    let Parts { memory, data, space } = *parts;
-    let waits = may_wait.then_some(memory);
+fn ask(disk: &Disk, command: Command, parts: &Parts<'_, '_>) -> Outcome {
+    let Parts { waits, data, space } = *parts;
     let answers = Answers { serial: disk.serial(), sectors: disk.sectors(), read_only: disk.is_read_only() };
-    let field = Done::Failed(ILLEGAL_REQUEST, INVALID_FIELD);
+    let field = Outcome::Failed(ILLEGAL_REQUEST, INVALID_FIELD);
     match command {
-        Command::Nothing | Command::RequestSense { .. } | Command::ReportLuns { .. } => Done::Moved(0),
-        Command::Inquiry { page: None, room } => Done::Answer(Answers::inquiry(), room),
+        Command::Nothing | Command::RequestSense { .. } | Command::ReportLuns { .. } => Outcome::Moved(0),
+        Command::Inquiry { page: None, room } => Outcome::Answer(Answers::inquiry(), room),
         Command::Inquiry { page: Some(page), room } => {
-            answers.page(page).map_or(field, |answer| Done::Answer(answer, room))
+            answers.page(page).map_or(field, |answer| Outcome::Answer(answer, room))
         }
-        Command::Capacity10 => Done::Answer(answers.capacity10(), usize::MAX),
-        Command::Capacity16 { room } => Done::Answer(answers.capacity16(), room),
+        Command::Capacity10 => Outcome::Answer(answers.capacity10(), usize::MAX),
+        Command::Capacity16 { room } => Outcome::Answer(answers.capacity16(), room),
         Command::ModeSense { long, page, room } => {
-            answers.mode(long, page).map_or(field, |answer| Done::Answer(answer, room))
+            answers.mode(long, page).map_or(field, |answer| Outcome::Answer(answer, room))
         }
         Command::Read { sectors, .. } | Command::Write { sectors, .. }
             if sectors > u64::from(MAX_SECTORS) =>
@@ -436,28 +411,28 @@ fn fits(buffer: &Buffer<'_>, sectors: u64) -> bool {
     u64::try_from(buffer.len()).ok() == sectors.checked_mul(SECTOR)
 }
 
-fn begun(disk: &Disk, begun: Result<Option<Transfer>, Refusal>, moved: usize) -> Done {
+fn begun(disk: &Disk, begun: Result<Option<Transfer>, Refusal>, moved: usize) -> Outcome {
     match begun {
-        Ok(Some(transfer)) => Done::Waits(transfer, moved),
-        Ok(None) => Done::Moved(moved),
+        Ok(Some(transfer)) => Outcome::Waits(transfer, moved),
+        Ok(None) => Outcome::Moved(moved),
         Err(refusal) => outcome(disk, Err(refusal), 0),
     }
 }
 
-fn outcome(disk: &Disk, done: Result<(), Refusal>, moved: usize) -> Done {
+fn outcome(disk: &Disk, done: Result<(), Refusal>, moved: usize) -> Outcome {
     match done {
-        Ok(()) => Done::Moved(moved),
-        Err(Refusal::Host) => Done::Failed(MEDIUM_ERROR, 0),
+        Ok(()) => Outcome::Moved(moved),
+        Err(Refusal::Host) => Outcome::Failed(MEDIUM_ERROR, 0),
         // By this a driver learns that it has to write zeros itself.
-        Err(Refusal::Unable) => Done::Failed(ILLEGAL_REQUEST, UNKNOWN_COMMAND),
-        Err(Refusal::Request) if disk.is_read_only() => Done::Failed(DATA_PROTECT, WRITE_PROTECTED),
-        Err(Refusal::Request) => Done::Failed(ILLEGAL_REQUEST, OUT_OF_RANGE),
+        Err(Refusal::Unable) => Outcome::Failed(ILLEGAL_REQUEST, UNKNOWN_COMMAND),
+        Err(Refusal::Request) if disk.is_read_only() => Outcome::Failed(DATA_PROTECT, WRITE_PROTECTED),
+        Err(Refusal::Request) => Outcome::Failed(ILLEGAL_REQUEST, OUT_OF_RANGE),
     }
 }
 
 /// Forgets every range of a list, or none if the list is longer than the block limits page allows.
-fn unmap(disk: &Disk, data: &Buffer<'_>) -> Done {
-    let too_long = Done::Failed(ILLEGAL_REQUEST, INVALID_LIST);
+fn unmap(disk: &Disk, data: &Buffer<'_>) -> Outcome {
+    let too_long = Outcome::Failed(ILLEGAL_REQUEST, INVALID_LIST);
     if data.len() > LONGEST_LIST {
         return too_long;
     }
@@ -508,13 +483,15 @@ fn respond(response: u8, status: u8, rest: usize, why: Option<(u8, u8)>) -> [u8;
 
 impl Device for Scsi {
     fn identity(&self) -> Identity {
-        Identity { kind: VIRTIO_ID_SCSI, features: FEATURE_HOTPLUG, queues: QUEUES }
+        let queues = QUEUES.get(..REQUESTS + self.requests.count()).unwrap_or(&[]);
+        Identity { kind: VIRTIO_ID_SCSI, features: FEATURE_HOTPLUG, queues }
     }
 
     fn configuration(&self, offset: u64, data: &mut [u8]) {
         // struct virtio_scsi_config: request queues, pieces, sectors, commands per unit, sizes of event, sense and
         // command, then channels, targets and units, each the highest.
-        let words = [1, 254, MAX_SECTORS, 128, 16, 96, 32];
+        let queues = u32::try_from(self.requests.count()).unwrap_or(1);
+        let words = [queues, 254, MAX_SECTORS, 128, 16, 96, 32];
         let mut configuration: Vec<u8> = words.into_iter().flat_map(u32::to_le_bytes).collect();
         configuration.extend([0; 4]);
         configuration.extend(255_u32.to_le_bytes());
@@ -531,7 +508,7 @@ impl Device for Scsi {
     }
 
     fn stop(&mut self) {
-        self.waits.forget();
+        self.requests.forget();
         let mut state = self.disks.state();
         state.driven = false;
         state.missed = false;
@@ -540,22 +517,16 @@ impl Device for Scsi {
 
     fn serve(&mut self, memory: &Memory, queues: &mut [Queue], cause: Cause) -> Result<Served, Fault> {
         let mut served = Served::default();
-        // A new driver's requests are not to overtake a former one's.
-        let forgotten = self.waits.await_forgotten();
-        let [control, events, requests] = queues else { return Ok(served) };
+        let [control, events, requests @ ..] = queues else { return Ok(served) };
         if control.ready() && matches!(cause, Cause::Queue(CONTROL) | Cause::Again) {
             self.control(memory, control, &mut served)?;
         }
-        if events.ready() && !matches!(cause, Cause::Queue(CONTROL | REQUESTS)) {
+        if events.ready() && matches!(cause, Cause::Queue(EVENTS) | Cause::Again | Cause::Host) {
             self.disks.changed.take();
             self.tell(memory, events, &mut served)?;
         }
-        if requests.ready() && !forgotten && !matches!(cause, Cause::Queue(CONTROL | EVENTS)) {
-            self.finish(memory, requests, &mut served)?;
-            let outcome = self.requests(memory, requests, &mut served);
-            // Also before a fault, so that all that was begun comes to an end.
-            served.again |= !self.waits.send();
-            outcome?;
+        if !matches!(cause, Cause::Queue(CONTROL | EVENTS)) {
+            self.requests.serve(&self.disks, memory, requests, cause, &mut served)?;
         }
         Ok(served)
     }
@@ -592,7 +563,7 @@ mod tests {
         let disks = Disks::new().unwrap();
         disks.attach(disk("first", &[7; 4096], false)).unwrap();
         disks.attach(disk("second", &[9; 1024], true)).unwrap();
-        Scsi::new(disks, Limiter::new(Limit::default()), None)
+        Scsi::new(disks, 1, Limiter::new(Limit::default()), None)
     }
 
     /// Sends a command with data and room for data: gives status, sense key and what came back.
@@ -691,7 +662,7 @@ mod tests {
         file.set_len(4 << 30).unwrap();
         let spec = spec::Disk { serial: "large".to_owned(), file: file.into(), read_only: false };
         disks.attach(Disk::new(spec).unwrap()).unwrap();
-        let mut scsi = Scsi::new(disks, Limiter::new(Limit::default()), None);
+        let mut scsi = Scsi::new(disks, 1, Limiter::new(Limit::default()), None);
         let range = |sector: u8, sectors: u32| {
             [&[0, 0, 0, 0, sector, 0, 0, 0][..], &sectors.to_be_bytes(), &[0; 4]].concat()
         };
@@ -746,11 +717,11 @@ mod tests {
 
     #[test]
     fn a_request_beyond_the_limit_waits_in_its_queue() {
-        let mut scsi = controller();
         let each = Rate { per_second: NonZeroU64::new(2).unwrap(), burst: NonZeroU64::MIN };
         let limit = Limit { bytes: None, operations: Some(each) };
         // No time passes.
-        scsi.limiter = Limiter::with(limit, Box::new(|| Duration::ZERO));
+        let limiter = Limiter::with(limit, Box::new(|| Duration::ZERO));
+        let mut scsi = Scsi::new(controller().disks, 1, limiter, None);
         assert_eq!(send(&mut scsi, 0, &[0x28, 0, 0, 0, 0, 0, 0, 0, 1], &[], 512).2, [7; 512]);
         let memory = create(2, Backing::default()).unwrap();
         let mock = MockSplitQueue::create(&memory, GuestAddress(0), 16);
@@ -759,6 +730,19 @@ mod tests {
         let mut queues = [Queue::new(16).unwrap(), Queue::new(16).unwrap(), mock.create_queue().unwrap()];
         let served = scsi.serve(&memory, &mut queues, Cause::Queue(REQUESTS)).unwrap();
         assert_eq!((served.used, served.next()), (0, Next::In(Duration::from_millis(500))));
+    }
+
+    #[test]
+    fn a_controller_has_as_many_queues_as_are_wanted_but_no_more_than_make_sense() {
+        let of = |count| {
+            let scsi = Scsi::new(Disks::new().unwrap(), count, Limiter::new(Limit::default()), None);
+            let mut told = [0; 4];
+            scsi.configuration(0, &mut told);
+            (scsi.identity().queues.to_vec(), u32::from_le_bytes(told))
+        };
+        assert_eq!(of(0), (vec![16, 16, 256], 1));
+        assert_eq!(of(3), (vec![16, 16, 256, 256, 256], 3));
+        assert_eq!(of(64).1, 8);
     }
 
     #[test]
@@ -885,7 +869,7 @@ mod tests {
         let Some(ring) = Ring::for_test(name, disks.event()) else { return };
         let (slow, mut other) = Disk::slow("slow");
         disks.attach(slow).unwrap();
-        let mut scsi = Scsi::new(disks.clone(), Limiter::new(Limit::default()), Some(ring));
+        let mut scsi = Scsi::new(disks.clone(), 1, Limiter::new(Limit::default()), Some(ring));
         let memory = create(2, Backing::default()).unwrap();
         let mut header = [0; REQUEST];
         header[..4].copy_from_slice(&[1, 0, 0x40, 0]);
