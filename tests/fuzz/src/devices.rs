@@ -1,6 +1,7 @@
 //! Every device behind its registers, with a driver that means ill: an input says which features it takes, where its rings
 //! lie and what is in them, round after round.
 
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::sync::OnceLock;
@@ -10,7 +11,7 @@ use coffer_vmm::devices::{Balloon, Block, Disk, Disks, Net, Random, Scsi, Tap, V
 use coffer_vmm::event::Event;
 use coffer_vmm::memory::{Backing, Memory, Shown, create};
 use coffer_vmm::spec::{self, Limit};
-use coffer_vmm::virtio::{Cause, Device, Interrupt, Limiter, Next, Transport};
+use coffer_vmm::virtio::{Cause, Device, Interrupt, Limiter, Next, Ring, Transport};
 use coffer_vmm::vsock::packet::{HEADER_LEN, Packet};
 use coffer_vmm::vsock::{self};
 use vm_memory::{Bytes, GuestAddress};
@@ -93,7 +94,7 @@ fn drive(device: Box<dyn Device>, input: &[u8]) {
         }
         let data = script.part(DATA_LENGTH);
         memory.write_slice(data, GuestAddress(DATA)).expect("data lies in memory");
-        for cause in [Cause::Queue(0), Cause::Queue(1), Cause::Queue(2), Cause::Host, Cause::Again] {
+        for cause in (0..RINGS).map(Cause::Queue).chain([Cause::Host, Cause::Again]) {
             // A device that always has more to do would keep the others waiting; a few times are enough to see a loop of its
             // own, which libFuzzer's time limit ends.
             let mut again = transport.serve(cause);
@@ -190,23 +191,61 @@ fn fill(memory: &Memory, ring: usize, script: &mut Script<'_>) {
     put(AVAILABLE + 2, &index.to_le_bytes());
 }
 
-/// A disk of 64 KiB.
-fn disk(serial: &str, read_only: bool) -> Disk {
-    let file = file(&[0x5a; 0x1_0000]);
-    let file = OwnedFd::from(file);
-    Disk::new(spec::Disk { serial: serial.to_owned(), file, read_only }).expect("a disk")
+/// What the first byte of an input says about disks.
+struct Kind {
+    read_only: bool,
+    /// On a file system, where some requests wait, instead of in memory.
+    may_wait: bool,
+}
+
+impl Kind {
+    fn of(input: &[u8]) -> Kind {
+        let first = input.first().copied().unwrap_or(0);
+        // Rarely: a ring for each input takes longer than all the rest.
+        Kind { read_only: first & 1 == 1, may_wait: first & 0xf0 == 0xf0 }
+    }
+
+    /// A disk of 64 KiB.
+    fn disk(&self, serial: &str, read_only: bool) -> Disk {
+        let file = if self.may_wait { stored() } else { file(&[0x5a; STORED]) };
+        let file = OwnedFd::from(file);
+        Disk::new(spec::Disk { serial: serial.to_owned(), file, read_only }).expect("a disk")
+    }
+
+    fn ring(&self, event: Event) -> Option<Ring> {
+        self.may_wait.then(|| Ring::new(event).ok()).flatten()
+    }
+}
+
+/// Bytes of a disk.
+const STORED: usize = 0x1_0000;
+
+/// A file beside this program.
+fn stored() -> File {
+    static MADE: OnceLock<File> = OnceLock::new();
+    let make = || {
+        let program = std::env::current_exe().expect("this program");
+        let file = tempfile::tempfile_in(program.parent().expect("its directory")).expect("a file");
+        file.set_len(STORED as u64).expect("its length");
+        file
+    };
+    MADE.get_or_init(make).try_clone().expect("the same file")
 }
 
 pub(crate) fn block(input: &[u8]) {
-    let read_only = input.first().is_some_and(|first| first & 1 == 1);
-    drive(Box::new(Block::new(disk("disk", read_only), 1, Limiter::new(Limit::default()), None)), input);
+    let kind = Kind::of(input);
+    let ring = kind.ring(Event::new().expect("an event"));
+    let disk = kind.disk("disk", kind.read_only);
+    drive(Box::new(Block::new(disk, 2, Limiter::new(Limit::default()), ring)), input);
 }
 
 pub(crate) fn scsi(input: &[u8]) {
+    let kind = Kind::of(input);
     let disks = Disks::new().expect("a controller");
-    disks.attach(disk("one", true)).expect("a first disk");
-    disks.attach(disk("two", false)).expect("a second disk");
-    drive(Box::new(Scsi::new(disks, 1, Limiter::new(Limit::default()), None)), input);
+    disks.attach(kind.disk("one", true)).expect("a first disk");
+    disks.attach(kind.disk("two", false)).expect("a second disk");
+    let ring = kind.ring(disks.event().expect("an event"));
+    drive(Box::new(Scsi::new(disks, 2, Limiter::new(Limit::default()), ring)), input);
 }
 
 pub(crate) fn random(input: &[u8]) {
