@@ -11,6 +11,9 @@ use serde::Serialize;
 use crate::install::DECODER;
 use crate::{Health, output};
 
+/// Who is kept from io_uring: nobody (0), who has no right to it (1), everybody (2).
+const IO_URING: &str = "/proc/sys/kernel/io_uring_disabled";
+
 /// How one check came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -78,6 +81,9 @@ fn findings(config: &Config) -> Vec<Finding> {
         findings.push(tool("mkfs.ext4", Path::new("mkfs.ext4"), advice));
     }
     findings.push(ok("scratch", scratch(config.scratch)));
+    if matches!(virtualization.backend(config.hypervisor), Backend::Builtin) {
+        findings.push(io_uring(std::fs::read_to_string(IO_URING).ok().as_deref()));
+    }
     if config.limits != Default::default() {
         findings.push(limits(virtualization.backend(config.hypervisor)));
     }
@@ -187,6 +193,23 @@ fn image_policy(path: &Path) -> Finding {
     }
 }
 
+/// Whether machines of coffer-vmm may wait for a disk beside everything else: `setting` is what the kernel says of who is kept from
+/// that, from Linux 6.6 on.
+fn io_uring(setting: Option<&str>) -> Finding {
+    let check = "io_uring";
+    match setting.map(str::trim) {
+        None | Some("0") => ok(check, "a disk that is slow holds up nothing else of its pod".to_owned()),
+        Some(kept) => Finding {
+            check,
+            verdict: Verdict::Warning,
+            found: format!("kernel.io_uring_disabled is {kept}"),
+            advice: "a disk that is slow holds up network and other disks of its pod; set kernel.io_uring_disabled to 0, and \
+                     each machine makes one ring before it gives up its rights, which can read, write and flush only"
+                .to_owned(),
+        },
+    }
+}
+
 /// Whether what runs pods keeps them to the node's limits of disks and interfaces, where there are any.
 fn limits(backend: Backend) -> Finding {
     match backend {
@@ -267,6 +290,14 @@ mod tests {
     fn qemu_that_is_asked_for_runs_where_the_monitor_could() {
         let finding = hypervisor(HypervisorChoice::Qemu, &virtualization(Some("vmx"), None));
         assert!(finding.found.starts_with("qemu-kvm: "), "{}", finding.found);
+    }
+
+    #[test]
+    fn a_node_that_keeps_machines_from_io_uring_is_told_what_that_costs() {
+        assert_eq!(io_uring(None).verdict, Verdict::Ok);
+        assert_eq!(io_uring(Some("0\n")).verdict, Verdict::Ok);
+        let kept = io_uring(Some("2\n"));
+        assert_eq!((kept.verdict, kept.found.as_str()), (Verdict::Warning, "kernel.io_uring_disabled is 2"));
     }
 
     #[test]
