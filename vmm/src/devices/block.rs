@@ -252,6 +252,10 @@ impl Device for Block {
         self.requests.forget();
     }
 
+    fn settle(&mut self) {
+        self.requests.settle();
+    }
+
     fn serve(&mut self, memory: &Memory, queues: &mut [Queue], cause: Cause) -> Result<Served, Fault> {
         let mut served = Served::default();
         self.requests.serve(&self.sectors, memory, queues, cause, &mut served)?;
@@ -268,10 +272,13 @@ mod tests {
     use super::*;
     use crate::event::Event;
     use crate::memory::{Backing, create};
-    use crate::spec::{self, Limit};
+    use crate::spec::{self, Limit, Rate};
     use rustix::event::{PollFd, PollFlags, poll};
     use std::io::Write;
+    use std::num::NonZeroU64;
     use std::os::unix::fs::FileExt;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
     use virtio_queue::QueueT;
     use virtio_queue::desc::{RawDescriptor, split::Descriptor};
     use virtio_queue::mock::MockSplitQueue;
@@ -536,5 +543,24 @@ mod tests {
         other.write_all(&[7; 512]).unwrap();
         serve_until_used(&mut block, &memory, &mut queues);
         assert_eq!((used(&mocks[0]), used(&mocks[1])), (vec![], vec![(0, 513)]));
+    }
+    #[test]
+    fn what_a_limit_allows_is_shared_among_queues() {
+        let mut block = block(8).0;
+        let seconds = std::sync::Arc::new(AtomicU64::new(0));
+        let now = std::sync::Arc::clone(&seconds);
+        let clock = Box::new(move || Duration::from_secs(now.load(Ordering::Relaxed)));
+        let rate = Rate { per_second: NonZeroU64::MIN, burst: NonZeroU64::MIN };
+        let limit = Limit { bytes: None, operations: Some(rate) };
+        block.requests = Requests::new(2, 0, Limiter::with(limit, clock), None);
+        let memory = create(4, Backing::default()).unwrap();
+        let many = vec![VIRTIO_BLK_T_GET_ID; 40];
+        let mocks = [queue(&memory, 0x10_0000, &many), queue(&memory, 0x20_0000, &many)];
+        let mut queues: Vec<Queue> = mocks.iter().map(|mock| mock.create_queue().unwrap()).collect();
+        for _ in 0..40 {
+            block.serve(&memory, &mut queues, Cause::Again).unwrap();
+            seconds.fetch_add(1, Ordering::Relaxed);
+        }
+        assert_eq!(mocks.each_ref().map(|mock| mock.used().idx().load()), [20, 20]);
     }
 }

@@ -207,8 +207,9 @@ impl Disk {
                 Ok(all) if all == buffer.len() => return Ok(None),
                 Ok(some) => moved = some,
                 Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => haste.set(Haste::Never),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return Err(Refusal::Host),
+                // Not at once, for whatever reason: a file system that is short of memory says so, too. What is the matter is told
+                // by the call that may wait.
+                Err(_) => {}
             }
         }
         let kept = Kept::new(buffer, memory).ok_or(Refusal::Host)?;

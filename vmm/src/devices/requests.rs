@@ -90,11 +90,6 @@ impl<K> Requests<K> {
         self.count
     }
 
-    /// Whether none waits.
-    pub(super) fn is_idle(&self) -> bool {
-        self.waits.is_idle()
-    }
-
     /// What becomes readable when a request that waits can be answered.
     pub(super) fn host(&self) -> Option<BorrowedFd<'_>> {
         self.waits.host()
@@ -103,6 +98,11 @@ impl<K> Requests<K> {
     /// The driver is gone, see [`Waits::forget`].
     pub(super) fn forget(&mut self) {
         self.waits.forget();
+    }
+
+    /// The driver takes its memory back, see [`Waits::settle`].
+    pub(super) fn settle(&mut self) {
+        self.waits.settle();
     }
 
     /// Answers what no longer waits, and carries out what the driver has added: to one of `queues` if that is the cause, else
@@ -116,12 +116,12 @@ impl<K> Requests<K> {
         served: &mut Served,
     ) -> Result<(), Fault> {
         // A new driver's requests are not to overtake a former one's. A device that a fault has stopped has no queues.
-        if self.waits.await_forgotten() || queues.is_empty() {
-            return Ok(());
-        }
-        let outcome = self
-            .finish(carrier, memory, queues, served)
-            .and_then(|()| self.begin(carrier, memory, queues, cause, served));
+        let outcome = if self.waits.is_held() || queues.is_empty() {
+            Ok(())
+        } else {
+            self.finish(carrier, memory, queues, served)
+                .and_then(|()| self.begin(carrier, memory, queues, cause, served))
+        };
         // Also before a fault, so that all that was begun comes to an end.
         served.again |= !self.waits.send();
         outcome
@@ -171,15 +171,16 @@ impl<K> Requests<K> {
         let mut left = (BUDGET, TURN);
         for index in (from..queues.len()).chain(0..from).take(number) {
             let Some(queue) = queues.get_mut(index).filter(|queue| queue.ready()) else { continue };
-            match self.take(carrier, memory, (index, queue), &mut left, served)? {
-                Next::Queue => {}
-                Next::Event => return Ok(()),
-                Next::Turn => {
-                    self.turn = if index + 1 < queues.len() { index + 1 } else { 0 };
-                    served.again = true;
-                    return Ok(());
-                }
+            let before = left.0;
+            let next = self.take(carrier, memory, (index, queue), &mut left, served)?;
+            if matches!(next, Next::Queue) {
+                continue;
             }
+            // Whoever had something is behind the others the next time.
+            let following = if index + 1 < queues.len() { index + 1 } else { 0 };
+            self.turn = if left.0 < before { following } else { index };
+            served.again |= matches!(next, Next::Turn);
+            return Ok(());
         }
         Ok(())
     }

@@ -77,6 +77,9 @@ const EVENT: usize = 16;
 /// The most disks: as many as units that Linux numbers in the short form.
 const MAX_DISKS: usize = 256;
 
+/// Commands of one disk at once: several disks that hang leave room for others.
+const COMMANDS: u32 = 16;
+
 /// Requests about tasks, or events, per call, before other devices have their turn.
 const BUDGET: usize = 64;
 
@@ -219,8 +222,8 @@ impl Scsi {
         Scsi { disks, requests: Requests::new(queues, REQUESTS, limiter, ring) }
     }
 
-    /// Answers requests about tasks. None can be aborted, so that one succeeds only when there is nothing left to abort.
-    fn control(&self, memory: &Memory, queue: &mut Queue, served: &mut Served) -> Result<(), Fault> {
+    /// Answers requests about tasks, none of which is aborted.
+    fn control(memory: &Memory, queue: &mut Queue, served: &mut Served) -> Result<(), Fault> {
         for _ in 0..BUDGET {
             let Some(chain) = pop(queue, memory).map_err(Fault::of(CONTROL))? else { return Ok(()) };
             let head = chain.head_index();
@@ -231,7 +234,7 @@ impl Scsi {
                 // One byte after a task request, five after a question about events: all zero is "done" and "none".
                 let length = chain.writable.len().min(5);
                 let (place, _) = chain.writable.split(length)?;
-                let refused = u32::from_le_bytes(number) == TASK_MANAGEMENT && !self.requests.is_idle();
+                let refused = u32::from_le_bytes(number) == TASK_MANAGEMENT;
                 let answer = [if refused { REJECTED } else { OK }, 0, 0, 0, 0];
                 place.copy_from(answer.get(..length)?);
                 u32::try_from(length).ok()
@@ -491,7 +494,7 @@ impl Device for Scsi {
         // struct virtio_scsi_config: request queues, pieces, sectors, commands per unit, sizes of event, sense and
         // command, then channels, targets and units, each the highest.
         let queues = u32::try_from(self.requests.count()).unwrap_or(1);
-        let words = [queues, 254, MAX_SECTORS, 128, 16, 96, 32];
+        let words = [queues, 254, MAX_SECTORS, COMMANDS, 16, 96, 32];
         let mut configuration: Vec<u8> = words.into_iter().flat_map(u32::to_le_bytes).collect();
         configuration.extend([0; 4]);
         configuration.extend(255_u32.to_le_bytes());
@@ -515,14 +518,17 @@ impl Device for Scsi {
         state.events.clear();
     }
 
+    fn settle(&mut self) {
+        self.requests.settle();
+    }
+
     fn serve(&mut self, memory: &Memory, queues: &mut [Queue], cause: Cause) -> Result<Served, Fault> {
         let mut served = Served::default();
         let [control, events, requests @ ..] = queues else { return Ok(served) };
         if control.ready() && matches!(cause, Cause::Queue(CONTROL) | Cause::Again) {
-            self.control(memory, control, &mut served)?;
+            Scsi::control(memory, control, &mut served)?;
         }
         if events.ready() && matches!(cause, Cause::Queue(EVENTS) | Cause::Again | Cause::Host) {
-            self.disks.changed.take();
             self.tell(memory, events, &mut served)?;
         }
         if !matches!(cause, Cause::Queue(CONTROL | EVENTS)) {
@@ -543,6 +549,7 @@ mod tests {
     use crate::spec::{self, Limit, Rate};
     use crate::virtio::Next;
     use proptest::prelude::*;
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use std::io::Write;
     use std::num::NonZeroU64;
     use std::time::Duration;
@@ -888,12 +895,21 @@ mod tests {
         assert_eq!(abort(&mut scsi, &memory), REJECTED);
         disks.detach("slow").unwrap();
         other.write_all(&[7; 512]).unwrap();
+        let ended = |scsi: &Scsi, limit: Timespec| {
+            poll(&mut [PollFd::from_borrowed_fd(scsi.host().unwrap(), PollFlags::IN)], Some(&limit)).unwrap()
+                == 1
+        };
+        assert!(ended(&scsi, Timespec { tv_sec: 20, tv_nsec: 0 }), "nothing ends");
+        // Room for events says nothing of requests, and leaves the news of them alone.
+        queues[EVENTS].set_ready(true);
+        assert_eq!(scsi.serve(&memory, &mut queues, Cause::Queue(EVENTS)).unwrap().used, 0);
+        assert!(ended(&scsi, Timespec { tv_sec: 0, tv_nsec: 0 }), "the news of an end is lost");
+        queues[EVENTS].set_ready(false);
         while scsi.serve(&memory, &mut queues, Cause::Host).unwrap().used == 0 {
             std::thread::yield_now();
         }
         assert_eq!(memory.read_obj::<[u64; 8]>(GuestAddress(0x4_01c0)).unwrap(), [0x0707_0707_0707_0707; 8]);
         assert_eq!(memory.read_obj::<[u8; 12]>(GuestAddress(0x3_0000)).unwrap(), [0; 12]);
         assert_eq!(mock.used().idx().load(), 1);
-        assert_eq!(abort(&mut scsi, &memory), OK);
     }
 }

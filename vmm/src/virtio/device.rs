@@ -109,6 +109,10 @@ pub trait Device: fmt::Debug + Send {
     /// The driver has let go of it: it forgets everything about it.
     fn stop(&mut self);
 
+    /// The driver takes back the memory that it gave to a device which was stopped: what is still moved there beside the program
+    /// is waited for, though not long.
+    fn settle(&mut self) {}
+
     /// Moves what is to be moved. There are as many queues as the identity says; the ones that the driver does not use
     /// are not ready. When a fault has stopped the device there are none at all: it then lets go of what waits for it at
     /// [`Device::host`].

@@ -270,6 +270,7 @@ impl State {
         // A device that did not get as far as DRIVER_OK has been told of the fault.
         if self.status & (DRIVER_OK | NEEDS_RESET) != 0 {
             self.device.stop();
+            self.device.settle();
         }
         for queue in &mut self.queues {
             queue.reset();

@@ -26,8 +26,8 @@ use crate::event::Event;
 /// The most transfers at once: the ring has so many places. What is more waits in the guest's queue.
 const MOST: u32 = 64;
 
-/// The most threads that wait for one machine's transfers.
-const THREADS: u32 = 16;
+/// The most threads that wait for one machine's transfers, of all its rings together: as many as places of one.
+const THREADS: u32 = MOST;
 
 /// How long a driver that takes a device back is held for what it began there: memory that it then uses for something else
 /// should not be written to any more.
@@ -208,14 +208,15 @@ pub struct Waits<T> {
     /// By the number that the kernel knows them by. They stay until it has answered: it uses what they own.
     slots: Vec<Option<Slot<T>>>,
     in_flight: usize,
-    /// Whether those in flight are a former driver's.
+    /// Whether those in flight are a former driver's, and whether that was waited for.
     forgotten: bool,
+    waited: bool,
 }
 
 impl<T> Waits<T> {
     /// With a ring; without one nothing may be begun.
     pub fn new(ring: Option<Ring>) -> Waits<T> {
-        Waits { ring, slots: Vec::new(), in_flight: 0, forgotten: false }
+        Waits { ring, slots: Vec::new(), in_flight: 0, forgotten: false, waited: false }
     }
 
     /// What becomes readable when a transfer has ended.
@@ -231,11 +232,6 @@ impl<T> Waits<T> {
     /// Whether there is room for one more now, and nothing of a former driver's is left.
     pub fn has_room(&self) -> bool {
         !self.forgotten && self.in_flight < MOST as usize
-    }
-
-    /// Whether nothing is in flight.
-    pub fn is_idle(&self) -> bool {
-        self.in_flight == 0
     }
 
     /// Begins a transfer, for which there must be room; to be followed by [`Waits::send`].
@@ -312,28 +308,32 @@ impl<T> Waits<T> {
         None
     }
 
-    /// The driver is gone: nobody is told any more how what is in flight ends. Waits for that, but not long, and without any
-    /// system call that a processor's thread may not make.
+    /// The driver is gone: nobody is told any more how what is in flight ends. What the kernel was not told of moves nothing.
     pub fn forget(&mut self) {
+        let unsent = self.ring.as_mut().is_some_and(|ring| !ring.uring.submission().is_empty());
         for slot in self.slots.iter_mut().flatten() {
             slot.ticket = None;
+            if unsent {
+                slot.transfer.skip(usize::MAX);
+            }
         }
+        self.waited &= self.forgotten;
         self.forgotten = self.in_flight > 0;
+    }
+
+    /// Waits for what was forgotten, but not long, only once, and without any system call that a processor's thread may not make.
+    pub fn settle(&mut self) {
         let (nothing, nobody, start) = (Mutex::new(()), Condvar::new(), Instant::now());
-        while self.reap_forgotten() && start.elapsed() < PATIENCE {
+        while !self.waited && self.reap_forgotten() {
+            self.waited = start.elapsed() >= PATIENCE;
             let held = nothing.lock().unwrap_or_else(PoisonError::into_inner);
             drop(nobody.wait_timeout(held, LOOK));
         }
     }
 
     /// Whether something of a former driver's is still in flight, so that nothing may be begun yet.
-    pub fn await_forgotten(&mut self) -> bool {
-        let forgotten = self.reap_forgotten();
-        if forgotten {
-            // It may have been begun without the kernel having been told.
-            self.send();
-        }
-        forgotten
+    pub fn is_held(&mut self) -> bool {
+        self.reap_forgotten()
     }
 
     fn reap_forgotten(&mut self) -> bool {
@@ -451,9 +451,9 @@ mod tests {
         waits.begin(Transfer::read(file, kept(&memory, 0x100, 4), 0, 0), 7);
         assert!(waits.send());
         waits.forget();
-        assert!(waits.await_forgotten() && !waits.has_room());
+        assert!(waits.is_held() && !waits.has_room());
         other.write_all(b"late").unwrap();
-        while waits.await_forgotten() {
+        while waits.is_held() {
             std::thread::yield_now();
         }
         assert!(waits.has_room() && waits.finished().is_none());
@@ -467,8 +467,37 @@ mod tests {
         assert!(waits.send());
         other.write_all(b"done").unwrap();
         waits.forget();
+        waits.settle();
         assert!(waits.has_room() && waits.in_flight == 0);
         assert_eq!(memory.read_obj::<[u8; 4]>(GuestAddress(0x100)).unwrap(), *b"done");
+    }
+
+    #[test]
+    fn what_takes_long_is_waited_for_once() {
+        let Some(mut waits) = waits("what_takes_long_is_waited_for_once") else { return };
+        let (memory, (file, _other)) = (memory(), slow());
+        waits.begin(Transfer::read(file, kept(&memory, 0x100, 4), 0, 0), 7);
+        assert!(waits.send());
+        for _ in 0..2 {
+            waits.forget();
+            waits.settle();
+            assert!(waits.waited && waits.is_held());
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_was_not_told_of_moves_nothing_after_a_reset() {
+        let Some(mut waits) = waits("what_the_kernel_was_not_told_of_moves_nothing_after_a_reset") else {
+            return;
+        };
+        let (memory, (file, mut other)) = (memory(), slow());
+        other.write_all(b"late").unwrap();
+        waits.begin(Transfer::read(file, kept(&memory, 0x100, 4), 0, 0), 7);
+        waits.forget();
+        while waits.is_held() {
+            assert!(waits.send());
+        }
+        assert_eq!(memory.read_obj::<[u8; 4]>(GuestAddress(0x100)).unwrap(), [0; 4]);
     }
 
     #[test]
