@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::install::DECODER;
 use crate::{Health, output};
 
-/// Who is kept from io_uring: nobody (0), who has no right to it (1), everybody (2).
+/// Who is kept from io_uring: nobody (0), who has no right to it (1), which a monitor has when it makes its ring, everybody (2).
 const IO_URING: &str = "/proc/sys/kernel/io_uring_disabled";
 
 /// How one check came out.
@@ -198,12 +198,12 @@ fn image_policy(path: &Path) -> Finding {
 fn io_uring(setting: Option<&str>) -> Finding {
     let check = "io_uring";
     match setting.map(str::trim) {
-        None | Some("0") => ok(check, "a disk that is slow holds up nothing else of its pod".to_owned()),
+        None | Some("0" | "1") => ok(check, "a disk that is slow holds up nothing else of its pod".to_owned()),
         Some(kept) => Finding {
             check,
             verdict: Verdict::Warning,
             found: format!("kernel.io_uring_disabled is {kept}"),
-            advice: "a disk that is slow holds up network and other disks of its pod; set kernel.io_uring_disabled to 0, and \
+            advice: "a disk that is slow holds up network and other disks of its pod; set kernel.io_uring_disabled to 1 or 0, and \
                      each machine makes one ring before it gives up its rights, which can read, write and flush only"
                 .to_owned(),
         },
@@ -295,7 +295,7 @@ mod tests {
     #[test]
     fn a_node_that_keeps_machines_from_io_uring_is_told_what_that_costs() {
         assert_eq!(io_uring(None).verdict, Verdict::Ok);
-        assert_eq!(io_uring(Some("0\n")).verdict, Verdict::Ok);
+        assert_eq!(["0\n", "1\n"].map(|setting| io_uring(Some(setting)).verdict), [Verdict::Ok; 2]);
         let kept = io_uring(Some("2\n"));
         assert_eq!((kept.verdict, kept.found.as_str()), (Verdict::Warning, "kernel.io_uring_disabled is 2"));
     }
