@@ -218,6 +218,24 @@ mod tests {
         fs::remove_dir(leaf.ancestors().nth(2).expect("the test's own")).expect("removed");
     }
 
+    #[test]
+    fn who_cleaned_halfway_leaves_the_rest_to_the_next() {
+        let root = tempfile::tempdir().expect("a directory");
+        let record = record(root.path());
+        let name = format!("/coffer-test-half-{}", std::process::id());
+        let made = create(&name, &limits(), &record).expect("made");
+        let leaves: Vec<PathBuf> = made.procs.iter().map(|procs| procs.with_file_name("")).collect();
+        for leaf in &leaves {
+            drop(fs::remove_dir(leaf.join("processors")));
+            fs::remove_dir(leaf).expect("a cleaner that is killed has removed this much");
+        }
+        let report = crate::cleanup::clean(root.path(), &record.snapshot(), soon());
+        assert!(report.is_complete(), "{report}");
+        let left: Vec<&Path> =
+            leaves.iter().filter_map(|leaf| leaf.parent()).filter(|dir| dir.exists()).collect();
+        assert!(!leaves.is_empty() && left.is_empty(), "{left:?}");
+    }
+
     /// A process in the pod's cgroup whose one thread has the name of a processor's.
     fn member(made: &PodCgroup, directory: &Path) -> Child {
         let program = directory.join("cpu0");

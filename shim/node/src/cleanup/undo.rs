@@ -221,16 +221,15 @@ fn cgroups_below(cgroup: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 /// Removes a cgroup with those below it, and its parent (the container's `cgroupsPath`) if nobody else is in it.
+///
+/// The parent goes even when the cgroup is gone already: who cleaned before may have been killed between the two.
 fn remove_cgroup(cgroup: &Path, deadline: Instant) -> io::Result<bool> {
     let mut removed = false;
     for dir in cgroups_below(cgroup)?.iter().rev() {
         removed |= remove_left_cgroup(dir, deadline)?;
     }
-    if let Some(parent) = cgroup.parent().filter(|_| removed) {
-        // The kernel refuses to remove a cgroup that has members or children, which is what is wanted.
-        drop(fs::remove_dir(parent));
-    }
-    Ok(removed)
+    // The kernel refuses to remove a cgroup that has members or children, which is what is wanted.
+    Ok(removed | cgroup.parent().is_some_and(|parent| fs::remove_dir(parent).is_ok()))
 }
 
 /// A process that has ended leaves its cgroup a moment later: when its last thread is switched out, or when it is
