@@ -47,6 +47,7 @@ const DEVICES: &[Call] = &[
     ("accept4", libc::SYS_accept4),
     ("connect", libc::SYS_connect),
     ("read", libc::SYS_read),
+    ("readv", libc::SYS_readv),
     ("recvfrom", libc::SYS_recvfrom),
     ("recvmsg", libc::SYS_recvmsg),
     ("sendto", libc::SYS_sendto),

@@ -136,6 +136,17 @@ impl<'m> Buffer<'m> {
         Ok(())
     }
 
+    /// Puts `other` behind it, and says whether there was room for its pieces.
+    pub fn append(&mut self, other: Buffer<'m>) -> bool {
+        if self.slices.len() + other.slices.len() > MAX_SLICES {
+            return false;
+        }
+        let Some(len) = self.len.checked_add(other.len) else { return false };
+        self.slices.extend(other.slices);
+        self.len = len;
+        true
+    }
+
     /// Its length in bytes.
     pub fn len(&self) -> usize {
         self.len

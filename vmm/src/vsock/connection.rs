@@ -7,8 +7,8 @@
 //! ```
 //! Never here: sockets, guest memory, clocks.
 
-use super::credit::{Inflow, Outflow};
-use super::packet::{Credit, Ends, Key, MAX_PAYLOAD, Op, Packet};
+use super::credit::{Inflow, Outflow, Room};
+use super::packet::{Credit, Ends, Key, Op, Packet};
 
 /// How far a connection is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,8 +44,8 @@ pub enum Reaction {
 pub enum Want {
     /// This packet, without payload.
     Control(Op),
-    /// Up to this many bytes of payload, if the host's socket has any.
-    Data(u32),
+    /// Payload, up to this much, if the host's socket has any.
+    Data(Room),
 }
 
 /// Packets without payload that a connection owes the guest.
@@ -163,9 +163,8 @@ impl Connection {
         if let Some(op) = self.owed_op() {
             return Some(Want::Control(op));
         }
-        let room = self.outflow.room().min(MAX_PAYLOAD);
         let may_read = self.phase == Phase::Open && self.readable && !self.host.send && !self.guest.recv;
-        (may_read && room > 0).then_some(Want::Data(room))
+        self.outflow.room().filter(|_| may_read).map(Want::Data)
     }
 
     fn owed_op(&self) -> Option<Op> {
@@ -200,11 +199,13 @@ impl Connection {
 
 #[cfg(test)]
 mod tests {
+    use super::super::packet::MAX_PAYLOAD;
     use super::*;
     use proptest::prelude::*;
 
     const KEY: Key = Key { host_port: 1 << 30, guest_port: 1024 };
     const ROOMY: Credit = Credit { buf_alloc: 1 << 18, fwd_cnt: 0 };
+    const EMPTY: Room = Room { bytes: 1 << 18, packets: 1 << 8 };
     const SEND: Ends = Ends { recv: false, send: true };
     const RECV: Ends = Ends { recv: true, send: false };
     const BOTH: Ends = Ends { recv: true, send: true };
@@ -228,7 +229,7 @@ mod tests {
         let mut connection = Connection::call(KEY, 1000);
         connection.emit(Op::Request);
         assert_eq!(connection.on_packet(Op::Response, ROOMY), Reaction::Greet);
-        assert_eq!(connection.want(), Some(Want::Data(MAX_PAYLOAD)));
+        assert_eq!(connection.want(), Some(Want::Data(EMPTY)));
     }
 
     #[test]
@@ -269,7 +270,7 @@ mod tests {
     fn the_guest_still_receives_after_it_closed_its_sending_end() {
         let mut connection = open();
         connection.on_packet(Op::Shutdown(SEND), ROOMY);
-        assert_eq!(connection.want(), Some(Want::Data(MAX_PAYLOAD)));
+        assert_eq!(connection.want(), Some(Want::Data(EMPTY)));
     }
 
     #[test]
@@ -373,7 +374,7 @@ mod tests {
                 }
                 match connection.want() {
                     Some(Want::Control(op)) => { connection.emit(op); }
-                    Some(Want::Data(room)) => { connection.emit(Op::Data { len: room }); }
+                    Some(Want::Data(room)) => { connection.emit(Op::Data { len: room.bytes.min(MAX_PAYLOAD) }); }
                     None => {}
                 }
             }

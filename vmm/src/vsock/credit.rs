@@ -72,6 +72,15 @@ impl Inflow {
     }
 }
 
+/// What may be sent to the guest now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes of payload, in all packets together.
+    pub bytes: u32,
+    /// Packets that they may be in.
+    pub packets: u32,
+}
+
 /// Host to guest.
 #[derive(Debug)]
 pub struct Outflow {
@@ -97,14 +106,13 @@ impl Outflow {
         }
     }
 
-    /// Payload bytes that the next packet may carry.
-    pub fn room(&self) -> u32 {
-        let packets = u32::try_from(self.tails.len()).unwrap_or(u32::MAX);
+    /// What the next packets may carry, if anything.
+    pub fn room(&self) -> Option<Room> {
+        let unread = u32::try_from(self.tails.len()).unwrap_or(u32::MAX);
         let fit = (self.peer.buf_alloc / PACKET_OVERHEAD).clamp(1, MAX_PACKETS);
-        if packets >= fit {
-            return 0;
-        }
-        self.peer.buf_alloc.saturating_sub(self.unread())
+        let packets = fit.saturating_sub(unread);
+        let bytes = self.peer.buf_alloc.saturating_sub(self.unread());
+        (packets > 0 && bytes > 0).then_some(Room { bytes, packets })
     }
 
     /// Books a packet of `len` bytes on its way to the guest.
@@ -125,6 +133,10 @@ mod tests {
 
     fn guest(buf_alloc: u32, fwd_cnt: u32) -> Credit {
         Credit { buf_alloc, fwd_cnt }
+    }
+
+    fn bytes(outflow: &Outflow) -> u32 {
+        outflow.room().map_or(0, |room| room.bytes)
     }
 
     #[test]
@@ -166,7 +178,7 @@ mod tests {
     fn room_is_what_the_guest_has_free() {
         let mut outflow = Outflow::new(guest(10_000, 0));
         outflow.send(600);
-        assert_eq!(outflow.room(), 9400);
+        assert_eq!(bytes(&outflow), 9400);
     }
 
     #[test]
@@ -174,14 +186,14 @@ mod tests {
         let mut outflow = Outflow::new(guest(1000, 0));
         outflow.send(600);
         outflow.learn(guest(500, 0));
-        assert_eq!(outflow.room(), 0);
+        assert_eq!(outflow.room(), None);
     }
 
     #[test]
     fn a_guest_that_claims_bytes_it_never_got_gets_nothing() {
         let mut outflow = Outflow::new(guest(1000, 0));
         outflow.learn(guest(1000, 1));
-        assert_eq!(outflow.room(), 0);
+        assert_eq!(outflow.room(), None);
     }
 
     #[test]
@@ -189,9 +201,9 @@ mod tests {
         let mut outflow =
             Outflow { sent: u32::MAX - 9, peer: guest(10_000, u32::MAX - 9), tails: VecDeque::new() };
         outflow.send(30);
-        assert_eq!(outflow.room(), 9970);
+        assert_eq!(bytes(&outflow), 9970);
         outflow.learn(guest(10_000, 20));
-        assert_eq!(outflow.room(), 10_000);
+        assert_eq!(bytes(&outflow), 10_000);
     }
 
     #[test]
@@ -199,9 +211,9 @@ mod tests {
         let mut outflow = Outflow::new(guest(3 * PACKET_OVERHEAD, 0));
         outflow.send(1);
         outflow.send(1);
-        assert!(outflow.room() > 0);
+        assert!(outflow.room().is_some());
         outflow.send(1);
-        assert_eq!(outflow.room(), 0);
+        assert_eq!(outflow.room(), None);
     }
 
     #[test]
@@ -210,15 +222,15 @@ mod tests {
         outflow.send(10);
         outflow.send(10);
         outflow.learn(guest(2 * PACKET_OVERHEAD, 9));
-        assert_eq!(outflow.room(), 0);
+        assert_eq!(outflow.room(), None);
         outflow.learn(guest(2 * PACKET_OVERHEAD, 10));
-        assert!(outflow.room() > 0);
+        assert!(outflow.room().is_some());
     }
 
     #[test]
     fn a_guest_that_claims_an_endless_buffer_does_not_make_the_list_of_packets_endless() {
         let mut outflow = Outflow::new(guest(u32::MAX, 0));
-        while outflow.room() > 0 {
+        while outflow.room().is_some() {
             outflow.send(1);
         }
         assert_eq!(outflow.tails.len(), 4096);
@@ -227,7 +239,7 @@ mod tests {
     #[test]
     fn a_tiny_buffer_still_takes_one_packet() {
         let outflow = Outflow::new(guest(10, 0));
-        assert_eq!(outflow.room(), 10);
+        assert_eq!(bytes(&outflow), 10);
     }
 
     proptest! {
@@ -237,7 +249,7 @@ mod tests {
             let mut outflow = Outflow::new(guest(size, 0));
             let (mut sent, mut read) = (0_u32, 0_u32);
             for (want, drain) in steps {
-                let len = u32::from(want).min(outflow.room());
+                let len = u32::from(want).min(bytes(&outflow));
                 if len > 0 {
                     outflow.send(len);
                     sent += len;

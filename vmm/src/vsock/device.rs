@@ -18,6 +18,7 @@ use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use super::link::{Greeting, Link, Read, Role};
 use super::links::{Change, Happening, Links};
 use super::packet::{Ends, HEADER_LEN, Key, Malformed, Packet};
+use super::places::{MANY, Place, Places};
 use super::table::{Table, Task, Turn};
 use crate::memory::Memory;
 use crate::virtio::{Access, Buffer, pop};
@@ -33,6 +34,9 @@ pub const RX: usize = 0;
 
 /// Number of the queue that the guest fills for the device.
 pub const TX: usize = 1;
+
+/// Bytes of a packet without payload.
+const HEADER: u32 = HEADER_LEN as u32;
 
 /// How every socket of the host's is made.
 const FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
@@ -269,7 +273,8 @@ impl Device {
         served: &mut Served,
     ) -> Result<(), virtio_queue::Error> {
         let clogged = self.table.is_clogged();
-        for _ in 0..BUDGET {
+        let (mut left, mut most) = (BUDGET, 1);
+        while left > 0 {
             if !self.table.has_turn() {
                 served.again |= clogged;
                 return Ok(());
@@ -278,50 +283,70 @@ impl Device {
                 served.again |= clogged && !self.table.is_clogged();
                 return Ok(());
             };
+            left -= 1;
             let head = chain.head_index();
-            let buffer =
-                Buffer::collect(memory, chain, Access::Write).ok().filter(|buffer| buffer.len() > HEADER_LEN);
-            let length = match buffer.and_then(|buffer| buffer.split(HEADER_LEN)) {
-                Some((header, payload)) => self.fill(&header, &payload),
-                None => {
-                    self.counts.malformed += 1;
-                    Some(0)
-                }
-            };
-            let Some(length) = length else {
-                queue.go_to_previous_position();
+            let Some(place) = Place::of(memory, chain) else {
+                self.counts.malformed += 1;
+                queue.add_used(memory, head, 0)?;
+                served.used[RX] = true;
                 continue;
             };
-            queue.add_used(memory, head, length)?;
-            served.used[RX] = true;
+            match self.table.turn() {
+                None => queue.go_to_previous_position(),
+                Some(Turn::Packet(packet)) => {
+                    place.header.copy_from(&packet.build(self.guest_cid));
+                    queue.add_used(memory, head, HEADER)?;
+                    served.used[RX] = true;
+                }
+                Some(Turn::Read { key, link, room }) => {
+                    // Who is alone, and had more than the last call took, is given more by one call.
+                    let now = if self.table.has_turn() { 1 } else { most.min(left + 1) };
+                    let places = Places::begin(place, (memory, &mut *queue), now, room)?;
+                    let length = self.read(key, link, &places.payload);
+                    let full = usize::try_from(length) == Ok(places.payload.len());
+                    most = if full { MANY } else { 1 };
+                    let packets = self.hand_over(key, length, places, (memory, &mut *queue))?;
+                    served.used[RX] |= packets > 0;
+                    left = left.saturating_sub(packets.saturating_sub(1));
+                }
+            }
         }
         served.again = true;
         Ok(())
     }
 
-    /// Puts one packet into a buffer of the guest's: gives its length, or `None` if nobody had one.
-    fn fill(&mut self, header: &Buffer<'_>, payload: &Buffer<'_>) -> Option<u32> {
-        loop {
-            let (packet, length) = match self.table.turn()? {
-                Turn::Packet(packet) => (packet, 0),
-                Turn::Read { key, link, room } => match self.read(key, link, payload, room) {
-                    Some(read) => read,
-                    None => continue,
-                },
-            };
-            header.copy_from(&packet.build(self.guest_cid));
-            return u32::try_from(HEADER_LEN).ok()?.checked_add(length);
-        }
-    }
-
-    fn read(&mut self, key: Key, number: u32, payload: &Buffer<'_>, room: u32) -> Option<(Packet, u32)> {
-        match self.links.get(number).map_or(Read::Gone, |link| link.read(payload, room)) {
-            Read::Bytes(length) => return self.table.sent(key, length).map(|packet| (packet, length)),
+    /// Reads what a link has into the guest's memory: gives the number of bytes.
+    fn read(&mut self, key: Key, number: u32, payload: &Buffer<'_>) -> u32 {
+        match self.links.get(number).map_or(Read::Gone, |link| link.read(payload)) {
+            Read::Bytes(length) => return length,
             Read::Dry => self.table.dry(key),
             Read::End => self.table.host_closed(key, SEND),
             Read::Gone => self.table.host_closed(key, BOTH),
         }
-        None
+        0
+    }
+
+    /// Gives the guest `length` bytes that were read, and keeps what buffers were not needed: gives the number of packets.
+    fn hand_over(
+        &mut self,
+        key: Key,
+        length: u32,
+        places: Places<'_>,
+        (memory, queue): (&Memory, &mut Queue),
+    ) -> Result<usize, virtio_queue::Error> {
+        let (mut rest, mut packets) = (length, 0);
+        for (head, header, most) in places.packets {
+            let now = rest.min(most);
+            let Some(packet) = (now > 0).then(|| self.table.sent(key, now)).flatten() else {
+                queue.go_to_previous_position();
+                continue;
+            };
+            header.copy_from(&packet.build(self.guest_cid));
+            queue.add_used(memory, head, HEADER.saturating_add(now))?;
+            rest -= now;
+            packets += 1;
+        }
+        Ok(packets)
     }
 
     /// Looks at the host's sockets. What came of it is moved by the next [`Device::serve`].

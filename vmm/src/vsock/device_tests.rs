@@ -341,6 +341,90 @@ fn a_guest_without_room_is_not_sent_data() {
     assert_eq!(driver.receive(), Some((key, RW, b"ten bytes".to_vec())));
 }
 
+/// The payloads that the guest gets, until `length` bytes are there.
+fn payloads(driver: &mut Driver, length: usize) -> Vec<Vec<u8>> {
+    let mut payloads: Vec<Vec<u8>> = Vec::new();
+    while payloads.iter().map(Vec::len).sum::<usize>() < length {
+        let (_, op, payload) = driver.receive().unwrap();
+        assert_eq!(op, RW);
+        payloads.push(payload);
+    }
+    payloads
+}
+
+#[test]
+fn much_that_a_client_says_fills_whole_buffers_in_order_and_the_rest_stays_the_guests() {
+    let mut driver = Driver::ready();
+    let (_, mut client) = driver.accepted();
+    // More than the ring has room for, and two times, so that buffers that were taken for nothing are used again.
+    let said: Vec<u8> = (0..150_000_u32).map(|number| (number / 7) as u8).collect();
+    for said in said.chunks(75_000) {
+        client.write_all(said).unwrap();
+        let got = payloads(&mut driver, said.len());
+        let whole = BUFFER as usize - HEADER_LEN;
+        assert!(got.iter().rev().skip(1).all(|payload| payload.len() == whole));
+        assert!(got.concat() == said);
+    }
+    assert_eq!((driver.receive(), driver.device.counts().malformed), (None, 0));
+}
+
+#[test]
+fn much_that_a_client_says_keeps_to_the_guests_credit() {
+    let mut driver = Driver::ready();
+    let (key, mut client) = driver.accepted();
+    let whole = BUFFER - HEADER_LEN as u32;
+    driver.send_with(key, Op::CreditUpdate, Credit { buf_alloc: 3 * whole, fwd_cnt: 0 }, b"");
+    client.write_all(&[7; 50_000]).unwrap();
+    assert_eq!(payloads(&mut driver, 3 * whole as usize).len(), 3);
+    assert_eq!(driver.receive(), None);
+    driver.send_with(key, Op::CreditUpdate, Credit { buf_alloc: 3 * whole, fwd_cnt: whole + 5 }, b"");
+    let got: Vec<usize> = payloads(&mut driver, whole as usize + 5).iter().map(Vec::len).collect();
+    assert_eq!((got, driver.receive()), (vec![whole as usize, 5], None));
+}
+
+#[test]
+fn a_useless_buffer_among_many_is_counted_once_and_loses_nothing() {
+    let mut driver = Driver::ready();
+    let (_, mut client) = driver.accepted();
+    // The connection's request took the first. A buffer without room for a byte is given back with nothing in it.
+    let useless = 5;
+    driver.descriptor(
+        RX,
+        useless,
+        (RX_BUFFERS + u64::from(useless) * u64::from(BUFFER), HEADER_LEN as u32),
+        2,
+    );
+    let said: Vec<u8> = (0..40_000_u32).map(|number| (number / 7) as u8).collect();
+    client.write_all(&said).unwrap();
+    driver.serve();
+    let mut got = Vec::new();
+    while got.len() < said.len() {
+        let used: u16 = driver.memory.read_obj(GuestAddress(RX + USED + 2)).unwrap();
+        assert_ne!(used, driver.taken);
+        let slot = RX + USED + 4 + 8 * u64::from(driver.taken % SIZE);
+        let length: u32 = driver.memory.read_obj(GuestAddress(slot + 4)).unwrap();
+        if length == 0 {
+            driver.taken = driver.taken.wrapping_add(1);
+            continue;
+        }
+        got.extend(driver.receive().unwrap().2);
+    }
+    assert!(got == said);
+    assert_eq!(driver.device.counts().malformed, 1);
+}
+
+#[test]
+fn connections_that_both_have_much_to_say_take_turns() {
+    let mut driver = Driver::ready();
+    let (first, mut one) = driver.accepted();
+    let (second, mut other) = driver.accepted();
+    driver.device.poll_host().unwrap();
+    one.write_all(&[1; 20_000]).unwrap();
+    other.write_all(&[2; 20_000]).unwrap();
+    let keys: Vec<Key> = std::iter::from_fn(|| driver.receive()).map(|(key, _, _)| key).take(8).collect();
+    assert_eq!(keys, [first, second].repeat(4));
+}
+
 #[test]
 fn a_connection_over_the_limit_is_refused() {
     let mut driver = Driver::new(1);

@@ -18,6 +18,7 @@ const PLAIN: &[i64] = &[
     libc::SYS_restart_syscall,
     // Bytes between the guest, the host's sockets and QEMU.
     libc::SYS_read,
+    libc::SYS_readv,
     libc::SYS_write,
     libc::SYS_writev,
     libc::SYS_recvfrom,

@@ -13,10 +13,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
 use rustix::net::{RecvFlags, recv};
-use vm_memory::{ReadVolatile, VolatileMemoryError, VolatileSlice, WriteVolatile};
+use vm_memory::{VolatileMemoryError, VolatileSlice, WriteVolatile};
 
 use super::packet::{Ends, Key};
-use crate::virtio::Buffer;
+use crate::virtio::{Buffer, read_from};
 
 /// The longest greeting line, its line feed included: `CONNECT 4294967295\n`.
 const MAX_GREETING: usize = 19;
@@ -117,29 +117,14 @@ impl Link {
         matches!(self.stream.write(line.as_bytes()), Ok(length) if length == line.len())
     }
 
-    /// Reads up to `room` bytes straight into the guest's memory.
-    pub(super) fn read(&mut self, payload: &Buffer<'_>, room: u32) -> Read {
-        let mut room = usize::try_from(room).unwrap_or(usize::MAX);
-        let mut total: u32 = 0;
-        for slice in payload.slices() {
-            let want = slice.len().min(room);
-            let Ok(mut target) = slice.subslice(0, want) else { break };
-            if want == 0 {
-                break;
-            }
-            let length = match retry(|| self.stream.read_volatile(&mut target)) {
-                Ok(0) if total == 0 => return Read::End,
-                Err(error) if total == 0 => return read_failure(&error),
-                Ok(0) | Err(_) => break,
-                Ok(length) => length,
-            };
-            total = total.saturating_add(u32::try_from(length).unwrap_or(u32::MAX));
-            room -= length.min(room);
-            if length < want {
-                break;
-            }
+    /// Reads as much as there is, and room for it, straight into the guest's memory.
+    pub(super) fn read(&mut self, payload: &Buffer<'_>) -> Read {
+        match read_from(&self.stream, payload) {
+            Ok(0) => Read::End,
+            Ok(length) => Read::Bytes(u32::try_from(length).unwrap_or(u32::MAX)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Read::Dry,
+            Err(_) => Read::Gone,
         }
-        Read::Bytes(total)
     }
 
     /// Writes the guest's bytes straight from its memory; what the socket does not take waits here.
@@ -234,10 +219,6 @@ fn parse_greeting(line: &[u8]) -> Option<u32> {
         return None;
     }
     port.parse().ok()
-}
-
-fn read_failure(error: &io::Error) -> Read {
-    if error.kind() == ErrorKind::WouldBlock { Read::Dry } else { Read::Gone }
 }
 
 fn retry(mut attempt: impl FnMut() -> Result<usize, VolatileMemoryError>) -> Result<usize, io::Error> {

@@ -23,6 +23,7 @@ mod filter;
 mod link;
 mod links;
 pub mod packet;
+mod places;
 mod rings;
 mod serve;
 pub mod table;

@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::connection::{Connection, Reaction, Want};
+use super::credit::Room;
 use super::packet::{Credit, Ends, Key, Op, Packet};
 
 /// Window of a connection while all windows together are within [`ROOMY_TOTAL`].
@@ -53,14 +54,15 @@ pub enum Task {
 pub enum Turn {
     /// This packet.
     Packet(Packet),
-    /// Up to `room` bytes from the link's socket; then [`Table::sent`], [`Table::dry`] or [`Table::host_closed`].
+    /// What the link's socket has, as much as there is room for; then [`Table::sent`] for each packet, [`Table::dry`] or
+    /// [`Table::host_closed`].
     Read {
         /// Whose turn it is.
         key: Key,
         /// Where its bytes come from.
         link: Link,
-        /// How many at most.
-        room: u32,
+        /// How much at most.
+        room: Room,
     },
 }
 
@@ -473,7 +475,7 @@ mod tests {
             }
             Step::Turn(len) => {
                 if let Some(Turn::Read { key, room, .. }) = table.turn() {
-                    table.sent(key, room.min(u32::from(len)));
+                    table.sent(key, room.bytes.min(u32::from(len)));
                 }
             }
             Step::Host(port, 0) => table.readable(key(port)),
