@@ -12,10 +12,14 @@ use crate::progress::Progress;
 /// The slim kernel has about this many objects. It only serves to say how far a build is.
 const OBJECTS: usize = 1760;
 
+/// The compiler copies a function's end to where it is left, to save a jump. Every copy is one more return, and a kernel that starts
+/// rewrites each of its returns: without copies there are 17 % fewer.
+const FLAGS: &str = "KCFLAGS=--param=max-grow-copy-bb-insns=0";
+
 /// `make` in `tree`. It is killed with the builder, so that it does not go on in a directory that is being removed.
 pub(super) fn make(tree: &Path) -> Command {
     let mut make = command("setpriv");
-    make.args(["--pdeathsig", "KILL", "make"]).current_dir(tree);
+    make.args(["--pdeathsig", "KILL", "make", FLAGS]).current_dir(tree);
     make.env("KBUILD_BUILD_TIMESTAMP", "1970-01-01 00:00:00 UTC").env("KBUILD_BUILD_VERSION", "1");
     make.env("KBUILD_BUILD_USER", "coffer").env("KBUILD_BUILD_HOST", "coffer");
     make

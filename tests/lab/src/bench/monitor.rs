@@ -19,7 +19,7 @@ pub(super) const TAP: &str = "bench0";
 
 /// What makes the guest's own start the same for every monitor: the guest image's words, but for those on devices.
 const CMDLINE: &str = "console=ttyS0 quiet loglevel=1 panic=-1 reboot=t cgroup_no_v1=all tsc=reliable no_timer_check \
-     noreplace-smp rcupdate.rcu_expedited=1 rcupdate.rcu_normal_after_boot=1 initcall_blacklist=calibrate_xor_blocks";
+     noreplace-smp rcupdate.rcu_expedited=1 rcupdate.rcu_normal_after_boot=1 initcall_blacklist=calibrate_xor_blocks,slab_late_init";
 
 /// What our own guests are told besides.
 const OURS: &str = "acpi=off pci=off";
