@@ -24,7 +24,7 @@ use coffer_vmm::{control, jail, spec};
 use crate::chain;
 
 pub(crate) const USAGE: &str = "run --kvm-fd N --kernel-fd N --initrd-fd N --console-fd N --control-fd N \
-     --cmdline LINE --vcpus N --memory-mib N [--disk SERIAL,ro|rw,FD]… [--block SERIAL,ro|rw,FD]… [--nic MAC,MTU,FD]… [--nic-seat MAC,MTU]… \
+     --cmdline LINE --vcpus N --memory-mib N [--disk SERIAL,ro|rw,FD]… [--block SERIAL,ro|rw,FD]… [--nic MAC,MTU,FD[+FD]…]… [--nic-seat MAC,MTU]… \
      [--disk-bytes RATE] [--disk-operations RATE] [--nic-bytes RATE] [--nic-operations RATE] \
      [--vsock-fd N --guest-cid N --dial PATH] [--huge-pages true] [--prefault true] --uid N --parent PID";
 
@@ -219,10 +219,11 @@ impl Files {
     }
 
     fn take_nics(&mut self, options: &mut Options) -> anyhow::Result<Vec<spec::Nic>> {
-        let nics = options
-            .take_all("--nic")?
-            .into_iter()
-            .map(|NicOption { mac, mtu, fd }| Ok(spec::Nic { tap: self.inherit(fd, "--nic")?, mac, mtu }));
+        let nics =
+            options.take_all("--nic")?.into_iter().map(|NicOption { mac, mtu, fds: (first, more) }| {
+                let more = more.into_iter().map(|fd| self.inherit(fd, "--nic")).collect::<Result<_, _>>();
+                Ok(spec::Nic { tap: self.inherit(first, "--nic")?, more: more?, mac, mtu })
+            });
         nics.collect()
     }
 }
@@ -248,19 +249,22 @@ impl FromStr for DiskOption {
     }
 }
 
-/// `MAC,MTU,FD`
+/// `MAC,MTU,FD`, or `MAC,MTU,FD+FD…` where the tap has several queues.
 struct NicOption {
     mac: [u8; 6],
     mtu: u16,
-    fd: RawFd,
+    /// The first, and those that follow it.
+    fds: (RawFd, Vec<RawFd>),
 }
 
 impl FromStr for NicOption {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> anyhow::Result<NicOption> {
-        let [mac, mtu, fd] = parts(text)?;
-        Ok(NicOption { mac: address(mac)?, mtu: mtu.parse()?, fd: fd.parse()? })
+        let [mac, mtu, fds] = parts(text)?;
+        let mut fds = fds.split('+').map(str::parse);
+        let first = fds.next().context("a descriptor")??;
+        Ok(NicOption { mac: address(mac)?, mtu: mtu.parse()?, fds: (first, fds.collect::<Result<_, _>>()?) })
     }
 }
 

@@ -9,6 +9,9 @@ use std::path::PathBuf;
 /// The longest disk serial in bytes: virtio-blk's `VIRTIO_BLK_ID_BYTES` (virtio 1.2, section 5.2.6).
 pub const MAX_SERIAL: usize = 20;
 
+/// The most queues of an interface's tap. One thread serves them: more would only cost.
+pub const MAX_NIC_QUEUES: usize = 8;
+
 /// One virtual machine.
 #[derive(Debug)]
 pub struct VmSpec {
@@ -81,6 +84,8 @@ pub struct Disk {
 pub struct Nic {
     /// An attached tap queue with `IFF_VNET_HDR`.
     pub tap: OwnedFd,
+    /// Further queues of the same tap, which then has `IFF_MULTI_QUEUE`, for guests that have as many processors.
+    pub more: Vec<OwnedFd>,
     /// MAC address that the guest sees.
     pub mac: [u8; 6],
     /// MTU in bytes.

@@ -119,7 +119,7 @@ fn next_frame(tap: &mut File, ether_type: [u8; 2]) -> Vec<u8> {
 #[test]
 fn packets_pass_both_ways_between_the_veth_and_the_tap() {
     let net = Net::new();
-    let mut network = attach(&net.pod.path(), &net.record).expect("attached");
+    let mut network = attach(&net.pod.path(), &net.record, 0).expect("attached");
     let nic = network.nics.remove(0);
     let mut tap = File::from(nic.tap);
     let sender = net.peer.inside(|| UdpSocket::bind("10.99.0.1:0").expect("bound"));
@@ -163,7 +163,7 @@ fn the_guest_is_told_what_cni_set_up() {
         "permanent",
     ]);
 
-    let network = attach(&net.pod.path(), &net.record).expect("attached");
+    let network = attach(&net.pod.path(), &net.record, 0).expect("attached");
 
     assert_eq!((network.nics.len(), network.nics[0].mtu), (1, 1400));
     let interface = &network.config.interfaces[0];
@@ -194,9 +194,9 @@ fn the_guest_is_told_what_cni_set_up() {
 #[test]
 fn an_interface_that_comes_later_gets_its_tap() {
     let net = Net::new();
-    let first = attach(&net.pod.path(), &net.record).expect("attached");
+    let first = attach(&net.pod.path(), &net.record, 0).expect("attached");
     net.add_link("net1", "10.98.0");
-    let second = rescan(&net.pod.path(), &net.record).expect("rescanned");
+    let second = rescan(&net.pod.path(), &net.record, 0).expect("rescanned");
     let names: Vec<&str> = second.config.interfaces.iter().map(|interface| interface.name.as_str()).collect();
     assert_eq!((first.nics.len(), second.nics.len(), names), (1, 1, vec!["eth0", "net1"]));
 }
@@ -204,7 +204,7 @@ fn an_interface_that_comes_later_gets_its_tap() {
 #[test]
 fn detaching_removes_taps_and_redirections_and_leaves_the_interface() {
     let net = Net::new();
-    let network = attach(&net.pod.path(), &net.record).expect("attached");
+    let network = attach(&net.pod.path(), &net.record, 0).expect("attached");
     detach(&net.record).expect("detached");
     let links = net.pod.show("ip", &["-o", "link"]);
     assert!(links.contains("eth0") && !links.contains(": cof"), "{links}");
@@ -216,7 +216,7 @@ fn detaching_removes_taps_and_redirections_and_leaves_the_interface() {
 #[test]
 fn detaching_twice_and_after_the_namespace_is_gone_is_fine() {
     let net = Net::new();
-    drop(attach(&net.pod.path(), &net.record).expect("attached"));
+    drop(attach(&net.pod.path(), &net.record, 0).expect("attached"));
     detach(&net.record).expect("detached");
     net.record.add(some_tap(&net.pod)).expect("added");
     detach(&net.record).expect("detached again");
@@ -235,9 +235,9 @@ fn some_tap(namespace: &Namespace) -> Resource {
 fn a_namespace_whose_pod_was_killed_takes_a_new_pod() {
     let net = Net::new();
     // Its machine has not ended yet, so its tap is still there.
-    let _dying = attach(&net.pod.path(), &net.record).expect("attached");
+    let _dying = attach(&net.pod.path(), &net.record, 0).expect("attached");
     net.record.update(|record| record.resources.clear()).expect("another pod's record");
-    let network = attach(&net.pod.path(), &net.record).expect("attached again");
+    let network = attach(&net.pod.path(), &net.record, 0).expect("attached again");
     assert_eq!(network.nics.len(), 1);
     let filters = net.pod.show("tc", &["filter", "show", "dev", "eth0", "ingress"]);
     assert_eq!(filters.matches("mirred").count(), 1, "{filters}");
@@ -250,14 +250,14 @@ fn an_empty_namespace_gives_no_interface() {
     let key = PodKey::new("test", "p1").expect("a valid key");
     let new = NewPod { key, bundle: "/bundle".into(), shim_address: None, trace_id: String::new() };
     let record = PodRecord::create(root.path(), new).expect("created");
-    let network = attach(&namespace.path(), &record).expect("attached");
+    let network = attach(&namespace.path(), &record, 0).expect("attached");
     assert_eq!((network.nics.len(), network.config.interfaces.len()), (0, 0));
 }
 
 #[test]
 fn a_missing_namespace_is_reported_by_its_path() {
     let net = Net::new();
-    let error = attach(Path::new("/run/netns/nonexistent"), &net.record).expect_err("missing").to_string();
+    let error = attach(Path::new("/run/netns/nonexistent"), &net.record, 0).expect_err("missing").to_string();
     assert!(error.contains("/run/netns/nonexistent"), "{error}");
 }
 

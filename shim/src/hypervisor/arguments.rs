@@ -119,6 +119,7 @@ mod tests {
             disks: Vec::new(),
             nics: vec![Nic {
                 tap: File::open("/dev/null").unwrap().into(),
+                more: Vec::new(),
                 mac: [2, 0, 0, 0, 0, 10],
                 mtu: 1450,
             }],

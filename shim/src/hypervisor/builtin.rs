@@ -16,7 +16,7 @@ use std::time::Instant;
 use async_trait::async_trait;
 use coffer_node::host::Virtualization;
 use coffer_protocol::GUEST_CID;
-use coffer_vmm::spec::{Disk, Limits, Nic, Rate, VmSpec};
+use coffer_vmm::spec::{Disk, Limits, MAX_NIC_QUEUES, Nic, Rate, VmSpec};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -102,7 +102,8 @@ impl Builtin {
 
 /// The descriptors of disks and interfaces.
 fn blocks(spec: &VmSpec) -> impl Iterator<Item = RawFd> {
-    let taps = spec.nics.iter().map(|nic| nic.tap.as_raw_fd());
+    let taps =
+        spec.nics.iter().flat_map(|nic| std::iter::once(&nic.tap).chain(&nic.more)).map(AsRawFd::as_raw_fd);
     spec.disks.iter().map(|disk| disk.file.as_raw_fd()).chain(taps)
 }
 
@@ -114,9 +115,10 @@ fn describe(command: &mut Command, spec: &VmSpec) {
     for Disk { serial, file, read_only } in &spec.disks {
         command.args(["--disk", &format!("{serial},{},{}", access(*read_only), file.as_raw_fd())]);
     }
-    for Nic { tap, mac: [a, b, c, d, e, f], mtu } in &spec.nics {
+    for Nic { tap, more, mac: [a, b, c, d, e, f], mtu } in &spec.nics {
         let mac = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
-        command.args(["--nic", &format!("{mac},{mtu},{}", tap.as_raw_fd())]);
+        let more: String = more.iter().map(|queue| format!("+{}", queue.as_raw_fd())).collect();
+        command.args(["--nic", &format!("{mac},{mtu},{}{more}", tap.as_raw_fd())]);
     }
     let Limits { disks, nics } = &spec.limits;
     for (name, rate) in [
@@ -137,6 +139,10 @@ fn access(read_only: bool) -> &'static str {
 
 #[async_trait]
 impl Hypervisor for Builtin {
+    fn nic_queues(&self, vcpus: u8) -> usize {
+        usize::from(vcpus).min(MAX_NIC_QUEUES)
+    }
+
     async fn boot(&self, spec: VmSpec) -> Result<Started, BootError> {
         check(&spec)?;
         let (control, theirs) = Control::new().map_err(prepare("make a socket pair"))?;

@@ -35,7 +35,7 @@ use std::time::Instant;
 use async_trait::async_trait;
 use coffer_vmm::spec::{Disk, VmSpec};
 
-pub(crate) use choose::choose;
+pub(crate) use choose::{Choice, choose};
 pub(crate) use dial::{ConnectError, Ready, connect, listen_for_guest, ready_listener};
 pub(crate) use outcome::{BootError, MachineError, Tail, VmEnd, corruption};
 
@@ -45,6 +45,11 @@ pub(crate) trait Hypervisor: Send + Sync {
     /// Starts a machine. When this returns the guest's kernel runs; the agent is not up yet. On an error nothing is
     /// left but files in the run directory.
     async fn boot(&self, spec: VmSpec) -> Result<Started, BootError>;
+
+    /// How many queues an interface's tap is to have for a machine of so many processors.
+    fn nic_queues(&self, _vcpus: u8) -> usize {
+        1
+    }
 }
 
 /// A machine that was started.

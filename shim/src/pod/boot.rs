@@ -37,7 +37,7 @@ use super::sizing::{Limits, Size};
 use super::spec::HostSpec;
 use super::{CreateRequest, teardown};
 use crate::group::Group;
-use crate::hypervisor::{Machine, Ready, Started, choose, connect, ready_listener};
+use crate::hypervisor::{Choice, Machine, Ready, Started, choose, connect, ready_listener};
 use crate::images::{Asked, Boot, Gate, Said, before_boot};
 use crate::tee::{self, TeeError};
 
@@ -74,7 +74,7 @@ pub(super) async fn boot(
     let gate = Gate::open(&config.images, tee.is_some(), asked)
         .map_err(|err| PodError::host("judge the pod's images", err))?;
     let mut start = Start::open(setup, request, config, gate).await?;
-    let resources = start.gather(request, spec, group, limits).await?;
+    let resources = start.gather(request, spec, group, (size, limits)).await?;
     start.launch(spec, (size, limits), resources, tee).await
 }
 
@@ -112,6 +112,7 @@ async fn clear_stale(run_root: &Path, key: &PodKey) -> Result<(), PodError> {
 /// A boot under way.
 struct Start {
     config: Config,
+    choice: Choice,
     gate: Option<Gate>,
     record: PodRecord,
     recorder: Recorder,
@@ -154,7 +155,8 @@ impl Start {
             made => made,
         };
         let record = record.map_err(|err| PodError::host(doing, err))?;
-        Ok(Self { config, gate, record, recorder })
+        let choice = choose(config.hypervisor, &config.qemu, &config.vmm);
+        Ok(Self { config, choice, gate, record, recorder })
     }
 
     async fn gather(
@@ -162,7 +164,7 @@ impl Start {
         request: &CreateRequest,
         spec: &HostSpec,
         group: &Group,
-        limits: Limits,
+        (size, limits): (Size, Limits),
     ) -> Result<Resources, PodError> {
         let began = Instant::now();
         let lone = matches!(group, Group::Single { .. });
@@ -173,8 +175,9 @@ impl Start {
             let (layers, said) = self.first_layers(request, spec).await?;
             Ok((layers, said, began.elapsed()))
         };
+        let more_queues = self.choice.hypervisor.nic_queues(size.vcpus).saturating_sub(1);
         let network = async {
-            let network = prepare_network(request, spec, &self.record).await?;
+            let network = prepare_network(request, spec, &self.record, more_queues).await?;
             Ok((network, began.elapsed()))
         };
         let host = blocking("prepare the host's part", {
@@ -229,7 +232,7 @@ impl Start {
         resources: Resources,
         tee: Option<tee::Plan>,
     ) -> Result<(Guest, First), PodError> {
-        let choice = choose(self.config.hypervisor, &self.config.qemu, &self.config.vmm);
+        let choice = &self.choice;
         if let Some(notice) = &choice.notice {
             tracing::warn!(hypervisor = choice.name, notice);
         }
@@ -480,6 +483,7 @@ async fn prepare_network(
     request: &CreateRequest,
     spec: &HostSpec,
     record: &PodRecord,
+    more_queues: usize,
 ) -> Result<Network, PodError> {
     let (mut netns, hooks) = (spec.netns(), spec.host_hooks());
     let mut holder = None;
@@ -492,18 +496,22 @@ async fn prepare_network(
     }
     let Some(netns) = netns else { return Ok(Network::default()) };
     let record = record.clone();
-    let joined = blocking("join the pod's network", move || join_network(&netns, &record));
+    let joined = blocking("join the pod's network", move || join_network(&netns, &record, more_queues));
     let (pod, redirect) = joined.await?;
     Ok(Network { pod, redirect, holder })
 }
 
-fn join_network(netns: &Path, record: &PodRecord) -> Result<(PodNetwork, Option<Redirect>), PodError> {
+fn join_network(
+    netns: &Path,
+    record: &PodRecord,
+    more_queues: usize,
+) -> Result<(PodNetwork, Option<Redirect>), PodError> {
     let doing = "join the pod's network";
     let found = Netns::at(netns).map_err(|err| PodError::host("find the pod's network namespace", err))?;
     record
         .update(|record| record.netns = Some(found))
         .map_err(|err| PodError::host("write the record", err))?;
-    let pod = net::attach(netns, record).map_err(|err| PodError::host(doing, err))?;
+    let pod = net::attach(netns, record, more_queues).map_err(|err| PodError::host(doing, err))?;
     // A pod without forwarded ports is better than no pod.
     let redirect = net::redirect_loopback(netns, record)
         .inspect_err(|err| tracing::warn!(error = chain(err), "ports of the pod cannot be forwarded"));

@@ -94,7 +94,7 @@ fn drive(device: Box<dyn Device>, input: &[u8]) {
         }
         let data = script.part(DATA_LENGTH);
         memory.write_slice(data, GuestAddress(DATA)).expect("data lies in memory");
-        for cause in (0..RINGS).map(Cause::Queue).chain([Cause::Host, Cause::Again]) {
+        for cause in (0..RINGS).map(Cause::Queue).chain([Cause::Host(0), Cause::Host(1), Cause::Again]) {
             // A device that always has more to do would keep the others waiting; a few times are enough to see a loop of its
             // own, which libFuzzer's time limit ends.
             let mut again = transport.serve(cause);
@@ -270,10 +270,13 @@ pub(crate) fn vsock(input: &[u8]) {
 }
 
 pub(crate) fn net(input: &[u8]) {
-    let tap = tap().try_clone().expect("a descriptor");
-    let nic = spec::Nic { tap, mac: [2, 0, 0, 0, 0, 1], mtu: 1500 };
-    // The first of the input says whether the interface was there from the start.
-    if input.first().is_some_and(|first| first & 1 == 1) {
+    let (tap, more) = tap();
+    let copy = |queue: &OwnedFd| queue.try_clone().expect("a descriptor");
+    // The first of the input says whether the interface was there from the start, and how many queues it has.
+    let first = input.first().copied().unwrap_or(0);
+    let more = more.iter().take(usize::from(first >> 1 & 3)).map(copy).collect();
+    let nic = spec::Nic { tap: copy(tap), more, mac: [2, 0, 0, 0, 0, 1], mtu: 1500 };
+    if first & 1 == 1 {
         let (net, seat) = Net::seat(nic.mac, nic.mtu, Limit::default()).expect("a seat");
         seat.plug(Tap::new(nic.tap).expect("a tap")).expect("an empty seat");
         return drive(Box::new(net), input);
@@ -282,8 +285,8 @@ pub(crate) fn net(input: &[u8]) {
 }
 
 /// A tap in a network namespace that nothing else is in.
-fn tap() -> &'static OwnedFd {
-    static MADE: OnceLock<OwnedFd> = OnceLock::new();
+fn tap() -> &'static (OwnedFd, Vec<OwnedFd>) {
+    static MADE: OnceLock<(OwnedFd, Vec<OwnedFd>)> = OnceLock::new();
     MADE.get_or_init(crate::tap::alone)
 }
 

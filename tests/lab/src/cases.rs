@@ -20,6 +20,7 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("the_agent_comes_up_from_a_bzimage", the_agent_comes_up_from_a_bzimage),
     ("disks_are_found_read_and_written", crate::disks::disks_are_found_read_and_written),
     ("disks_come_and_go", crate::disks::disks_come_and_go),
+    ("each_processor_sends_in_its_own_queue", crate::net::each_processor_sends_in_its_own_queue),
     ("each_processor_asks_in_its_own_queue", crate::disks::each_processor_asks_in_its_own_queue),
     ("disks_keep_to_their_limit", crate::disks::disks_keep_to_their_limit),
     ("a_disk_that_waits_holds_up_nothing_else", crate::slow::a_disk_that_waits_holds_up_nothing_else),

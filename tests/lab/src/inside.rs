@@ -106,6 +106,21 @@ fn command(words: &[&str], reading: &mut Option<Reading>) -> Result<Option<Strin
             "ok".to_owned()
         }
         ["echo"] => wire::echo()?,
+        ["queues-of", name] => {
+            let queues = fs::read_dir(format!("/sys/class/net/{name}/queues"))?.flatten();
+            let receiving = queues.filter(|queue| queue.file_name().to_string_lossy().starts_with("rx-"));
+            format!("{}", receiving.count())
+        }
+        ["ask-from", processors] => {
+            // A socket stays with the queue of its first packet, and the first of all is sent by whoever learns the host's address.
+            wire::ask_and_hear()?;
+            for processor in 0..processors.parse()? {
+                only_on(processor)?;
+                wire::ask_and_hear()?;
+            }
+            "ok".to_owned()
+        }
+        ["kicks", name] => wire::kicks(name)?,
         ["panic"] => {
             fs::write("/proc/sysrq-trigger", "c")?;
             bail!("the kernel did not panic")
@@ -135,14 +150,19 @@ fn sum(file: File) -> Result<String> {
     sum_by(file, 1)
 }
 
+/// Goes on on this processor.
+fn only_on(processor: usize) -> Result<()> {
+    let mut only = CpuSet::new();
+    only.set(processor);
+    sched_setaffinity(None, &only).context("sched_setaffinity")
+}
+
 /// The same, read by each of so many processors in turn.
 fn sum_by(mut file: File, processors: usize) -> Result<String> {
     let (mut buffer, mut sum, mut length) = (vec![0; 1 << 20], 0_u64, 0_u64);
     for processor in (0..processors).cycle() {
-        let mut only = CpuSet::new();
-        only.set(processor);
         if processors > 1 {
-            sched_setaffinity(None, &only).context("sched_setaffinity")?;
+            only_on(processor)?;
         }
         let count = file.read(&mut buffer)?;
         if count == 0 {

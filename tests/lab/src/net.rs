@@ -1,15 +1,18 @@
 //! Cases about the network.
 
+use std::fmt::Write as _;
 use std::fs::File;
-use std::net::{Shutdown, TcpListener};
+use std::net::{Shutdown, TcpListener, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use rustix::io::{FdFlags, fcntl_setfd};
 
 use crate::guest::Wanted;
 use crate::obedient::{Obedient, image, obedient, obey};
-use crate::wire::{BYTES, GUEST, HOST, PORT, configure, tap};
+use crate::wire::{BYTES, DATAGRAMS, GUEST, HOST, PORT, configure, one_of_several, tap};
 
 /// Many packets both ways through a tap, with the largest segments that both kernels make.
 pub(crate) fn bytes_go_through_a_tap_and_back() -> Result<String> {
@@ -20,6 +23,41 @@ pub(crate) fn bytes_go_through_a_tap_and_back() -> Result<String> {
     guest.says(&format!("address eth0 {GUEST}"), "ok")?;
     echo(&mut guest)?;
     guest.stop()
+}
+
+/// A guest sends from each of its processors through a queue of its own, and gets the answers there.
+pub(crate) fn each_processor_sends_in_its_own_queue() -> Result<String> {
+    let queues = [one_of_several("lab2")?, one_of_several("lab2")?];
+    let mut option = "--nic 02:00:00:00:00:0c,1400,".to_owned();
+    for queue in &queues {
+        fcntl_setfd(queue, FdFlags::empty())?;
+        write!(option, "{}+", queue.as_raw_fd())?;
+    }
+    configure("lab2", HOST)?;
+    let mut guest = obedient(3, 256, vec![(option, one_of_several("lab2")?)])?;
+    drop(queues);
+    guest.says("queues-of eth0", "3")?;
+    guest.says(&format!("address eth0 {GUEST}"), "ok")?;
+    let socket = UdpSocket::bind((HOST, PORT))?;
+    let server = std::thread::spawn(move || -> std::io::Result<()> {
+        let mut datagram = [0; 8];
+        for _ in 0..4 * DATAGRAMS {
+            let (length, from) = socket.recv_from(&mut datagram)?;
+            socket.send_to(&datagram[..length], from)?;
+        }
+        Ok(())
+    });
+    guest.says("ask-from 3", "ok")?;
+    server.join().ok().context("the server failed")??;
+    echo(&mut guest)?;
+    let kicks = guest.obeys("kicks eth0")?;
+    let counts = kicks.split(' ').map(str::parse).collect::<Result<Vec<u64>, _>>()?;
+    ensure!(
+        counts.len() == 3 && counts.iter().all(|count| *count >= DATAGRAMS),
+        "kicks of each queue: {kicks}"
+    );
+    guest.stop()?;
+    Ok(format!("kicks of each queue: {kicks}"))
 }
 
 /// An interface that gets its tap while the guest runs, loses it, and gets another.

@@ -3,8 +3,9 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Shutdown, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -83,6 +84,63 @@ pub(crate) fn echo() -> Result<String> {
     Ok("ok".to_owned())
 }
 
+/// Datagrams that are sent and come back in turn.
+pub(crate) const DATAGRAMS: u64 = 50;
+
+/// The guest's side: sends datagrams from this processor, each when the one before has come back.
+pub(crate) fn ask_and_hear() -> Result<()> {
+    let socket = UdpSocket::bind((GUEST, 0))?;
+    socket.set_read_timeout(Some(Duration::from_secs(30)))?;
+    socket.connect((HOST, PORT))?;
+    for number in 0..DATAGRAMS {
+        socket.send(&number.to_le_bytes())?;
+        let mut back = [0; 8];
+        ensure!(
+            socket.recv(&mut back)? == 8 && u64::from_le_bytes(back) == number,
+            "another datagram came back"
+        );
+    }
+    Ok(())
+}
+
+/// `struct ethtool_sset_info`, `ethtool_gstrings` and `ethtool_stats` (`linux/ethtool.h`), as far as they are alike: which command,
+/// a number, and what follows.
+#[repr(C)]
+struct Question {
+    command: u32,
+    number: u32,
+    rest: [u64; 2048],
+}
+
+/// The guest's side: how often its driver has told the device of packets to send, for each queue.
+pub(crate) fn kicks(name: &str) -> Result<String> {
+    const STRINGS: u32 = 0x1b;
+    const STATISTICS: u32 = 0x1d;
+    const ETH_SS_STATS: u32 = 1;
+    const NAME: usize = 32;
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    let put = |question: &mut Question| -> Result<()> {
+        let mut request = request(name);
+        request.ifr_ifru.ifru_data = std::ptr::from_mut(question).cast();
+        ask(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &mut request).context("SIOCETHTOOL")
+    };
+    // Command, set and how many; the names are behind these three.
+    let mut names = Question { command: STRINGS, number: ETH_SS_STATS, rest: [0; 2048] };
+    put(&mut names)?;
+    let count = (names.rest[0] & u64::from(u32::MAX)) as usize;
+    let text: Vec<u8> =
+        names.rest.iter().flat_map(|word| word.to_ne_bytes()).skip(4).take(count * NAME).collect();
+    let mut values = Question { command: STATISTICS, number: count as u32, rest: [0; 2048] };
+    ensure!(count <= 128, "{count} statistics");
+    put(&mut values)?;
+    let value = |wanted: &str| {
+        let named = |name: &[u8]| name.split(|byte| *byte == 0).next() == Some(wanted.as_bytes());
+        text.chunks(NAME).position(named).map(|at| values.rest[at])
+    };
+    let queues = (0..).map_while(|queue| value(&format!("tx{queue}_kicks")));
+    Ok(queues.map(|kicks| kicks.to_string()).collect::<Vec<_>>().join(" "))
+}
+
 /// Makes a tap that stays, for programs that attach themselves to it by its name.
 pub(crate) fn persistent_tap(name: &str) -> Result<()> {
     let tap = tap(name)?;
@@ -96,9 +154,19 @@ pub(crate) fn persistent_tap(name: &str) -> Result<()> {
 
 /// An attached tap queue whose packets have virtio's header.
 pub(crate) fn tap(name: &str) -> Result<OwnedFd> {
+    tap_queue(name, 0)
+}
+
+/// One of several queues of a tap.
+pub(crate) fn one_of_several(name: &str) -> Result<OwnedFd> {
+    tap_queue(name, libc::IFF_MULTI_QUEUE)
+}
+
+fn tap_queue(name: &str, more: libc::c_int) -> Result<OwnedFd> {
     let tap = File::options().read(true).write(true).open("/dev/net/tun").context("/dev/net/tun")?;
     let mut request = request(name);
-    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as libc::c_short;
+    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | more;
+    request.ifr_ifru.ifru_flags = flags as libc::c_short;
     ask(tap.as_raw_fd(), libc::TUNSETIFF as _, &mut request).context("TUNSETIFF")?;
     Ok(tap.into())
 }

@@ -125,8 +125,8 @@ impl Device for Balloon {
         Ok(served)
     }
 
-    fn host(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.ration.changed())
+    fn hosts(&self) -> Vec<BorrowedFd<'_>> {
+        vec![self.ration.changed()]
     }
 }
 
@@ -269,11 +269,11 @@ mod tests {
         let memory = create(4, Backing::default()).unwrap();
         let (mut balloon, ration) = Balloon::new(512).unwrap();
         ration.set(500).unwrap();
-        assert!(balloon.serve(&memory, &mut [], Cause::Host).unwrap().changed);
+        assert!(balloon.serve(&memory, &mut [], Cause::Host(0)).unwrap().changed);
         let mut configuration = [0xee; 8];
         balloon.configuration(0, &mut configuration);
         assert_eq!(configuration, [0, 12, 0, 0, 0xee, 0xee, 0xee, 0xee]);
-        assert!(!balloon.serve(&memory, &mut [], Cause::Host).unwrap().changed);
+        assert!(!balloon.serve(&memory, &mut [], Cause::Host(0)).unwrap().changed);
     }
 
     #[test]

@@ -262,8 +262,8 @@ impl Device for Block {
         Ok(served)
     }
 
-    fn host(&self) -> Option<BorrowedFd<'_>> {
-        self.requests.host()
+    fn hosts(&self) -> Vec<BorrowedFd<'_>> {
+        self.requests.host().into_iter().collect()
     }
 }
 
@@ -412,9 +412,9 @@ mod tests {
     fn serve_until_used(block: &mut Block, memory: &Memory, queues: &mut [Queue]) {
         loop {
             let limit = rustix::event::Timespec { tv_sec: 20, tv_nsec: 0 };
-            let host = PollFd::from_borrowed_fd(block.host().unwrap(), PollFlags::IN);
+            let host = PollFd::from_borrowed_fd(block.requests.host().unwrap(), PollFlags::IN);
             assert_ne!(poll(&mut [host], Some(&limit)), Ok(0), "nothing ends");
-            if block.serve(memory, queues, Cause::Host).unwrap().used != 0 {
+            if block.serve(memory, queues, Cause::Host(0)).unwrap().used != 0 {
                 return;
             }
         }
@@ -438,7 +438,7 @@ mod tests {
         serve_until_used(&mut block, &memory, &mut queues);
         assert_eq!(memory.read_obj::<[u64; 8]>(GuestAddress(0x1_83c0)).unwrap(), [0x0707_0707_0707_0707; 8]);
         assert_eq!(memory.read_obj::<u8>(GuestAddress(0x1_8010)).unwrap(), 0);
-        block.serve(&memory, &mut queues, Cause::Host).unwrap();
+        block.serve(&memory, &mut queues, Cause::Host(0)).unwrap();
         assert_eq!(used(&mock), [(3, 21), (0, 513)]);
     }
 
@@ -491,7 +491,7 @@ mod tests {
         block.serve(&memory, &mut queues, Cause::Again).unwrap();
         assert_eq!(used(&new), []);
         // A device that a fault has stopped is called without queues.
-        block.serve(&memory, &mut [], Cause::Host).unwrap();
+        block.serve(&memory, &mut [], Cause::Host(0)).unwrap();
         other.write_all(&[7; 512]).unwrap();
         serve_until_used(&mut block, &memory, &mut queues);
         assert_eq!((used(&old), used(&new)), (vec![], vec![(0, 21)]));

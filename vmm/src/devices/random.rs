@@ -45,8 +45,8 @@ impl Device for Random {
         Ok(served)
     }
 
-    fn host(&self) -> Option<BorrowedFd<'_>> {
-        None
+    fn hosts(&self) -> Vec<BorrowedFd<'_>> {
+        Vec::new()
     }
 }
 

@@ -166,7 +166,7 @@ impl<K> Requests<K> {
     ) -> Result<(), Fault> {
         let (from, number) = match cause {
             Cause::Queue(number) => (number.saturating_sub(self.first), 1),
-            Cause::Host | Cause::Again => (self.turn, queues.len()),
+            Cause::Host(_) | Cause::Again => (self.turn, queues.len()),
         };
         let mut left = (BUDGET, TURN);
         for index in (from..queues.len()).chain(0..from).take(number) {

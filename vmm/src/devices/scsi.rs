@@ -528,7 +528,7 @@ impl Device for Scsi {
         if control.ready() && matches!(cause, Cause::Queue(CONTROL) | Cause::Again) {
             Scsi::control(memory, control, &mut served)?;
         }
-        if events.ready() && matches!(cause, Cause::Queue(EVENTS) | Cause::Again | Cause::Host) {
+        if events.ready() && matches!(cause, Cause::Queue(EVENTS) | Cause::Again | Cause::Host(_)) {
             self.tell(memory, events, &mut served)?;
         }
         if !matches!(cause, Cause::Queue(CONTROL | EVENTS)) {
@@ -537,8 +537,8 @@ impl Device for Scsi {
         Ok(served)
     }
 
-    fn host(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.disks.changed.as_fd())
+    fn hosts(&self) -> Vec<BorrowedFd<'_>> {
+        vec![self.disks.changed.as_fd()]
     }
 }
 
@@ -770,7 +770,7 @@ mod tests {
         let chain = |index: u16| Descriptor::new(0x1_0000 + u64::from(index) * 16, 16, WRITE, 0).into();
         mock.add_desc_chains(&[chain(0), chain(1)], 0).unwrap();
         let mut queues = [Queue::new(16).unwrap(), mock.create_queue().unwrap(), Queue::new(16).unwrap()];
-        scsi.serve(&memory, &mut queues, Cause::Host).unwrap();
+        scsi.serve(&memory, &mut queues, Cause::Host(0)).unwrap();
         let mut events = [0; 32];
         memory.read_slice(&mut events, GuestAddress(0x1_0000)).unwrap();
         assert_eq!(events[..16], [1, 0, 0, 0, 1, 0, 0, 2, 0, 0, 0, 0, 1, 0, 0, 0]);
@@ -786,7 +786,7 @@ mod tests {
         let mock = MockSplitQueue::create(&memory, GuestAddress(0), 128);
         mock.add_desc_chains(&[Descriptor::new(0x1_0000, 16, 0, 0).into(); 100], 0).unwrap();
         let mut queues = [Queue::new(16).unwrap(), mock.create_queue().unwrap(), Queue::new(16).unwrap()];
-        let served = scsi.serve(&memory, &mut queues, Cause::Host).unwrap();
+        let served = scsi.serve(&memory, &mut queues, Cause::Host(0)).unwrap();
         assert_eq!((served.malformed, served.again), (64, true));
     }
 
@@ -824,7 +824,7 @@ mod tests {
         let mock = MockSplitQueue::create(&memory, GuestAddress(0), 16);
         mock.add_desc_chains(&[Descriptor::new(0x1_0000, 16, WRITE, 0).into()], 0).unwrap();
         let mut queues = [Queue::new(16).unwrap(), mock.create_queue().unwrap(), Queue::new(16).unwrap()];
-        scsi.serve(&memory, &mut queues, Cause::Host).unwrap();
+        scsi.serve(&memory, &mut queues, Cause::Host(0)).unwrap();
         assert_eq!(scsi.disks.attach(disk("late", &[0; 512], true)), Ok(()));
     }
 
@@ -896,8 +896,7 @@ mod tests {
         disks.detach("slow").unwrap();
         other.write_all(&[7; 512]).unwrap();
         let ended = |scsi: &Scsi, limit: Timespec| {
-            poll(&mut [PollFd::from_borrowed_fd(scsi.host().unwrap(), PollFlags::IN)], Some(&limit)).unwrap()
-                == 1
+            poll(&mut [PollFd::from_borrowed_fd(scsi.hosts()[0], PollFlags::IN)], Some(&limit)).unwrap() == 1
         };
         assert!(ended(&scsi, Timespec { tv_sec: 20, tv_nsec: 0 }), "nothing ends");
         // Room for events says nothing of requests, and leaves the news of them alone.
@@ -905,7 +904,7 @@ mod tests {
         assert_eq!(scsi.serve(&memory, &mut queues, Cause::Queue(EVENTS)).unwrap().used, 0);
         assert!(ended(&scsi, Timespec { tv_sec: 0, tv_nsec: 0 }), "the news of an end is lost");
         queues[EVENTS].set_ready(false);
-        while scsi.serve(&memory, &mut queues, Cause::Host).unwrap().used == 0 {
+        while scsi.serve(&memory, &mut queues, Cause::Host(0)).unwrap().used == 0 {
             std::thread::yield_now();
         }
         assert_eq!(memory.read_obj::<[u64; 8]>(GuestAddress(0x4_01c0)).unwrap(), [0x0707_0707_0707_0707; 8]);

@@ -10,6 +10,8 @@ use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6,
 };
 
+use crate::spec::MAX_NIC_QUEUES;
+
 /// Bytes before each packet: `struct virtio_net_hdr_v1`.
 pub(super) const HEADER: usize = 12;
 
@@ -24,6 +26,12 @@ pub enum NetError {
     /// Its header size cannot be set, or it cannot be made non-blocking.
     #[error("cannot set up the tap: it must be attached, with IFF_VNET_HDR")]
     Tap(#[source] io::Error),
+    /// There are more of them than an interface can have.
+    #[error("a tap with {found} queues is too much: at most {MAX_NIC_QUEUES} are served")]
+    Queues {
+        /// How many.
+        found: usize,
+    },
 }
 
 /// The tap. Copies are the same one, with the same descriptor.
@@ -59,6 +67,16 @@ impl Tap {
         }
         // SAFETY: the request takes a number. A tap that refuses it does everything itself, as before.
         unsafe { libc::ioctl(self.0.as_raw_fd(), libc::TUNSETOFFLOAD, libc::c_ulong::from(offloads)) };
+    }
+
+    /// Has the kernel give packets to this queue of the tap, or no longer: says whether it does as told.
+    pub(super) fn attach(&self, attached: bool) -> bool {
+        let flags = if attached { libc::IFF_ATTACH_QUEUE } else { libc::IFF_DETACH_QUEUE };
+        // SAFETY: of `struct ifreq`, which is all numbers and addresses, zero is a value.
+        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+        request.ifr_ifru.ifru_flags = libc::c_short::try_from(flags).unwrap_or(0);
+        // SAFETY: the request reads a `struct ifreq`, which lives through the call.
+        unsafe { libc::ioctl(self.0.as_raw_fd(), libc::TUNSETQUEUE, &raw const request) >= 0 }
     }
 
     /// Reads a packet with its header: its length, or nothing if there is none.

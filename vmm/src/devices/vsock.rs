@@ -73,8 +73,8 @@ impl Device for Vsock {
         Ok(served)
     }
 
-    fn host(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.0.as_fd())
+    fn hosts(&self) -> Vec<BorrowedFd<'_>> {
+        vec![self.0.as_fd()]
     }
 }
 
@@ -100,7 +100,7 @@ mod tests {
             client.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
             // Fails when the end is seen at once.
             let _ = client.write_all(b"CONNECT 1024\n");
-            vsock.serve(&memory, &mut [], Cause::Host).unwrap();
+            vsock.serve(&memory, &mut [], Cause::Host(0)).unwrap();
             assert!(
                 !matches!(client.read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
             );

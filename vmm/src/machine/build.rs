@@ -250,8 +250,8 @@ fn assemble(
         let (address, number) = place(index);
         let line = Event::new()?;
         vm.connect_interrupt(line.as_fd(), u32::from(number))?;
-        if let Some(host) = device.host() {
-            events.watch_host(index, host)?;
+        for (number, host) in device.hosts().into_iter().enumerate() {
+            events.watch_host(index, number, host)?;
         }
         let queues = device.identity().queues.len();
         let started = events.watch_start(index)?;

@@ -20,8 +20,9 @@ const MOST: usize = 64;
 const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 /// What a number beside the device's stands for, when it is no queue.
-const HOST: u64 = 0xffff;
-const START: u64 = 0xfffe;
+const START: u64 = 0xffff;
+/// From here on: the device's own descriptors.
+const HOST: u64 = 0x8000;
 
 /// Numbers of what is no device's: the machine's end, and the descriptor over which something is asked of it.
 const ENDED: u64 = u64::MAX;
@@ -72,10 +73,16 @@ impl Events {
         (device as u64) << 16 | detail
     }
 
-    /// Watches a device's own descriptor, for every change in it.
-    pub(super) fn watch_host(&mut self, device: usize, host: BorrowedFd<'_>) -> io::Result<()> {
+    /// Watches a device's own descriptor of this number, for every change in it.
+    pub(super) fn watch_host(
+        &mut self,
+        device: usize,
+        number: usize,
+        host: BorrowedFd<'_>,
+    ) -> io::Result<()> {
         let flags = EventFlags::IN | EventFlags::ET;
-        epoll::add(&self.epoll, host, EventData::new_u64(Events::token(device, HOST)), flags)?;
+        let token = Events::token(device, HOST + number as u64);
+        epoll::add(&self.epoll, host, EventData::new_u64(token), flags)?;
         Ok(())
     }
 
@@ -144,8 +151,8 @@ impl Events {
 
     fn serve_token(&mut self, transports: &[Arc<Transport>], token: u64) {
         let cause = match token & 0xffff {
-            HOST => Cause::Host,
             START => Cause::Again,
+            host @ HOST.. => Cause::Host(usize::try_from(host - HOST).unwrap_or(usize::MAX)),
             queue => Cause::Queue(usize::try_from(queue).unwrap_or(usize::MAX)),
         };
         self.serve_one(transports, usize::try_from(token >> 16).unwrap_or(usize::MAX), cause);

@@ -64,7 +64,7 @@ const BOUNDED: &[(&str, &str)] = &[
     ),
     (
         "ioctl",
-        "a processor: KVM_RUN, KVM_GET_REGS, KVM_KVMCLOCK_CTRL; the others: FIONBIO, TUNSETOFFLOAD, TUNSETVNETHDRSZ",
+        "a processor: KVM_RUN, KVM_GET_REGS, KVM_KVMCLOCK_CTRL; the others: FIONBIO, TUNSETOFFLOAD, TUNSETQUEUE, TUNSETVNETHDRSZ",
     ),
     ("mmap", "memory that is not executable"),
     ("mprotect", "to what is not executable"),
@@ -89,7 +89,7 @@ pub fn allowed(thread: Thread) -> Rules {
     let mut rules: Rules = COMMON.iter().map(|(_, call)| (*call, Vec::new())).collect();
     let number = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
     let mut requests: Vec<u32> =
-        [libc::FIONBIO, libc::TUNSETOFFLOAD, libc::TUNSETVNETHDRSZ].map(number).to_vec();
+        [libc::FIONBIO, libc::TUNSETOFFLOAD, libc::TUNSETQUEUE, libc::TUNSETVNETHDRSZ].map(number).to_vec();
     let mut questions = vec![libc::F_GETFD];
     match thread {
         Thread::Processor => requests = requests_while_running().to_vec(),

@@ -166,7 +166,7 @@ impl Running {
 
     /// Watches what a device has been given besides: the device with this number, counted as the machine was built.
     pub fn watch(&mut self, device: usize, host: BorrowedFd<'_>) -> io::Result<()> {
-        self.events.watch_host(device, host)
+        self.events.watch_host(device, 0, host)
     }
 
     /// Watches it no longer.

@@ -24,8 +24,8 @@ pub struct Identity {
 pub enum Cause {
     /// The driver added to this queue.
     Queue(usize),
-    /// Something happened at the device's own descriptor.
-    Host,
+    /// Something happened at this one of the device's own descriptors, as [`Device::hosts`] counts them.
+    Host(usize),
     /// The driver has just taken the device over, or the last call left something to do.
     Again,
 }
@@ -115,9 +115,9 @@ pub trait Device: fmt::Debug + Send {
 
     /// Moves what is to be moved. There are as many queues as the identity says; the ones that the driver does not use
     /// are not ready. When a fault has stopped the device there are none at all: it then lets go of what waits for it at
-    /// [`Device::host`].
+    /// [`Device::hosts`].
     fn serve(&mut self, memory: &Memory, queues: &mut [Queue], cause: Cause) -> Result<Served, Fault>;
 
     /// What to watch beside the queues: whenever something becomes readable or writable there the device is called.
-    fn host(&self) -> Option<BorrowedFd<'_>>;
+    fn hosts(&self) -> Vec<BorrowedFd<'_>>;
 }

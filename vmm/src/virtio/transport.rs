@@ -410,8 +410,8 @@ mod tests {
             Ok(served)
         }
 
-        fn host(&self) -> Option<BorrowedFd<'_>> {
-            None
+        fn hosts(&self) -> Vec<BorrowedFd<'_>> {
+            Vec::new()
         }
     }
 
@@ -556,10 +556,10 @@ mod tests {
         board.memory.write_obj(17_u16, GuestAddress(0x1_1002)).unwrap();
         assert_eq!(board.transport.serve(Cause::Queue(0)), Next::Event);
         assert_eq!(board.calls.load(Ordering::SeqCst), 10_101);
-        assert_eq!(board.transport.serve(Cause::Host), Next::Event);
+        assert_eq!(board.transport.serve(Cause::Host(0)), Next::Event);
         assert_eq!(board.calls.load(Ordering::SeqCst), 20_101);
         board.set(0x70, 0);
-        assert_eq!(board.transport.serve(Cause::Host), Next::Event);
+        assert_eq!(board.transport.serve(Cause::Host(0)), Next::Event);
         assert_eq!(board.calls.load(Ordering::SeqCst) / 10_000, 2);
     }
 

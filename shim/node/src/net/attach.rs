@@ -3,7 +3,6 @@
 //! The tap of the link with index N is called `cofN`, so an interface that has its tap is recognised, and one that
 //! came later is told from it.
 
-use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use coffer_vmm::spec::Nic;
@@ -18,17 +17,17 @@ use crate::record::{Netns, PodRecord, Resource};
 
 /// Joins every interface of the namespace but `lo` to a new tap. A namespace without interfaces gives no nics.
 ///
-/// What an earlier try or an earlier pod left in the namespace is removed first.
-pub fn attach(netns: &Path, record: &PodRecord) -> Result<PodNetwork, NetError> {
+/// What an earlier try or an earlier pod left in the namespace is removed first. A tap has a queue and so many `more`.
+pub fn attach(netns: &Path, record: &PodRecord, more: usize) -> Result<PodNetwork, NetError> {
     detach(record)?;
     let here = Netns::at(netns).map_err(|source| NetError::Namespace { path: netns.to_owned(), source })?;
     record.update(|record| record.netns = Some(here)).map_err(NetError::Record)?;
-    rescan(netns, record)
+    rescan(netns, record, more)
 }
 
 /// Joins the interfaces that appeared since [`attach`] or the last `rescan`: `nics` holds only the new ones,
 /// `config` describes all of them.
-pub fn rescan(netns: &Path, record: &PodRecord) -> Result<PodNetwork, NetError> {
+pub fn rescan(netns: &Path, record: &PodRecord, more: usize) -> Result<PodNetwork, NetError> {
     let here = Netns::at(netns).map_err(|source| NetError::Namespace { path: netns.to_owned(), source })?;
     let known = record.snapshot().resources;
     inside(netns, || {
@@ -37,7 +36,7 @@ pub fn rescan(netns: &Path, record: &PodRecord) -> Result<PodNetwork, NetError> 
             let mut nics = Vec::new();
             for link in survey.pod_links().filter(|link| !known.contains(&resource(&here, link))) {
                 nics.push(
-                    join(&handle, &here, link, record)
+                    join(&handle, &here, link, (record, more))
                         .await
                         .map_err(|err| format!("{}: {err}", link.name))?,
                 );
@@ -102,7 +101,12 @@ fn requests<T>(
     netlink(work).map_err(|err| refused(err.to_string()))?.map_err(refused)
 }
 
-async fn join(handle: &Handle, netns: &Netns, link: &Link, record: &PodRecord) -> Result<Nic, String> {
+async fn join(
+    handle: &Handle,
+    netns: &Netns,
+    link: &Link,
+    (record, more): (&PodRecord, usize),
+) -> Result<Nic, String> {
     let tap_name = tap_name(link);
     if let Some(index) = index_of(handle, &tap_name).await? {
         // Of a pod that was here before, whose machine has not ended yet.
@@ -110,14 +114,14 @@ async fn join(handle: &Handle, netns: &Netns, link: &Link, record: &PodRecord) -
     }
     let mtu = u16::try_from(link.mtu).map_err(|_| format!("an MTU of {} is over 65535", link.mtu))?;
     record.add(resource(netns, link)).map_err(|err| err.to_string())?;
-    let tap: OwnedFd = tap::open(&tap_name).map_err(|source| {
+    let (tap, more) = tap::open(&tap_name, more).map_err(|source| {
         format!("make tap {tap_name}: {source}; /dev/net/tun and the kernel's tun driver are needed")
     })?;
     let index = index_of(handle, &tap_name).await?.ok_or("the new tap is not there")?;
     // Silent and without an address: whatever the host's own stack sent out here would appear in the guest.
     name_error("set the tap up", handle.link().set(quiet(index, link.mtu)).execute().await)?;
     traffic::join(handle, link.index, index).await?;
-    Ok(Nic { tap, mac: link.mac, mtu })
+    Ok(Nic { tap, more, mac: link.mac, mtu })
 }
 
 fn quiet(index: u32, mtu: u32) -> LinkMessage {

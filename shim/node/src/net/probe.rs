@@ -34,7 +34,7 @@ fn attempt() -> NetAbilities {
         return nothing_works(&format!("make a network namespace: {errno}"));
     }
     let nat = nft::create_table("coffer-probe", 1, &[Family::V4]).err().map(|err| err.to_string());
-    let taps = tap::open("probe0").and_then(|first| Ok((first, tap::open("probe1")?)));
+    let taps = tap::open("probe0", 0).and_then(|first| Ok((first, tap::open("probe1", 0)?)));
     let _open = match taps {
         Ok(taps) => taps,
         Err(err) => {

@@ -6,6 +6,8 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use coffer_vmm::spec::MAX_NIC_QUEUES;
+
 /// Where tap devices come from.
 const TUN: &str = "/dev/net/tun";
 
@@ -17,14 +19,22 @@ struct InterfaceRequest {
     padding: [u8; 22],
 }
 
-/// Makes a tap whose frames carry a virtio-net header. It vanishes when the returned descriptor and its copies are
-/// closed.
+/// Makes a tap whose frames carry a virtio-net header, with one queue and so many more, [`MAX_NIC_QUEUES`] in all at most. It
+/// vanishes when the returned descriptors and their copies are closed.
 ///
 /// # Errors
 /// What the kernel says: no such device, no right to it, or a name that is too long or taken.
-pub fn open(name: &str) -> io::Result<OwnedFd> {
+pub fn open(name: &str, more: usize) -> io::Result<(OwnedFd, Vec<OwnedFd>)> {
+    let more = more.min(MAX_NIC_QUEUES - 1);
+    let several = if more > 0 { libc::IFF_MULTI_QUEUE } else { 0 };
+    let first = queue(name, several)?;
+    let more = (0..more).map(|_| queue(name, several)).collect::<io::Result<_>>()?;
+    Ok((first, more))
+}
+
+fn queue(name: &str, several: libc::c_int) -> io::Result<OwnedFd> {
     let file = File::options().read(true).write(true).open(TUN)?;
-    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | several;
     let flags = i16::try_from(flags).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     let mut request = InterfaceRequest { name: [0; libc::IFNAMSIZ], flags, padding: [0; 22] };
     // The last byte stays zero.
