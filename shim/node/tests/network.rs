@@ -144,6 +144,35 @@ fn packets_pass_both_ways_between_the_veth_and_the_tap() {
 }
 
 #[test]
+fn what_comes_for_a_tap_of_several_queues_is_spread_over_them_and_none_is_lost() {
+    const DATAGRAMS: usize = 64;
+    let net = Net::new();
+    let nic = attach(&net.pod.path(), &net.record, 2).expect("attached").nics.remove(0);
+    let mac: Vec<String> = nic.mac.iter().map(|byte| format!("{byte:02x}")).collect();
+    net.peer.ip(&["neigh", "add", "10.99.0.2", "lladdr", &mac.join(":"), "dev", "eth0"]);
+    for _ in 0..DATAGRAMS {
+        // Each from a port of its own, which makes it a flow of its own.
+        let sender = net.peer.inside(|| UdpSocket::bind("10.99.0.1:0").expect("bound"));
+        sender.send_to(b"spread", "10.99.0.2:7").expect("sent");
+    }
+    let queues: Vec<File> = std::iter::once(nic.tap).chain(nic.more).map(File::from).collect();
+    let mut counts = vec![0; queues.len()];
+    while counts.iter().sum::<usize>() < DATAGRAMS {
+        let mut watched: Vec<PollFd<'_>> =
+            queues.iter().map(|queue| PollFd::new(queue, PollFlags::IN)).collect();
+        let limit = Timespec { tv_sec: 10, tv_nsec: 0 };
+        assert!(poll(&mut watched, Some(&limit)).expect("polled") > 0, "{counts:?} of {DATAGRAMS} came");
+        let ready: Vec<bool> = watched.iter().map(|queue| !queue.revents().is_empty()).collect();
+        for (number, _) in ready.iter().enumerate().filter(|(_, ready)| **ready) {
+            let mut buffer = [0; 4096];
+            let length = (&queues[number]).read(&mut buffer).expect("read");
+            counts[number] += usize::from(buffer[..length].ends_with(b"spread"));
+        }
+    }
+    assert!(counts.len() == 3 && counts.iter().filter(|count| **count > 0).count() > 1, "{counts:?}");
+}
+
+#[test]
 fn the_guest_is_told_what_cni_set_up() {
     let net = Net::new();
     net.pod.ip(&["addr", "add", "fd00:99::2/64", "dev", "eth0", "nodad"]);
